@@ -1,0 +1,43 @@
+//! Amounts and lengths.
+
+use crate::{State, limit, rejected::Violation, vm::VmSpec};
+
+pub(super) fn check(_: &State, spec: &VmSpec, violations: &mut Vec<Violation>) {
+    let mut within = |field: &str, value: u32, min: u32, max: u32| {
+        if !(min..=max).contains(&value) {
+            let message = format!("is {value}; it must be {min} to {max}");
+            violations.push(Violation::new(field, message));
+        }
+    };
+    within("spec.vcpus", spec.vcpus, 1, limit::VCPUS_MAX);
+    within("spec.memory_mib", spec.memory_mib, limit::MEMORY_MIB_MIN, limit::MEMORY_MIB_MAX);
+    within("spec.root_disk_mib", spec.root_disk_mib, 0, limit::DISK_MIB_MAX);
+    for (index, disk) in spec.disks.iter().enumerate().take(limit::DISKS_MAX) {
+        let field = format!("spec.disks[{index}].size_mib");
+        within(&field, disk.size_mib, 1, limit::DISK_MIB_MAX);
+    }
+}
+
+pub(super) fn check_texts(_: &State, spec: &VmSpec, violations: &mut Vec<Violation>) {
+    let mut at_most = |field: &str, what: &str, count: usize, max: usize| {
+        if count > max {
+            let message = format!("has {count} {what}; at most {max} are allowed");
+            violations.push(Violation::new(field, message));
+        }
+    };
+    at_most("spec.disks", "disks", spec.disks.len(), limit::DISKS_MAX);
+    at_most("spec.nics", "network cards", spec.nics.len(), limit::NICS_MAX);
+    at_most("spec.labels", "labels", spec.labels.len(), limit::LABELS_MAX);
+    at_most("spec.user_data", "bytes", spec.user_data.len(), limit::USER_DATA_BYTES_MAX);
+    at_most("spec.cmdline", "bytes", spec.cmdline.len(), limit::CMDLINE_BYTES_MAX);
+    for (label, value) in &spec.labels {
+        let field = format!("spec.labels.{label}");
+        at_most(&field, "bytes", value.len(), limit::LABEL_VALUE_BYTES_MAX);
+    }
+    if spec.cmdline.chars().any(char::is_control) {
+        violations.push(Violation::new("spec.cmdline", "has a control character; remove it"));
+    }
+    if spec.user_data.contains('\0') {
+        violations.push(Violation::new("spec.user_data", "has a NUL character; remove it"));
+    }
+}

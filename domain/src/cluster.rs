@@ -1,0 +1,152 @@
+//! The cluster itself: its founding, and its time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Draft, Revision,
+    credential::Credential,
+    host,
+    id::{ClusterId, CredentialId, Digest, NodeId, StoreId, TokenId},
+    name::Name,
+    node::Node,
+    operation,
+    principal::Role,
+    project::Project,
+    rejected::{Reason, Rejected},
+    token::JoinToken,
+};
+
+/// The protocol version this program writes and the newest it understands.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Who the cluster is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Its identity.
+    pub id: ClusterId,
+    /// Its name, for people.
+    pub name: Name,
+}
+
+/// The first command of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founding {
+    /// Who the cluster is.
+    pub cluster: Cluster,
+    /// The first node's id, as Raft was told it.
+    pub node: NodeId,
+    /// The first node's name.
+    pub node_name: Name,
+    /// Where other nodes reach it.
+    pub peer_address: String,
+    /// Where clients reach it.
+    pub api_address: String,
+    /// The identity of its data directory.
+    pub store: StoreId,
+    /// SHA-256 of its public key.
+    pub key_sha256: Digest,
+    /// The first admin credential.
+    pub admin: CredentialId,
+    /// SHA-256 of its secret.
+    pub admin_sha256: Digest,
+    /// One join token per expected node.
+    pub tokens: Vec<Invitation>,
+}
+
+/// A join token of the founding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invitation {
+    /// The token's id.
+    pub token: TokenId,
+    /// SHA-256 of its secret.
+    pub secret_sha256: Digest,
+    /// The one node name it admits.
+    pub node: Option<Name>,
+    /// Wall time of its end, Unix milliseconds.
+    pub expires_wall_ms: u64,
+}
+
+/// What may be asked of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum ClusterCommand {
+    /// Begin.
+    Found(Box<Founding>),
+    /// Time goes on: leases lapse and operations miss their deadlines. Carries the leader's hash of
+    /// the history up to the tick before, so that a node that has diverged finds out.
+    Tick(Mark),
+}
+
+/// A point of the history and its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// The log index.
+    pub index: u64,
+    /// The chained hash of all events up to it.
+    pub chain: Digest,
+}
+
+/// Decides about the cluster.
+pub(crate) fn decide(draft: &mut Draft, command: ClusterCommand) -> Result<(), Rejected> {
+    match command {
+        ClusterCommand::Found(founding) => found(draft, *founding),
+        ClusterCommand::Tick(_) => {
+            host::expire(draft);
+            operation::expire(draft);
+            draft.mark();
+            Ok(())
+        }
+    }
+}
+
+fn found(draft: &mut Draft, founding: Founding) -> Result<(), Rejected> {
+    if let Some(cluster) = &draft.state().cluster {
+        let message = format!("this node belongs to cluster {} already", cluster.name);
+        return Err(Rejected::new(Reason::ClusterExists, message));
+    }
+    let wall_ms = draft.wall_ms();
+    draft.found(founding.cluster);
+    draft.put(Project { name: Name::default_project(), revision: Revision::ZERO });
+    draft.put(Node {
+        id: founding.node,
+        name: founding.node_name,
+        peer_address: founding.peer_address,
+        api_address: founding.api_address,
+        store: founding.store,
+        key_sha256: founding.key_sha256,
+        protocol_max: PROTOCOL_VERSION,
+        disk_used_percent: 0,
+        version: String::new(),
+        joined_wall_ms: wall_ms,
+        revision: Revision::ZERO,
+    });
+    draft.put(Credential {
+        id: founding.admin,
+        name: admin_name(),
+        role: Role::Admin,
+        secret_sha256: founding.admin_sha256,
+        expires_wall_ms: 0,
+        revoked: false,
+        revision: Revision::ZERO,
+    });
+    for invitation in founding.tokens {
+        draft.put(JoinToken {
+            id: invitation.token,
+            secret_sha256: invitation.secret_sha256,
+            node: invitation.node,
+            expires_wall_ms: invitation.expires_wall_ms,
+            used_by: None,
+            revision: Revision::ZERO,
+        });
+    }
+    draft.reply_object("node", founding.node);
+    Ok(())
+}
+
+fn admin_name() -> Name {
+    Name::new("admin").expect("the literal is a name")
+}

@@ -1,0 +1,42 @@
+//! The one encoding of what is kept and sent: MessagePack with field names.
+//!
+//! A missing field takes its default; an unknown field or variant is an error. So an older program
+//! that meets what it does not know stops before it applies it, and never skips a part silently.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Bytes that are no value of the wanted type.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot decode {what}: {source}")]
+pub struct DecodeError {
+    /// The type.
+    what: &'static str,
+    /// What the decoder says.
+    source: rmp_serde::decode::Error,
+}
+
+/// Encodes `value`.
+///
+/// # Panics
+/// Never for the types of this crate: all of them are maps, sequences, texts and integers.
+#[must_use]
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).expect("plain data encodes")
+}
+
+/// Decodes one value that fills `bytes`.
+///
+/// # Errors
+/// [`DecodeError`] for anything unknown, malformed or left over.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let what = std::any::type_name::<T>();
+    let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(bytes));
+    decoder.set_max_depth(64);
+    let value = T::deserialize(&mut decoder).map_err(|source| DecodeError { what, source })?;
+    let left = bytes.len() as u64 - decoder.get_ref().position();
+    if left == 0 {
+        return Ok(value);
+    }
+    let source = rmp_serde::decode::Error::Uncategorized(format!("{left} bytes are left over"));
+    Err(DecodeError { what, source })
+}

@@ -1,0 +1,126 @@
+//! A draft: a clone of the state on which one command is decided. Accepted, it becomes the state;
+//! refused, it is dropped.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use crate::{
+    Revision, State,
+    cluster::{Cluster, Mark},
+    envelope::Outcome,
+    event::{Change, RowKey},
+    host::Lease,
+    id::{HostId, OperationId},
+    principal::Principal,
+    rejected::{Reason, Rejected},
+    table::{Resource, Row},
+};
+
+/// The state under change, and what a rule may know of the command's circumstances.
+pub struct Draft {
+    state: State,
+    principal: Principal,
+    wall_ms: u64,
+    touched: BTreeSet<RowKey>,
+    outcome: Outcome,
+}
+
+impl Draft {
+    /// Begins on `state`, which already stands at the entry's index and time.
+    pub(crate) fn new(state: State, principal: Principal, wall_ms: u64) -> Draft {
+        let outcome = Outcome { revision: state.revision(), ..Outcome::default() };
+        Draft { state, principal, wall_ms, touched: BTreeSet::new(), outcome }
+    }
+
+    /// The state as changed so far.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The author.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Wall time of the entry, Unix milliseconds: for people and for expiry, never for leases.
+    #[must_use]
+    pub fn wall_ms(&self) -> u64 {
+        self.wall_ms
+    }
+
+    /// The entry's log index.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.state.index
+    }
+
+    /// The entry's revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.state.revision()
+    }
+
+    /// Writes a row; its revision becomes the entry's.
+    pub fn put<R: Resource>(&mut self, mut row: R) {
+        row.set_revision(self.revision());
+        let row = Arc::new(row);
+        let key = row.key();
+        let old = R::table_mut(&mut self.state).insert(key.clone(), row.clone());
+        R::reindex(&mut self.state, old.as_deref(), Some(&row));
+        self.touched.insert(R::change(Row::Put(row)).key());
+    }
+
+    /// Removes a row, if it is there.
+    pub fn delete<R: Resource>(&mut self, key: R::Key) {
+        let Some(old) = R::table_mut(&mut self.state).remove(&key) else { return };
+        R::reindex(&mut self.state, Some(&old), None);
+        self.touched.insert(R::change(Row::Delete(key)).key());
+    }
+
+    /// Refuses when a table is full.
+    ///
+    /// # Errors
+    /// [`Reason::LimitReached`].
+    pub fn room_for(&self, what: &str, count: usize, max: usize) -> Result<(), Rejected> {
+        if count < max {
+            return Ok(());
+        }
+        let message = format!("the cluster has {count} {what}, the most it may; delete some first");
+        Err(Rejected::new(Reason::LimitReached, message))
+    }
+
+    /// Names the object of the answer.
+    pub fn reply_object(&mut self, kind: &str, id: impl std::fmt::Display) {
+        kind.clone_into(&mut self.outcome.kind);
+        self.outcome.object = id.to_string();
+    }
+
+    /// Names the operation of the answer.
+    pub fn reply_operation(&mut self, id: OperationId) {
+        self.outcome.operation = Some(id);
+    }
+
+    pub(crate) fn grant_lease(&mut self, host: HostId, lease: Lease) {
+        self.state.leases.insert(host, lease);
+    }
+
+    pub(crate) fn revoke_lease(&mut self, host: HostId) {
+        self.state.leases.remove(&host);
+    }
+
+    pub(crate) fn found(&mut self, cluster: Cluster) {
+        self.state.cluster = Some(cluster);
+    }
+
+    /// Remembers the history's hash before this entry, for the next tick to compare.
+    pub(crate) fn mark(&mut self) {
+        self.state.mark = Mark { index: self.state.index, chain: self.state.chain };
+    }
+
+    /// The changed state, each changed row once, and the answer.
+    pub(crate) fn finish(self) -> (State, Vec<Change>, Outcome) {
+        let changes = self.touched.iter().map(|key| key.change_in(&self.state)).collect();
+        (self.state, changes, self.outcome)
+    }
+}

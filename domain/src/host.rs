@@ -1,0 +1,248 @@
+//! A host: a machine that runs VMs, driven by one node at a time.
+//!
+//! ```text
+//!            grant                lease lapsed
+//!  (absent) ───────▶ Ready ──────────────────────▶ Lost
+//!                      ▲                             │
+//!                      └───────── new grant ─────────┘
+//! ```
+
+mod capacity;
+mod lease;
+
+pub use capacity::Capacity;
+pub use lease::Lease;
+pub(crate) use lease::expire;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Draft, Fence, Revision, State,
+    event::Change,
+    id::{BootId, HostId, NodeId},
+    limit,
+    name::Name,
+    principal::Principal,
+    rejected::{Reason, Rejected, Violation},
+    setting::Key,
+    table::{Resource, Row, Table},
+};
+
+/// Whether the host is heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It holds its lease.
+    Ready,
+    /// Its lease lapsed: its bodies are unknown, not dead.
+    Lost,
+}
+
+impl Status {
+    /// The name in the API and the CLI.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Status::Ready => "ready",
+            Status::Lost => "lost",
+        }
+    }
+}
+
+/// A host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Its identity.
+    pub id: HostId,
+    /// Its name, unique in the cluster.
+    pub name: Name,
+    /// The node that drives it.
+    pub node: NodeId,
+    /// The driver's kind: `libvirt` or `simulator`.
+    pub driver: Name,
+    /// What the machine has.
+    pub capacity: Capacity,
+    /// What is kept back for the machine itself.
+    pub reserved: Capacity,
+    /// Whether it is heard of.
+    pub status: Status,
+    /// The boot the lease was granted to.
+    pub boot: BootId,
+    /// The fence of the lease.
+    pub fence: Fence,
+    /// Domains that are not ours, as its driver counted them; they are never touched.
+    #[serde(default)]
+    pub foreign: u32,
+    /// Whether it came back with less than is booked on it.
+    #[serde(default)]
+    pub shrank: bool,
+    /// The entry that changed it last.
+    pub revision: Revision,
+}
+
+impl Host {
+    /// What VMs may take in all.
+    #[must_use]
+    pub fn allocatable(&self) -> Capacity {
+        self.capacity.minus(self.reserved)
+    }
+}
+
+/// What may be asked of hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum HostCommand {
+    /// A node took up driving a host, after the host's boot or its own start: grants the lease.
+    Grant(Box<Grant>),
+    /// A node still drives these hosts; the fences show that it is still the one.
+    Renew(Vec<(HostId, Fence)>),
+    /// Forget a lost host that has no bodies.
+    Remove {
+        /// The host.
+        host: HostId,
+    },
+}
+
+/// What a node says of a host that it takes up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// The host's identity, kept on the host.
+    pub host: HostId,
+    /// Its name.
+    pub name: Name,
+    /// The driver's kind.
+    pub driver: Name,
+    /// What the machine has.
+    pub capacity: Capacity,
+    /// What is kept back for the machine itself.
+    pub reserved: Capacity,
+    /// The present boot.
+    pub boot: BootId,
+    /// Domains that are not ours.
+    #[serde(default)]
+    pub foreign: u32,
+}
+
+impl Resource for Host {
+    type Key = HostId;
+
+    fn key(&self) -> HostId {
+        self.id
+    }
+    fn set_revision(&mut self, revision: Revision) {
+        self.revision = revision;
+    }
+    fn table(state: &State) -> &Table<Host> {
+        &state.hosts
+    }
+    fn table_mut(state: &mut State) -> &mut Table<Host> {
+        &mut state.hosts
+    }
+    fn change(row: Row<Host>) -> Change {
+        Change::Host(row)
+    }
+
+    fn reindex(state: &mut State, old: Option<&Host>, new: Option<&Host>) {
+        if let Some(old) = old {
+            state.host_names.remove(&old.name);
+        }
+        if let Some(new) = new {
+            state.host_names.insert(new.name.clone(), new.id);
+        }
+    }
+}
+
+impl State {
+    /// The host called `name`.
+    #[must_use]
+    pub fn host_named(&self, name: &Name) -> Option<&std::sync::Arc<Host>> {
+        self.hosts.get(self.host_names.get(name)?)
+    }
+
+    /// What bodies take of `host`.
+    #[must_use]
+    pub fn used_on(&self, host: HostId) -> Capacity {
+        self.used.get(&host).copied().unwrap_or_default()
+    }
+}
+
+/// Decides about hosts.
+pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Rejected> {
+    match command {
+        HostCommand::Grant(grant) => take_up(draft, *grant),
+        HostCommand::Renew(rows) => lease::renew(draft, &rows),
+        HostCommand::Remove { host } => remove(draft, host),
+    }
+}
+
+fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
+    let Principal::Node(node) = *draft.principal() else {
+        return Err(Rejected::new(Reason::PermissionDenied, "only nodes take up hosts"));
+    };
+    let state = draft.state();
+    let old = state.hosts.get(&grant.host).cloned();
+    let holder = state.host_named(&grant.name).map(|host| host.id);
+    if holder.is_some_and(|id| id != grant.host) {
+        let message = format!("a host named {} exists already; choose another name", grant.name);
+        return Err(Rejected::new(Reason::NameTaken, message));
+    }
+    if old.is_none() {
+        draft.room_for("hosts", state.hosts.len(), limit::HOSTS_MAX)?;
+    }
+    if !grant.reserved.fits(grant.capacity, Capacity::default()) {
+        let violation = Violation::new("hosts.reserved", "more is reserved than the host has");
+        return Rejected::unless_empty(vec![violation]);
+    }
+    // While another node holds the lease the host has an owner; it may be taken over only after it
+    // lapsed.
+    if let Some(old) = &old
+        && old.node != node
+        && old.status == Status::Ready
+    {
+        let message = format!("host {} is driven by node {}", old.name, old.node);
+        return Err(Rejected::new(Reason::Fenced, message));
+    }
+    let fence = draft.revision();
+    let ttl_ms = state.setting(Key::HostLeaseTtlMs);
+    let whole = grant.capacity.minus(grant.reserved);
+    let shrank = !state.used_on(grant.host).fits(whole, Capacity::default());
+    draft.grant_lease(grant.host, Lease { fence, boot: grant.boot, at_ms: state.now_ms, ttl_ms });
+    draft.put(Host {
+        id: grant.host,
+        name: grant.name,
+        node,
+        driver: grant.driver,
+        capacity: grant.capacity,
+        reserved: grant.reserved,
+        status: Status::Ready,
+        boot: grant.boot,
+        fence,
+        foreign: grant.foreign,
+        shrank,
+        revision: fence,
+    });
+    draft.reply_object("host", grant.host);
+    Ok(())
+}
+
+fn remove(draft: &mut Draft, id: HostId) -> Result<(), Rejected> {
+    let state = draft.state();
+    let host = state.hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?;
+    let bodies = state.instances_on(id).count();
+    if bodies > 0 || host.status == Status::Ready {
+        let message = match bodies {
+            0 => format!(
+                "host {} is in service; take it out of its node's configuration first",
+                host.name
+            ),
+            n => format!("host {} has {n} VMs; delete them first", host.name),
+        };
+        return Err(Rejected::new(Reason::HostInUse, message));
+    }
+    draft.revoke_lease(id);
+    draft.delete::<Host>(id);
+    draft.reply_object("host", id);
+    Ok(())
+}

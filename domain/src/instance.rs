@@ -1,0 +1,183 @@
+//! An instance: one body of a VM on one host.
+//!
+//! ```text
+//!              prepared            started                 ended
+//!  Reserved ─────────────▶ Ready ─────────▶ Running ─────────────────▶ Stopped
+//!     ▲  │                                   │  ▲                      │  │
+//!     │  │ cannot be made             paused │  │ resumed       started│  │
+//!     │  ▼                                   ▼  │                      │  │
+//!     │ Failed ◀── a permanent failure ──── Paused ◀───────────────────┘  │
+//!     │                                                                   │
+//!     └────────── gone though nobody released it ◀────────────────────────┘
+//!
+//!  released: the row is deleted.
+//! ```
+//!
+//! Only what a driver saw moves a body from phase to phase; what is under way ("stopping") follows
+//! from the phase and the VM's wish and is not stored. A body whose host lost its lease is
+//! *unknown*: its row keeps the last phase seen, and [`State::is_known`] says what it is worth.
+
+mod next_action;
+mod placement;
+mod report;
+
+pub use next_action::Action;
+pub use placement::Place;
+pub(crate) use report::decide;
+pub use report::{Body, Ended, Failure, InstanceCommand, Report};
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Fence, Revision, State,
+    event::Change,
+    host::{self, Capacity},
+    id::{HostId, InstanceId, VmId},
+    table::{Resource, Row, Table},
+    vm::VmSpec,
+};
+
+/// How far a body is, as last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The host is to make it; capacity is taken.
+    Reserved,
+    /// Made, never started.
+    Ready,
+    /// The guest executes.
+    Running,
+    /// The guest stands still in memory.
+    Paused,
+    /// The guest ended; the disks are there.
+    Stopped,
+    /// It cannot be made or started without a change.
+    Failed,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Phase; 6] = [
+        Phase::Reserved,
+        Phase::Ready,
+        Phase::Running,
+        Phase::Paused,
+        Phase::Stopped,
+        Phase::Failed,
+    ];
+
+    /// The phase after a driver saw `body`. Seeing is believing: every phase may follow every
+    /// other, since anybody with a shell on the host can stop, start or remove a body.
+    #[must_use]
+    pub const fn next(self, body: Body) -> Phase {
+        match (self, body) {
+            (Phase::Failed, Body::Absent | Body::Ready | Body::Stopped(_)) => Phase::Failed,
+            (_, Body::Absent) => Phase::Reserved,
+            // A driver cannot always tell a body that never ran from one that ended long ago.
+            (Phase::Stopped, Body::Ready) | (_, Body::Stopped(_)) => Phase::Stopped,
+            (_, Body::Ready) => Phase::Ready,
+            (_, Body::Running) => Phase::Running,
+            (_, Body::Paused) => Phase::Paused,
+        }
+    }
+}
+
+/// One body of a VM on one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Its identity; hypervisors know it by this UUID.
+    pub id: InstanceId,
+    /// The VM whose body it is.
+    pub vm: VmId,
+    /// The host it is on.
+    pub host: HostId,
+    /// The revision of the entry that placed it here. Hosts refuse calls with a lower one.
+    pub fence: Fence,
+    /// How far it is.
+    pub phase: Phase,
+    /// What it was made from, or started with the last time.
+    pub spec: VmSpec,
+    /// The generation of `spec`.
+    pub generation: u32,
+    /// What it takes of its host: enough for `spec` and for what the VM will start with next.
+    pub booked: Capacity,
+    /// Reboots it has had.
+    #[serde(default)]
+    pub reboots: u32,
+    /// How it ended the last time.
+    #[serde(default)]
+    pub ended: Option<Ended>,
+    /// The last failure, while it matters.
+    #[serde(default)]
+    pub failure: Option<String>,
+    /// The entry that changed it last.
+    pub revision: Revision,
+}
+
+impl Resource for Instance {
+    type Key = InstanceId;
+
+    fn key(&self) -> InstanceId {
+        self.id
+    }
+    fn set_revision(&mut self, revision: Revision) {
+        self.revision = revision;
+    }
+    fn table(state: &State) -> &Table<Instance> {
+        &state.instances
+    }
+    fn table_mut(state: &mut State) -> &mut Table<Instance> {
+        &mut state.instances
+    }
+    fn change(row: Row<Instance>) -> Change {
+        Change::Instance(row)
+    }
+
+    fn reindex(state: &mut State, old: Option<&Instance>, new: Option<&Instance>) {
+        if let Some(old) = old {
+            state.instances_by_vm.remove(&old.vm);
+            state.instances_by_host.remove(&(old.host, old.id));
+            if state.vms.get(&old.vm).is_some_and(|vm| !vm.deleting) {
+                state.unplaced.insert(old.vm);
+            }
+            let used = state.used.get(&old.host).copied().unwrap_or_default();
+            state.used.insert(old.host, used.minus(old.booked));
+        }
+        if let Some(new) = new {
+            state.instances_by_vm.insert(new.vm, new.id);
+            state.instances_by_host.insert((new.host, new.id));
+            state.unplaced.remove(&new.vm);
+            let used = state.used.get(&new.host).copied().unwrap_or_default();
+            state.used.insert(new.host, used.plus(new.booked));
+        } else if let Some(old) = old
+            && state.used.get(&old.host).is_some_and(|used| *used == Capacity::default())
+        {
+            state.used.remove(&old.host);
+        }
+    }
+}
+
+impl State {
+    /// The body of `vm`, if it has one.
+    #[must_use]
+    pub fn instance_of(&self, vm: VmId) -> Option<&Arc<Instance>> {
+        self.instances.get(self.instances_by_vm.get(&vm)?)
+    }
+
+    /// The bodies on `host`.
+    pub fn instances_on(&self, host: HostId) -> impl Iterator<Item = &Arc<Instance>> {
+        use newtype_uuid::GenericUuid;
+        let from = (host, InstanceId::from_untyped_uuid(uuid::Uuid::nil()));
+        let upto = (host, InstanceId::from_untyped_uuid(uuid::Uuid::max()));
+        self.instances_by_host.range(from..=upto).filter_map(|(_, id)| self.instances.get(id))
+    }
+
+    /// Whether what the row says of `body` can be relied on: its host holds its lease.
+    #[must_use]
+    pub fn is_known(&self, body: &Instance) -> bool {
+        self.hosts.get(&body.host).is_some_and(|host| host.status == host::Status::Ready)
+    }
+}

@@ -1,0 +1,69 @@
+//! What a host is to do next with a body: one pure table. Actors only execute it.
+
+use super::{Instance, Phase};
+use crate::{State, setting::Key, vm::Desired};
+
+/// The next thing to do with a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing to do.
+    Rest,
+    /// Nothing to do before this lease time, milliseconds.
+    Wait(u64),
+    /// Make the body: disks, definition.
+    Prepare,
+    /// Start the guest with the VM's newest spec.
+    Start,
+    /// Ask the guest to shut down; ask again after this lease time, milliseconds.
+    Shutdown {
+        /// When patience ends and [`Action::Kill`] follows.
+        until_ms: u64,
+    },
+    /// Cut the guest's power.
+    Kill,
+    /// Restart the guest within its body.
+    Reboot,
+    /// Let the guest stand still.
+    Pause,
+    /// Let the guest go on.
+    Resume,
+    /// End the guest, remove the body and its disks.
+    Release,
+}
+
+impl State {
+    /// What `body`'s host is to do with it now.
+    #[must_use]
+    pub fn next_action(&self, body: &Instance) -> Action {
+        // Without its lease a host may be one of two that believe they own the body.
+        if !self.is_known(body) {
+            return Action::Rest;
+        }
+        let Some(vm) = self.vms.get(&body.vm) else { return Action::Rest };
+        if vm.deleting {
+            return Action::Release;
+        }
+        match (body.phase, vm.desired) {
+            (Phase::Failed, _) => Action::Rest,
+            (Phase::Reserved, _) => Action::Prepare,
+            (Phase::Ready | Phase::Stopped, Desired::Running | Desired::Paused) => {
+                match vm.restarts.not_before_ms {
+                    not_before if not_before > self.now_ms => Action::Wait(not_before),
+                    _ => Action::Start,
+                }
+            }
+            (Phase::Ready | Phase::Stopped, Desired::Stopped | Desired::Killed) => Action::Rest,
+            (Phase::Running, Desired::Running) if body.reboots < vm.reboots => Action::Reboot,
+            (Phase::Running, Desired::Running) | (Phase::Paused, Desired::Paused) => Action::Rest,
+            (Phase::Running, Desired::Paused) => Action::Pause,
+            (Phase::Paused, Desired::Running) => Action::Resume,
+            // A paused guest cannot answer; it is resumed so that it may shut down in order.
+            (Phase::Paused, Desired::Stopped) => Action::Resume,
+            (Phase::Running, Desired::Stopped) => {
+                let until_ms = vm.desired_since_ms + self.setting(Key::StopGraceMs);
+                if self.now_ms >= until_ms { Action::Kill } else { Action::Shutdown { until_ms } }
+            }
+            (Phase::Running | Phase::Paused, Desired::Killed) => Action::Kill,
+        }
+    }
+}

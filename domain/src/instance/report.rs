@@ -1,0 +1,153 @@
+//! What hosts saw of their bodies, and what follows from it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Instance, Phase, Place, placement};
+use crate::{
+    Draft, Fence,
+    host::Capacity,
+    id::{InstanceId, NodeId},
+    limit, operation,
+    principal::Principal,
+    rejected::{Reason, Rejected},
+    vm,
+};
+
+/// What may be asked of, and told about, bodies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum InstanceCommand {
+    /// Put VMs on hosts, as a plan proposes. Rows that no longer fit are left out, the rest stand.
+    Place(Vec<Place>),
+    /// What a node's drivers saw. Rows of a stale owner are left out, the rest stand.
+    Report(Vec<Report>),
+}
+
+/// How a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// It shut itself down, asked or unasked.
+    Shutdown,
+    /// Its power was cut.
+    Killed,
+    /// It crashed, or its hypervisor process died.
+    Crashed,
+}
+
+/// What a driver saw of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// Certainly nothing: neither a definition nor a process.
+    Absent,
+    /// Defined; no process.
+    Ready,
+    /// The guest executes.
+    Running,
+    /// The guest stands still in memory.
+    Paused,
+    /// Defined; the process ended this way.
+    Stopped(Ended),
+}
+
+/// A driver's failure that only a change can mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// Whether trying again is useless.
+    pub permanent: bool,
+    /// What the driver said.
+    pub message: String,
+}
+
+/// What a driver saw of one body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// The body.
+    pub instance: InstanceId,
+    /// The fence under which it was seen.
+    pub fence: Fence,
+    /// What was seen.
+    pub body: Body,
+    /// The generation of the spec it was last started with, when this node started it.
+    #[serde(default)]
+    pub generation: Option<u32>,
+    /// Reboots it has had under this fence.
+    #[serde(default)]
+    pub reboots: u32,
+    /// What went wrong with the last action, if it did.
+    #[serde(default)]
+    pub failure: Option<Failure>,
+}
+
+/// Decides about bodies.
+pub(crate) fn decide(
+    draft: &mut Draft,
+    principal: &Principal,
+    command: InstanceCommand,
+) -> Result<(), Rejected> {
+    let Principal::Node(node) = principal else {
+        return Err(Rejected::new(Reason::PermissionDenied, "only nodes place and report"));
+    };
+    let rows = match &command {
+        InstanceCommand::Place(rows) => rows.len(),
+        InstanceCommand::Report(rows) => rows.len(),
+    };
+    if rows > limit::BATCH_MAX {
+        let message = format!("{rows} rows; at most {} fit in one command", limit::BATCH_MAX);
+        return Err(Rejected::new(Reason::TooLarge, message));
+    }
+    match command {
+        InstanceCommand::Place(rows) => {
+            rows.into_iter().for_each(|row| placement::place(draft, row))
+        }
+        InstanceCommand::Report(rows) => rows.into_iter().for_each(|row| note(draft, *node, row)),
+    }
+    Ok(())
+}
+
+/// Notes one report, unless it is a stale owner's.
+fn note(draft: &mut Draft, node: NodeId, report: Report) {
+    let Some(old) = draft.state().instances.get(&report.instance).cloned() else { return };
+    let drives = draft.state().hosts.get(&old.host).is_some_and(|host| host.node == node);
+    if old.fence != report.fence || !drives {
+        return;
+    }
+    let Some(vm) = draft.state().vms.get(&old.vm).cloned() else { return };
+
+    if report.body == Body::Absent && vm.deleting {
+        draft.delete::<Instance>(old.id);
+        vm::forget_if_gone(draft, vm.id);
+        return;
+    }
+
+    let mut new = Instance::clone(&old);
+    new.phase = old.phase.next(report.body);
+    new.reboots = new.reboots.max(report.reboots);
+    new.failure = report.failure.as_ref().map(|failure| limit::clip(&failure.message));
+    if report.failure.as_ref().is_some_and(|failure| failure.permanent) {
+        new.phase = Phase::Failed;
+    }
+    match report.body {
+        Body::Stopped(ended) if old.phase != Phase::Stopped => new.ended = Some(ended),
+        Body::Running if report.generation == Some(vm.generation) => {
+            new.spec = vm.spec.clone();
+            new.generation = vm.generation;
+            new.booked = Capacity::of(&vm.spec);
+        }
+        Body::Absent | Body::Ready | Body::Running | Body::Paused | Body::Stopped(_) => {}
+    }
+    let ended = match (old.phase, new.phase) {
+        (Phase::Stopped, Phase::Stopped) => None,
+        (_, Phase::Stopped) => new.ended,
+        _ => None,
+    };
+    let started = old.phase != Phase::Running && new.phase == Phase::Running;
+    if new != *old {
+        draft.put(new);
+        vm::body_ended(draft, vm.id, started, ended);
+    }
+    operation::settle(draft, vm.id);
+}

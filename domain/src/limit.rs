@@ -1,0 +1,73 @@
+//! Every bound of the cluster in one place. What has no limit is a way to take the cluster down.
+
+/// Most VMs in a cluster.
+pub const VMS_MAX: usize = 200_000;
+/// Most hosts in a cluster.
+pub const HOSTS_MAX: usize = 10_000;
+/// Most images in a cluster.
+pub const IMAGES_MAX: usize = 10_000;
+/// Most projects in a cluster.
+pub const PROJECTS_MAX: usize = 1_000;
+/// Most credentials in a cluster, revoked ones included until they are swept.
+pub const CREDENTIALS_MAX: usize = 10_000;
+/// Most join tokens, used and expired ones included until they are swept.
+pub const TOKENS_MAX: usize = 1_000;
+/// Most nodes that are members at one time.
+pub const NODES_MAX: usize = 100;
+/// Most finished operations kept; the oldest go first.
+pub const OPERATIONS_KEPT_MAX: usize = 20_000;
+/// Most unfinished operations.
+pub const OPERATIONS_OPEN_MAX: usize = 200_000;
+
+/// Virtual CPUs of one VM.
+pub const VCPUS_MAX: u32 = 512;
+/// Memory of one VM, MiB (4 TiB).
+pub const MEMORY_MIB_MAX: u32 = 4 * 1024 * 1024;
+/// Least memory of one VM, MiB.
+pub const MEMORY_MIB_MIN: u32 = 16;
+/// Size of one disk, MiB (64 TiB).
+pub const DISK_MIB_MAX: u32 = 64 * 1024 * 1024;
+/// Disks of one VM beside the one its image brings.
+pub const DISKS_MAX: usize = 16;
+/// Network cards of one VM.
+pub const NICS_MAX: usize = 16;
+/// Labels of one object.
+pub const LABELS_MAX: usize = 64;
+/// Bytes of a label's value.
+pub const LABEL_VALUE_BYTES_MAX: usize = 255;
+/// Bytes of cloud-init user data. Libvirt and every cloud take 16 KiB.
+pub const USER_DATA_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of what is appended to a guest's kernel command line.
+pub const CMDLINE_BYTES_MAX: usize = 1024;
+/// Bytes of any free text (a failure's message, an image's URL).
+pub const TEXT_BYTES_MAX: usize = 2048;
+
+/// Rows (reports, placements, renewals) that one command may carry.
+pub const BATCH_MAX: usize = 1024;
+/// Encoded bytes of one command, and so of one log entry.
+pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+
+/// Remembered requests.
+pub const REQUESTS_MAX: usize = 262_144;
+/// How long a request is remembered, milliseconds of lease time.
+pub const REQUEST_WINDOW_MS: u64 = 10 * 60 * 1000;
+/// Events in the ring.
+pub const EVENTS_MAX: usize = 100_000;
+/// Approximate bytes of the events in the ring.
+pub const EVENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Restarts of a crashing guest wait 1 s, 2 s, 4 s … up to this, milliseconds.
+pub const RESTART_DELAY_MS_MAX: u64 = 5 * 60 * 1000;
+/// A guest that ran this long starts again with a fresh restart delay, milliseconds.
+pub const RESTART_FORGIVEN_MS: u64 = 10 * 60 * 1000;
+
+/// Cuts `text` to [`TEXT_BYTES_MAX`] at a character's border: foreign text (an error of a
+/// hypervisor, say) is never trusted to be short.
+#[must_use]
+pub fn clip(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

@@ -1,0 +1,85 @@
+//! Names that people give to things.
+
+use serde::{Deserialize, Serialize};
+
+/// `^[a-z0-9-]{1,63}$`: safe in a path, a URL, a host name and a libvirt domain name alike, so no
+/// user's text ever has to be escaped anywhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(std::sync::Arc<str>);
+
+/// Why a text is no [`Name`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a name: use 1 to 63 of a-z, 0-9 and '-'")]
+pub struct InvalidName(String);
+
+impl Name {
+    /// Checks `text`.
+    ///
+    /// # Errors
+    /// [`InvalidName`] unless it matches `^[a-z0-9-]{1,63}$`.
+    pub fn new(text: &str) -> Result<Name, InvalidName> {
+        let fits = (1..=63).contains(&text.len())
+            && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+        // A refused text may be long or hostile: the message carries only its beginning.
+        if fits { Ok(Name(text.into())) } else { Err(InvalidName(text.chars().take(64).collect())) }
+    }
+
+    /// The project every cluster has from its first entry.
+    #[must_use]
+    pub fn default_project() -> Name {
+        Name("default".into())
+    }
+
+    /// The name that sorts before all others.
+    pub(crate) fn first() -> Name {
+        Name("-".into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl std::str::FromStr for Name {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Name, InvalidName> {
+        Name::new(text)
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+    fn try_from(text: String) -> Result<Name, InvalidName> {
+        Name::new(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0.as_ref().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_safe_alphabet_passes() {
+        for good in ["a", "web-1", "0", &"x".repeat(63)] {
+            assert_eq!(Name::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "Web", "a_b", "../etc", "a/b", "ä", "a b", "a\0", &"x".repeat(64)] {
+            assert!(Name::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

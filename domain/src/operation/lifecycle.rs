@@ -1,0 +1,202 @@
+//! How operations begin, advance and end. They advance only in the same entry as the report that
+//! satisfies them, so there is no second truth beside the bodies.
+
+use super::{Kind, Operation, OperationCommand, Status, goal};
+use crate::{
+    Draft, Revision,
+    id::{OperationId, VmId},
+    instance::{Ended, Phase as Body},
+    limit,
+    name::Name,
+    rejected::{Reason, Rejected},
+    setting::Key,
+    vm::{self, Desired, Vm},
+};
+
+/// Decides about operations.
+pub(crate) fn decide(draft: &mut Draft, command: OperationCommand) -> Result<(), Rejected> {
+    match command {
+        OperationCommand::Cancel { operation } => cancel(draft, operation),
+    }
+}
+
+/// Opens the operation `id` on a VM.
+pub(crate) fn open(
+    draft: &mut Draft,
+    id: OperationId,
+    kind: Kind,
+    project: &Name,
+    vm_name: &Name,
+    vm: VmId,
+) -> Result<(), Rejected> {
+    let state = draft.state();
+    draft.room_for(
+        "unfinished operations",
+        state.operations_open.len(),
+        limit::OPERATIONS_OPEN_MAX,
+    )?;
+    let existing = state.vms.get(&vm);
+    let operation = Operation {
+        id,
+        kind,
+        vm,
+        project: project.clone(),
+        vm_name: vm_name.clone(),
+        status: Status::Queued,
+        before: existing.map(|vm| vm.desired),
+        reboots: existing.map_or(0, |vm| vm.reboots + 1),
+        author: draft.principal().clone(),
+        message: String::new(),
+        created_wall_ms: draft.wall_ms(),
+        ended_wall_ms: 0,
+        deadline_ms: state.now_ms + state.setting(Key::OperationDeadlineMs),
+        revision: Revision::ZERO,
+    };
+    draft.put(operation);
+    trim(draft);
+    Ok(())
+}
+
+/// Forgets the oldest ended operations past the limit; a few at a time, since each entry adds few.
+fn trim(draft: &mut Draft) {
+    for _ in 0..4 {
+        let ended = &draft.state().operations_ended;
+        if ended.len() <= limit::OPERATIONS_KEPT_MAX {
+            return;
+        }
+        let Some((_, oldest)) = ended.get_min().copied() else { return };
+        draft.delete::<Operation>(oldest);
+    }
+}
+
+/// Ends the VM's operation because a stronger one takes its place.
+pub(crate) fn overtake(draft: &mut Draft, vm: &Vm, by: OperationId) {
+    if let Some(operation) = vm.operation {
+        end(draft, operation, Status::RolledBack, format!("overtaken by operation {by}"));
+    }
+}
+
+/// Notes that a host works on the VM's operation.
+pub(crate) fn begin(draft: &mut Draft, vm: VmId) {
+    let Some(operation) = current(draft, vm) else { return };
+    if operation.status == Status::Queued {
+        draft.put(Operation { status: Status::Running, ..operation });
+    }
+}
+
+/// Ends the VM's operation if its goal, or the end of its undoing, is reached.
+pub(crate) fn settle(draft: &mut Draft, id: VmId) {
+    let Some(operation) = current(draft, id) else { return };
+    let state = draft.state();
+    let (Some(vm), Some(body)) = (state.vms.get(&id), state.instance_of(id)) else { return };
+    let (vm, body) = (vm.clone(), body.clone());
+    if operation.status == Status::Unwinding {
+        if goal::is_as_desired(vm.desired, body.phase) {
+            end(draft, operation.id, Status::RolledBack, "cancelled".to_owned());
+        }
+    } else if goal::is_reached(&operation, &vm, &body) {
+        let message = match (operation.kind, body.ended) {
+            (Kind::Stop, Some(Ended::Shutdown)) => "the guest shut itself down",
+            (Kind::Stop, Some(Ended::Killed)) => "the guest did not answer; its power was cut",
+            (Kind::Stop, Some(Ended::Crashed)) => "the guest crashed while shutting down",
+            _ => "",
+        };
+        end(draft, operation.id, Status::Done, message.to_owned());
+    } else if body.phase == Body::Failed {
+        let message = body.failure.clone().unwrap_or_default();
+        end(draft, operation.id, Status::Stuck, message);
+    } else if let Some(failure) = &body.failure
+        && *failure != operation.message
+    {
+        draft.put(Operation { message: failure.clone(), ..operation });
+    }
+}
+
+/// Ends the operation of a VM that is gone: a delete is done, a cancelled create rolled back.
+pub(crate) fn vm_gone(draft: &mut Draft, id: OperationId) {
+    let Some(operation) = draft.state().operations.get(&id) else { return };
+    let (status, message) = match operation.status {
+        Status::Unwinding => (Status::RolledBack, "cancelled"),
+        Status::Queued | Status::Running | Status::Done | Status::RolledBack | Status::Stuck => {
+            (Status::Done, "")
+        }
+    };
+    end(draft, id, status, message.to_owned());
+}
+
+/// Ends operations whose deadline has passed; a bounded number each time.
+pub(crate) fn expire(draft: &mut Draft) {
+    for _ in 0..limit::BATCH_MAX {
+        let state = draft.state();
+        let Some((deadline_ms, id)) = state.operations_open.get_min().copied() else { return };
+        if deadline_ms > state.now_ms {
+            return;
+        }
+        let Some(operation) = state.operations.get(&id) else { return };
+        let why = match operation.message.as_str() {
+            "" => state.vms.get(&operation.vm).and_then(|vm| vm.placement_failure.clone()),
+            message => Some(message.to_owned()),
+        };
+        let why = why.unwrap_or_else(|| "its host did not get it done".to_owned());
+        end(draft, id, Status::Stuck, format!("the deadline passed: {why}"));
+    }
+}
+
+fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Rejected> {
+    let state = draft.state();
+    let operation =
+        state.operations.get(&id).ok_or_else(|| Rejected::not_found("operation", id))?.clone();
+    let refuse = |why: &str| {
+        let message = format!("operation {id} {why}");
+        Err(Rejected::new(Reason::NotCancellable, message))
+    };
+    match operation.status {
+        Status::Unwinding => {
+            draft.reply_operation(id);
+            return Ok(());
+        }
+        Status::Done | Status::RolledBack | Status::Stuck => return refuse("has ended"),
+        Status::Queued | Status::Running => {}
+    }
+    if !operation.kind.is_undoable() {
+        return refuse("cannot be undone");
+    }
+    let Some(vm) = state.vms.get(&operation.vm).cloned() else { return refuse("has ended") };
+    let now_ms = state.now_ms;
+    draft.reply_operation(id);
+    draft.put(Operation { status: Status::Unwinding, ..Operation::clone(&operation) });
+    let mut vm = Vm::clone(&vm);
+    match operation.before {
+        Some(before) => {
+            vm.desired = if before == Desired::Killed { Desired::Stopped } else { before };
+            vm.desired_since_ms = now_ms;
+        }
+        None => vm.deleting = true,
+    }
+    let vm_id = vm.id;
+    draft.put(vm);
+    vm::forget_if_gone(draft, vm_id);
+    settle(draft, vm_id);
+    Ok(())
+}
+
+/// The unfinished operation of a VM.
+fn current(draft: &Draft, vm: VmId) -> Option<Operation> {
+    let state = draft.state();
+    let operation = state.operations.get(&state.vms.get(&vm)?.operation?)?;
+    (!operation.status.is_final()).then(|| Operation::clone(operation))
+}
+
+/// Ends an operation and frees its VM for the next.
+fn end(draft: &mut Draft, id: OperationId, status: Status, message: String) {
+    let Some(operation) = draft.state().operations.get(&id).cloned() else { return };
+    debug_assert!(operation.status.may_become(status), "{:?} -> {status:?}", operation.status);
+    let ended_wall_ms = draft.wall_ms();
+    draft.put(Operation { status, message, ended_wall_ms, ..Operation::clone(&operation) });
+    if let Some(vm) = draft.state().vms.get(&operation.vm)
+        && vm.operation == Some(id)
+    {
+        let vm = Vm { operation: None, ..Vm::clone(vm) };
+        draft.put(vm);
+    }
+}

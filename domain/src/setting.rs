@@ -1,0 +1,144 @@
+//! Settings: what can change while the cluster runs. Each is a whole number with bounds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Draft, Revision, State,
+    event::Change,
+    name::Name,
+    rejected::{Rejected, Violation},
+    table::{Resource, Row, Table},
+};
+
+/// What a setting is: its name, bounds, default, and who reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition {
+    /// The key.
+    pub key: Key,
+    /// The name in the API and the CLI; its last word is the unit.
+    pub name: &'static str,
+    /// Least value.
+    pub min: u64,
+    /// Greatest value.
+    pub max: u64,
+    /// Value while nobody set it.
+    pub default: u64,
+    /// What it does, and who reads it.
+    pub meaning: &'static str,
+}
+
+macro_rules! settings {
+    ($($key:ident = $name:literal, $min:literal ..= $max:literal, $default:literal, $meaning:literal;)+) => {
+        /// Names a setting.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Key { $(#[doc = $meaning] #[serde(rename = $name)] $key,)+ }
+
+        /// Every setting.
+        pub const DEFINITIONS: &[Definition] = &[$(Definition {
+            key: Key::$key, name: $name, min: $min, max: $max, default: $default, meaning: $meaning,
+        },)+];
+
+        impl Key {
+            /// What the setting is.
+            #[must_use]
+            pub const fn definition(self) -> &'static Definition {
+                match self { $(Key::$key => &DEFINITIONS[Key::$key as usize],)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    VotersMax = "voters-max", 1 ..= 9, 5, "How many nodes vote; the rest follow. Read by the leader's membership actor.";
+    VoterGraceMs = "voter-grace-ms", 1_000 ..= 86_400_000, 60_000, "How long a voter may be silent before a caught-up learner takes its place. Read by the leader's membership actor.";
+    HostLeaseTtlMs = "host-lease-ttl-ms", 10_000 ..= 120_000, 20_000, "How long a host's lease lasts without a renewal. Read when a lease is granted.";
+    StopGraceMs = "stop-grace-ms", 0 ..= 3_600_000, 60_000, "How long a guest may take to shut down before its power is cut. Read by the host that runs it.";
+    OperationDeadlineMs = "operation-deadline-ms", 1_000 ..= 86_400_000, 600_000, "How long an operation may take before it is reported stuck. Read when an operation is accepted.";
+    DiskFullPercent = "disk-full-percent", 50 ..= 99, 90, "From what use of a node's disk on growth is refused. Read when a command is decided.";
+}
+
+/// A setting somebody set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// Which one.
+    pub key: Key,
+    /// Its value.
+    pub value: u64,
+    /// The entry that changed it last.
+    pub revision: Revision,
+}
+
+/// What may be asked of settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum SettingCommand {
+    /// Give it a value.
+    Set {
+        /// Which one.
+        key: Key,
+        /// The value.
+        value: u64,
+    },
+    /// Give it its default again.
+    Reset {
+        /// Which one.
+        key: Key,
+    },
+}
+
+impl Resource for Setting {
+    type Key = Key;
+
+    fn key(&self) -> Key {
+        self.key
+    }
+    fn set_revision(&mut self, revision: Revision) {
+        self.revision = revision;
+    }
+    fn table(state: &State) -> &Table<Setting> {
+        &state.settings
+    }
+    fn table_mut(state: &mut State) -> &mut Table<Setting> {
+        &mut state.settings
+    }
+    fn change(row: Row<Setting>) -> Change {
+        Change::Setting(row)
+    }
+}
+
+impl Key {
+    /// The setting called `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Key> {
+        DEFINITIONS.iter().find(|definition| definition.name == name).map(|found| found.key)
+    }
+}
+
+impl State {
+    /// The value of a setting.
+    #[must_use]
+    pub fn setting(&self, key: Key) -> u64 {
+        self.settings.get(&key).map_or(key.definition().default, |setting| setting.value)
+    }
+}
+
+/// Decides about settings.
+pub(crate) fn decide(draft: &mut Draft, command: SettingCommand) -> Result<(), Rejected> {
+    let (SettingCommand::Set { key, .. } | SettingCommand::Reset { key }) = command;
+    let definition = key.definition();
+    match command {
+        SettingCommand::Set { key, value } => {
+            if !(definition.min..=definition.max).contains(&value) {
+                let message = format!("must be {} to {}", definition.min, definition.max);
+                return Rejected::unless_empty(vec![Violation::new(definition.name, message)]);
+            }
+            draft.put(Setting { key, value, revision: Revision::ZERO });
+        }
+        SettingCommand::Reset { key } => draft.delete::<Setting>(key),
+    }
+    if let Ok(name) = Name::new(definition.name) {
+        draft.reply_object("setting", name);
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! The state as a sequence of records, for snapshots and for the copy in sled. The secondary
+//! indexes are not written: they are made again from the rows.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use crate::{
+    Revision,
+    cluster::{Cluster, Mark},
+    event::{Change, Event, RowKey},
+    host::Lease,
+    id::{Digest, HostId},
+    request::Remembered,
+    table::{Resource, Row},
+};
+
+/// What the state has besides rows. The first record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// See [`State::epoch`].
+    pub epoch: u16,
+    /// See [`State::index`].
+    pub index: u64,
+    /// See [`State::now_ms`].
+    pub now_ms: u64,
+    /// See [`State::chain`].
+    pub chain: Digest,
+    /// See [`State::mark`].
+    pub mark: Mark,
+    /// See [`State::protocol_version`].
+    pub protocol_version: u32,
+    /// See [`State::cluster`].
+    pub cluster: Option<Cluster>,
+    /// The leases of all hosts.
+    pub leases: Vec<(HostId, Lease)>,
+    /// The newest remembered request that is gone.
+    pub requests_floor: u64,
+    /// The newest event that is gone.
+    pub events_floor: Revision,
+}
+
+/// A piece of the state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Record {
+    /// What is no row.
+    Meta(Box<Meta>),
+    /// A row.
+    Row(Change),
+    /// A remembered request.
+    Request(Box<Remembered>),
+    /// An event of the ring, oldest first.
+    Event(Arc<Event>),
+}
+
+/// The records of a state, in the one order that makes equal states equal bytes.
+pub struct Records<'a>(Box<dyn Iterator<Item = Record> + Send + 'a>);
+
+impl Iterator for Records<'_> {
+    type Item = Record;
+    fn next(&mut self) -> Option<Record> {
+        self.0.next()
+    }
+}
+
+impl State {
+    /// What is no row.
+    #[must_use]
+    pub fn meta(&self) -> Meta {
+        Meta {
+            epoch: self.epoch,
+            index: self.index,
+            now_ms: self.now_ms,
+            chain: self.chain,
+            mark: self.mark,
+            protocol_version: self.protocol_version,
+            cluster: self.cluster.clone(),
+            leases: self.leases.iter().map(|(host, lease)| (*host, *lease)).collect(),
+            requests_floor: self.requests.floor(),
+            events_floor: self.events.floor(),
+        }
+    }
+
+    /// Every row.
+    pub fn rows(&self) -> impl Iterator<Item = Change> + Send + '_ {
+        fn of<'a, R>(state: &'a State) -> impl Iterator<Item = Change> + Send + 'a
+        where
+            R: Resource<Key: Send + Sync> + Send + Sync + 'a,
+        {
+            R::table(state).values().map(|row| R::change(Row::Put(row.clone())))
+        }
+        of::<crate::project::Project>(self)
+            .chain(of::<crate::node::Node>(self))
+            .chain(of::<crate::token::JoinToken>(self))
+            .chain(of::<crate::credential::Credential>(self))
+            .chain(of::<crate::setting::Setting>(self))
+            .chain(of::<crate::image::Image>(self))
+            .chain(of::<crate::host::Host>(self))
+            .chain(of::<crate::vm::Vm>(self))
+            .chain(of::<crate::instance::Instance>(self))
+            .chain(of::<crate::operation::Operation>(self))
+    }
+
+    /// The whole state as records.
+    #[must_use]
+    pub fn records(&self) -> Records<'_> {
+        let meta = std::iter::once(Record::Meta(Box::new(self.meta())));
+        let rows = self.rows().map(Record::Row);
+        let requests = self.requests.iter().map(|request| Record::Request(Box::new(request)));
+        let events = self.events.iter().map(|event| Record::Event(event.clone()));
+        Records(Box::new(meta.chain(rows).chain(requests).chain(events)))
+    }
+}
+
+/// Why records are no state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The first record is not the meta record, or there are two.
+    #[error("a state begins with exactly one meta record")]
+    Meta,
+    /// A row that was removed has no place in a state.
+    #[error("a removed row among the records: {0:?}")]
+    Deleted(RowKey),
+    /// A row appears twice.
+    #[error("two records of one row: {0:?}")]
+    Twice(RowKey),
+    /// Events are not in order.
+    #[error("events out of order at revision {0}")]
+    Order(Revision),
+}
+
+/// Builds a state from its records.
+#[derive(Default)]
+pub struct Loader {
+    state: Option<State>,
+}
+
+impl Loader {
+    /// Takes the next record.
+    ///
+    /// # Errors
+    /// [`RecordError`] when it cannot follow the ones before.
+    pub fn push(&mut self, record: Record) -> Result<(), RecordError> {
+        match (&mut self.state, record) {
+            (state @ None, Record::Meta(meta)) => *state = Some(from_meta(*meta)),
+            (None, Record::Row(_) | Record::Request(_) | Record::Event(_))
+            | (Some(_), Record::Meta(_)) => return Err(RecordError::Meta),
+            (Some(state), Record::Row(change)) => insert(state, change)?,
+            (Some(state), Record::Request(request)) => state.requests.restore(*request),
+            (Some(state), Record::Event(event)) => {
+                let newest =
+                    state.events.iter().last().map_or(state.events.floor(), |e| e.revision);
+                if event.revision <= newest && newest != Revision::ZERO {
+                    return Err(RecordError::Order(event.revision));
+                }
+                state.events.push(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// The state.
+    ///
+    /// # Errors
+    /// [`RecordError::Meta`] when there were no records.
+    pub fn finish(self) -> Result<State, RecordError> {
+        self.state.ok_or(RecordError::Meta)
+    }
+}
+
+fn from_meta(meta: Meta) -> State {
+    let mut state = State {
+        epoch: meta.epoch,
+        index: meta.index,
+        now_ms: meta.now_ms,
+        chain: meta.chain,
+        mark: meta.mark,
+        protocol_version: meta.protocol_version,
+        cluster: meta.cluster,
+        leases: meta.leases.into_iter().collect(),
+        ..State::default()
+    };
+    state.requests.set_floor(meta.requests_floor);
+    state.events.set_floor(meta.events_floor);
+    state
+}
+
+fn insert(state: &mut State, change: Change) -> Result<(), RecordError> {
+    fn put<R: Resource>(state: &mut State, row: Row<R>, key: RowKey) -> Result<(), RecordError> {
+        let Row::Put(row) = row else { return Err(RecordError::Deleted(key)) };
+        if R::table_mut(state).insert(row.key(), row.clone()).is_some() {
+            return Err(RecordError::Twice(key));
+        }
+        R::reindex(state, None, Some(&row));
+        Ok(())
+    }
+    let key = change.key();
+    match change {
+        Change::Project(row) => put(state, row, key),
+        Change::Vm(row) => put(state, row, key),
+        Change::Instance(row) => put(state, row, key),
+        Change::Host(row) => put(state, row, key),
+        Change::Image(row) => put(state, row, key),
+        Change::Operation(row) => put(state, row, key),
+        Change::Setting(row) => put(state, row, key),
+        Change::Node(row) => put(state, row, key),
+        Change::Token(row) => put(state, row, key),
+        Change::Credential(row) => put(state, row, key),
+    }
+}

@@ -1,0 +1,136 @@
+//! A VM: the promise made to a user. What runs is an [`Instance`](crate::instance::Instance).
+//!
+//! What a user sees as "the VM's state" is the [`Phase`], derived from the promise and its body and
+//! never stored, so it cannot disagree with them.
+
+mod command;
+mod mutability;
+mod phase;
+mod spec;
+mod transition;
+
+pub use command::{SpecPatch, VmCommand};
+pub use mutability::{FIELDS, Takes};
+pub use phase::Phase;
+pub use spec::{Disk, Network, Nic, RunPolicy, VmSpec};
+pub(crate) use transition::{body_ended, decide, forget_if_gone};
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Revision, State,
+    event::Change,
+    id::{ImageId, OperationId, VmId},
+    name::Name,
+    table::{Resource, Row, Table},
+};
+
+/// What the body is wanted to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// The guest executes.
+    Running,
+    /// The guest stands still in memory.
+    Paused,
+    /// The guest is asked to shut down, and after the grace period its power is cut.
+    Stopped,
+    /// The guest's power is cut at once.
+    Killed,
+}
+
+/// How often a crashing guest was restarted, and when it may be again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Restarts {
+    /// Restarts in a row.
+    pub count: u32,
+    /// Lease time before which the guest is not started again, milliseconds.
+    pub not_before_ms: u64,
+    /// Lease time of the last start, milliseconds.
+    pub started_ms: u64,
+}
+
+/// A VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vm {
+    /// Its identity, for ever.
+    pub id: VmId,
+    /// The project it belongs to.
+    pub project: Name,
+    /// Its name, unique in its project.
+    pub name: Name,
+    /// What the user wants it to be like.
+    pub spec: VmSpec,
+    /// Counts the changes of `spec`, so that a body knows whether it runs the newest.
+    pub generation: u32,
+    /// The image's identity, resolved when the VM was created.
+    pub image: ImageId,
+    /// What the body is wanted to be.
+    pub desired: Desired,
+    /// Lease time since when it is wanted, milliseconds; a graceful stop is forced after a grace.
+    pub desired_since_ms: u64,
+    /// Counts the reboots asked for; a body reports how many it has had.
+    pub reboots: u32,
+    /// On its way out; only [`Phase::Deleting`] follows.
+    pub deleting: bool,
+    /// Restarts of a crashing guest.
+    #[serde(default)]
+    pub restarts: Restarts,
+    /// The operation under way.
+    #[serde(default)]
+    pub operation: Option<OperationId>,
+    /// Why no host takes it, when none does.
+    #[serde(default)]
+    pub placement_failure: Option<String>,
+    /// Wall time of creation, Unix milliseconds.
+    pub created_wall_ms: u64,
+    /// The entry that changed it last; its etag.
+    pub revision: Revision,
+}
+
+impl Resource for Vm {
+    type Key = VmId;
+
+    fn key(&self) -> VmId {
+        self.id
+    }
+    fn set_revision(&mut self, revision: Revision) {
+        self.revision = revision;
+    }
+    fn table(state: &State) -> &Table<Vm> {
+        &state.vms
+    }
+    fn table_mut(state: &mut State) -> &mut Table<Vm> {
+        &mut state.vms
+    }
+    fn change(row: Row<Vm>) -> Change {
+        Change::Vm(row)
+    }
+
+    fn reindex(state: &mut State, old: Option<&Vm>, new: Option<&Vm>) {
+        if let Some(old) = old {
+            state.vm_names.remove(&(old.project.clone(), old.name.clone()));
+            state.vms_by_image.remove(&(old.image, old.id));
+            state.unplaced.remove(&old.id);
+        }
+        if let Some(new) = new {
+            state.vm_names.insert((new.project.clone(), new.name.clone()), new.id);
+            state.vms_by_image.insert((new.image, new.id));
+            if state.instance_of(new.id).is_none() && !new.deleting {
+                state.unplaced.insert(new.id);
+            }
+        }
+    }
+}
+
+impl State {
+    /// The VM called `name` in `project`.
+    #[must_use]
+    pub fn vm_named(&self, project: &Name, name: &Name) -> Option<&Arc<Vm>> {
+        self.vms.get(self.vm_names.get(&(project.clone(), name.clone()))?)
+    }
+}

@@ -1,0 +1,94 @@
+//! What a user may ask of a VM.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+
+/// When a guest that ended by itself is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPolicy {
+    /// However it ended.
+    Always,
+    /// When it crashed, but not when it shut itself down.
+    #[default]
+    OnFailure,
+    /// Never; the VM becomes stopped.
+    Manual,
+}
+
+/// What a network card is plugged into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// A private network of the host with address translation.
+    Nat,
+    /// A bridge that the host's administrator made.
+    Bridge(Name),
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nic {
+    /// What it is plugged into.
+    pub network: Network,
+}
+
+/// An empty disk beside the one that the image brings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Size, MiB.
+    pub size_mib: u32,
+}
+
+/// What a user wants a VM to be like. [`FIELDS`](super::FIELDS) says what may change when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// Virtual CPUs, 1 to [`VCPUS_MAX`](crate::limit::VCPUS_MAX).
+    pub vcpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// The image it boots from.
+    pub image: Name,
+    /// Size of the disk the image brings, MiB; 0 keeps the image's own size.
+    #[serde(default)]
+    pub root_disk_mib: u32,
+    /// Further disks.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+    /// Network cards; none is a VM without a network.
+    #[serde(default)]
+    pub nics: Vec<Nic>,
+    /// Appended to the kernel command line; only for images that are a kernel with an initrd.
+    #[serde(default)]
+    pub cmdline: String,
+    /// cloud-init user data, handed over as a NoCloud seed.
+    #[serde(default)]
+    pub user_data: String,
+    /// When a guest that ended by itself is started again.
+    #[serde(default)]
+    pub run_policy: RunPolicy,
+    /// Refuses deletion until it is switched off.
+    #[serde(default)]
+    pub deletion_protection: bool,
+    /// The one host it may be placed on. A pinned VM passes every other rule too.
+    #[serde(default)]
+    pub host: Option<Name>,
+    /// Labels, for selectors.
+    #[serde(default)]
+    pub labels: BTreeMap<Name, String>,
+}
+
+impl VmSpec {
+    /// Disk space the VM may come to use on its host, MiB.
+    #[must_use]
+    pub fn disk_mib(&self) -> u64 {
+        u64::from(self.root_disk_mib)
+            + self.disks.iter().map(|disk| u64::from(disk.size_mib)).sum::<u64>()
+    }
+}

@@ -1,0 +1,240 @@
+//! Whatever is asked in whatever order, the invariants hold (the world checks them after every
+//! entry), two nodes get the same state, and a retry has one effect.
+
+use novacron_domain::{
+    State,
+    envelope::{Command, Envelope},
+    host::HostCommand,
+    image::ImageCommand,
+    instance::{Body, Ended, Failure, InstanceCommand, Place, Report},
+    operation::OperationCommand,
+    rejected::Reason,
+    state::Loader,
+    vm::{RunPolicy, SpecPatch, VmCommand},
+};
+use proptest::prelude::*;
+
+use crate::world::{World, grant, id, image, name, spec};
+
+/// One thing that happens. Numbers are reduced to a handful of objects so that they collide often.
+#[derive(Clone, Debug)]
+enum Step {
+    Create { vm: u8, memory: u8, policy: u8, start: bool },
+    Verb { vm: u8, verb: u8 },
+    Patch { vm: u8, memory: u8 },
+    Place { vm: u8, host: u8 },
+    Report { vm: u8, body: u8, failure: u8, stale: bool },
+    Cancel { back: u8 },
+    Grant { host: u8 },
+    Renew { host: u8 },
+    Tick { seconds: u16 },
+    Image { delete: bool },
+    RemoveHost { host: u8 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>())
+            .prop_map(|(vm, memory, policy, start)| Step::Create { vm, memory, policy, start }),
+        6 => (any::<u8>(), any::<u8>()).prop_map(|(vm, verb)| Step::Verb { vm, verb }),
+        1 => (any::<u8>(), any::<u8>()).prop_map(|(vm, memory)| Step::Patch { vm, memory }),
+        6 => (any::<u8>(), any::<u8>()).prop_map(|(vm, host)| Step::Place { vm, host }),
+        12 => (any::<u8>(), any::<u8>(), any::<u8>(), prop::bool::weighted(0.1))
+            .prop_map(|(vm, body, failure, stale)| Step::Report { vm, body, failure, stale }),
+        2 => any::<u8>().prop_map(|back| Step::Cancel { back }),
+        2 => any::<u8>().prop_map(|host| Step::Grant { host }),
+        4 => any::<u8>().prop_map(|host| Step::Renew { host }),
+        3 => (0_u16..800).prop_map(|seconds| Step::Tick { seconds }),
+        1 => any::<bool>().prop_map(|delete| Step::Image { delete }),
+        1 => any::<u8>().prop_map(|host| Step::RemoveHost { host }),
+    ]
+}
+
+/// The command of a step in a world, if the step makes sense in it.
+fn command(world: &World, step: &Step, count: u128) -> Option<Command> {
+    let state = &world.state;
+    let vm_name = |n: u8| name(&format!("vm{}", n % 4));
+    let vm_of = |n: u8| state.vm_named(&name("default"), &vm_name(n)).map(|vm| vm.id);
+    let operation = id(1_000 + count);
+    Some(match *step {
+        Step::Create { vm, memory, policy, start } => {
+            let mut spec = spec();
+            spec.memory_mib = u32::from(memory) * 4;
+            spec.run_policy = [RunPolicy::Always, RunPolicy::OnFailure, RunPolicy::Manual]
+                [usize::from(policy % 3)];
+            let (vm, name) = (id(2_000 + count), vm_name(vm));
+            let project = crate::world::name("default");
+            let spec = Box::new(spec);
+            Command::Vm(VmCommand::Create { vm, project, name, spec, start, operation })
+        }
+        Step::Verb { vm, verb } => {
+            let vm = vm_of(vm)?;
+            Command::Vm(match verb % 7 {
+                0 => VmCommand::Start { vm, operation },
+                1 => VmCommand::Stop { vm, force: false, operation },
+                2 => VmCommand::Stop { vm, force: true, operation },
+                3 => VmCommand::Reboot { vm, operation },
+                4 => VmCommand::Pause { vm, operation },
+                5 => VmCommand::Resume { vm, operation },
+                _ => VmCommand::Delete { vm, etag: None, operation },
+            })
+        }
+        Step::Patch { vm, memory } => {
+            let memory_mib = Some(u32::from(memory) * 4);
+            let patch = Box::new(SpecPatch { memory_mib, ..SpecPatch::default() });
+            Command::Vm(VmCommand::Update { vm: vm_of(vm)?, patch, etag: None })
+        }
+        Step::Place { vm, host } => {
+            let place = Place {
+                vm: vm_of(vm)?,
+                instance: id(3_000 + count),
+                host: id(u128::from(host % 3) + 1),
+            };
+            Command::Instance(InstanceCommand::Place(vec![place]))
+        }
+        Step::Report { vm, body, failure, stale } => {
+            let row = state.instance_of(vm_of(vm)?)?;
+            let bodies = [
+                Body::Absent,
+                Body::Ready,
+                Body::Running,
+                Body::Running,
+                Body::Paused,
+                Body::Stopped(Ended::Shutdown),
+                Body::Stopped(Ended::Killed),
+                Body::Stopped(Ended::Crashed),
+            ];
+            let failure = (failure % 8 < 2)
+                .then(|| Failure { permanent: failure % 8 == 0, message: "failure".into() });
+            let fence = if stale { novacron_domain::Revision::new(0, 1) } else { row.fence };
+            Command::Instance(InstanceCommand::Report(vec![Report {
+                instance: row.id,
+                fence,
+                body: bodies[usize::from(body) % bodies.len()],
+                generation: Some(state.vms[&row.vm].generation),
+                reboots: row.reboots + u32::from(body % 2),
+                failure,
+            }]))
+        }
+        Step::Cancel { back } => {
+            let operation = *state.operations.keys().rev().nth(usize::from(back % 4))?;
+            Command::Operation(OperationCommand::Cancel { operation })
+        }
+        Step::Grant { host } => grant(u128::from(host % 3) + 1),
+        Step::Renew { host } => {
+            let host = state.hosts.get(&id(u128::from(host % 3) + 1))?;
+            Command::Host(HostCommand::Renew(vec![(host.id, host.fence)]))
+        }
+        Step::Image { delete: true } => Command::Image(ImageCommand::Delete { image: id(1) }),
+        Step::Image { delete: false } => image(),
+        Step::RemoveHost { host } => {
+            Command::Host(HostCommand::Remove { host: id(u128::from(host % 3) + 1) })
+        }
+        Step::Tick { .. } => return None,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold(steps in prop::collection::vec(step(), 1..80)) {
+        let mut world = World::new();
+        for (count, step) in steps.iter().enumerate() {
+            if let Step::Tick { seconds } = step {
+                world.tick(u64::from(*seconds) * 1000);
+            } else if let Some(command) = command(&world, step, count as u128) {
+                let reply = match command {
+                    Command::Instance(_) | Command::Host(HostCommand::Grant(_) | HostCommand::Renew(_)) => {
+                        world.node(command)
+                    }
+                    _ => world.admin(command),
+                };
+                let bug = reply.as_ref().is_err_and(|rejected| rejected.reason == Reason::Bug);
+                prop_assert!(!bug, "{step:?}");
+            }
+        }
+    }
+
+    /// A node that restarts from a snapshot anywhere on the way ends with the same state and chain.
+    #[test]
+    fn a_restored_node_agrees(steps in prop::collection::vec(step(), 1..60), cut in 0_usize..60) {
+        let mut world = World::new();
+        let mut other = world.state.clone();
+        for (count, step) in steps.iter().enumerate() {
+            if count == cut {
+                other = reload(&other);
+            }
+            let Some(command) = command(&world, step, count as u128) else { continue };
+            let principal = novacron_domain::principal::Principal::Node(1);
+            let envelope = Envelope { at_ms: world.now_ms, wall_ms: 5, principal, request: None, command };
+            let index = world.state.index + 1;
+            world.state = world.state.apply(index, envelope.clone()).state;
+            other = other.apply(index, envelope).state;
+            prop_assert_eq!(world.state.chain, other.chain);
+        }
+        prop_assert_eq!(world.state, other);
+    }
+}
+
+/// The state after a trip through its own records and their encoding.
+fn reload(state: &State) -> State {
+    let mut loader = Loader::default();
+    for record in state.records() {
+        let bytes = novacron_domain::codec::encode(&record);
+        loader.push(novacron_domain::codec::decode(&bytes).unwrap()).unwrap();
+    }
+    loader.finish().unwrap()
+}
+
+fn create(n: u128) -> Command {
+    Command::Vm(VmCommand::Create {
+        vm: id(n),
+        project: name("default"),
+        name: name(&format!("vm{n}")),
+        spec: Box::new(spec()),
+        start: true,
+        operation: id(n),
+    })
+}
+
+#[test]
+fn a_retry_has_one_effect_and_the_same_answer() {
+    let mut world = World::new();
+    let first = world.requested(1, b"create vm1", None, create(1)).unwrap();
+    // Another attempt mints other ids; the answer is the first one's all the same.
+    let again = world.requested(1, b"create vm1", None, create(2)).unwrap();
+    assert_eq!(first, again);
+    assert_eq!(world.state.vms.len(), 1);
+
+    let reused = world.requested(1, b"create vm3", None, create(3)).unwrap_err();
+    assert_eq!(reused.reason, Reason::RequestIdReused);
+
+    // The memory survives a restart, as everything does.
+    world.state = reload(&world.state);
+    assert_eq!(world.requested(1, b"create vm1", None, create(4)).unwrap(), first);
+}
+
+#[test]
+fn a_request_older_than_the_memory_is_refused() {
+    let mut world = World::new();
+    let seen = world.state.revision();
+    world.requested(1, b"1", Some(seen), create(1)).unwrap();
+    world.tick(novacron_domain::limit::REQUEST_WINDOW_MS + 1);
+    // The window has moved on; whether request 1 was executed is no longer known here.
+    let late = world.requested(1, b"1", Some(seen), create(2)).unwrap_err();
+    assert_eq!(late.reason, Reason::RequestTooOld);
+    let fresh = Some(world.state.revision());
+    world.requested(2, b"2", fresh, create(3)).unwrap();
+}
+
+/// A leader whose clock stands behind the state's cannot turn lease time back.
+#[test]
+fn time_never_runs_backwards() {
+    let mut world = World::new();
+    world.tick(5_000);
+    let before = world.state.now_ms;
+    world.now_ms = 0;
+    world.tick(0);
+    assert_eq!(world.state.now_ms, before);
+}

@@ -1,0 +1,278 @@
+//! Transcripts: a conversation with the law, one file per subject, as anybody can read it. A line
+//! that begins with `>` is asked, the lines below it are what was answered. `UPDATE=1` writes the
+//! answers anew; review the difference.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use novacron_domain::{
+    State,
+    credential::CredentialCommand,
+    envelope::{Command, Outcome},
+    host::HostCommand,
+    id::{InstanceId, OperationId, VmId},
+    image::ImageCommand,
+    instance::{Body, Ended, Failure, InstanceCommand, Place, Report},
+    operation::OperationCommand,
+    principal::Principal,
+    project::ProjectCommand,
+    rejected::Rejected,
+    setting::{Key, SettingCommand},
+    vm::{RunPolicy, SpecPatch, VmCommand},
+};
+
+use crate::world::{World, grant, id, name, spec};
+
+#[test]
+fn transcripts() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let now = play(&text);
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&file, &now).unwrap();
+            continue;
+        }
+        assert_eq!(text, now, "{}: run with UPDATE=1 and review", file.display());
+    }
+}
+
+fn play(text: &str) -> String {
+    let mut stage = Stage { world: World::new(), operations: 0 };
+    let mut out = String::new();
+    for line in text.lines() {
+        match line.strip_prefix("> ") {
+            Some(ask) => {
+                let _ = writeln!(out, "{line}");
+                for answer in stage.ask(ask) {
+                    let _ = writeln!(out, "{answer}");
+                }
+            }
+            None if line.starts_with('#') || line.is_empty() => {
+                let _ = writeln!(out, "{line}");
+            }
+            None => {}
+        }
+    }
+    out
+}
+
+struct Stage {
+    world: World,
+    operations: u128,
+}
+
+impl Stage {
+    fn ask(&mut self, line: &str) -> Vec<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["tick", seconds] => {
+                self.world.tick(seconds.parse::<u64>().unwrap() * 1000);
+                return vec!["ok".into()];
+            }
+            ["renew", host] => {
+                let host = self.world.state.host_named(&name(host)).unwrap();
+                let row = (host.id, host.fence);
+                return answer(self.world.node(Command::Host(HostCommand::Renew(vec![row]))));
+            }
+            ["grant", n] => return answer(self.world.node(grant(n.parse().unwrap()))),
+            ["place", vm, host] => {
+                let host = self.world.state.host_named(&name(host)).unwrap().id;
+                let (vm, instance) = (vm_id(vm), instance_id(vm));
+                let place = InstanceCommand::Place(vec![Place { vm, instance, host }]);
+                return answer(self.world.node(Command::Instance(place)));
+            }
+            ["report", vm, rest @ ..] => return self.report(vm, rest),
+            ["show", vm] => return show(&self.world.state, vm),
+            ["show-operations"] => {
+                let operations = self.world.state.operations.values();
+                return operations
+                    .map(|o| {
+                        format!(
+                            "{} {}: {} {}",
+                            o.kind.as_str(),
+                            o.vm_name,
+                            o.status.as_str(),
+                            o.message
+                        )
+                        .trim_end()
+                        .to_owned()
+                    })
+                    .collect();
+            }
+            _ => {}
+        }
+        let (who, words) = match words.split_first() {
+            Some((&"viewer", rest)) => (3, rest),
+            Some((&"operator", rest)) => (2, rest),
+            Some((&"stranger", rest)) => (99, rest),
+            _ => (1, words.as_slice()),
+        };
+        let command = self.user(words);
+        answer(self.world.apply(Principal::Credential(id(who)), None, command).reply)
+    }
+
+    fn user(&mut self, words: &[&str]) -> Command {
+        self.operations += 1;
+        let operation: OperationId = id(self.operations);
+        match words {
+            ["create", vm, rest @ ..] => {
+                let mut spec = spec();
+                let mut start = true;
+                for word in rest {
+                    match word.split_once('=').unwrap_or((word, "")) {
+                        ("stopped", _) => start = false,
+                        ("vcpus", n) => spec.vcpus = n.parse().unwrap(),
+                        ("memory", n) => spec.memory_mib = n.parse().unwrap(),
+                        ("image", n) => spec.image = name(n),
+                        ("host", n) => spec.host = Some(name(n)),
+                        ("policy", "always") => spec.run_policy = RunPolicy::Always,
+                        ("policy", "manual") => spec.run_policy = RunPolicy::Manual,
+                        ("protected", _) => spec.deletion_protection = true,
+                        (other, _) => panic!("unknown word {other}"),
+                    }
+                }
+                Command::Vm(VmCommand::Create {
+                    vm: vm_id(vm),
+                    project: name("default"),
+                    name: name(vm),
+                    spec: Box::new(spec),
+                    start,
+                    operation,
+                })
+            }
+            ["update", vm, rest @ ..] => {
+                let mut patch = SpecPatch::default();
+                let mut etag = None;
+                for word in rest {
+                    match word.split_once('=').unwrap() {
+                        ("memory", n) => patch.memory_mib = Some(n.parse().unwrap()),
+                        ("protected", n) => patch.deletion_protection = Some(n == "true"),
+                        ("image", n) => {
+                            let mut whole = spec();
+                            whole.image = name(n);
+                            patch.whole = Some(Box::new(whole));
+                        }
+                        ("etag", "stale") => etag = Some(novacron_domain::Revision::new(1, 1)),
+                        (other, _) => panic!("unknown word {other}"),
+                    }
+                }
+                Command::Vm(VmCommand::Update { vm: vm_id(vm), patch: Box::new(patch), etag })
+            }
+            ["start", vm] => Command::Vm(VmCommand::Start { vm: vm_id(vm), operation }),
+            ["stop", vm] => Command::Vm(VmCommand::Stop { vm: vm_id(vm), force: false, operation }),
+            ["kill", vm] => Command::Vm(VmCommand::Stop { vm: vm_id(vm), force: true, operation }),
+            ["reboot", vm] => Command::Vm(VmCommand::Reboot { vm: vm_id(vm), operation }),
+            ["pause", vm] => Command::Vm(VmCommand::Pause { vm: vm_id(vm), operation }),
+            ["resume", vm] => Command::Vm(VmCommand::Resume { vm: vm_id(vm), operation }),
+            ["delete", vm] => {
+                Command::Vm(VmCommand::Delete { vm: vm_id(vm), etag: None, operation })
+            }
+            ["cancel", n] => {
+                Command::Operation(OperationCommand::Cancel { operation: id(n.parse().unwrap()) })
+            }
+            ["delete-image", image] => {
+                let image = self.world.state.image_named(&name(image)).unwrap().id;
+                Command::Image(ImageCommand::Delete { image })
+            }
+            ["delete-project", project] => {
+                Command::Project(ProjectCommand::Delete { name: name(project) })
+            }
+            ["remove-host", host] => {
+                let host = self.world.state.host_named(&name(host)).unwrap().id;
+                Command::Host(HostCommand::Remove { host })
+            }
+            ["set", key, value] => Command::Setting(SettingCommand::Set {
+                key: Key::named(key).unwrap(),
+                value: value.parse().unwrap(),
+            }),
+            ["revoke", n] => Command::Credential(CredentialCommand::Revoke {
+                credential: id(n.parse().unwrap()),
+            }),
+            other => panic!("unknown line {other:?}"),
+        }
+    }
+
+    fn report(&mut self, vm: &str, words: &[&str]) -> Vec<String> {
+        let instance = instance_id(vm);
+        let Some(row) = self.world.state.instances.get(&instance).cloned() else {
+            return vec!["no body".into()];
+        };
+        let vm_row = self.world.state.vms[&row.vm].clone();
+        let mut report = Report {
+            instance,
+            fence: row.fence,
+            body: Body::Absent,
+            generation: None,
+            reboots: row.reboots,
+            failure: None,
+        };
+        for word in words {
+            match *word {
+                "absent" => report.body = Body::Absent,
+                "ready" => report.body = Body::Ready,
+                "running" => {
+                    report.body = Body::Running;
+                    report.generation = Some(vm_row.generation);
+                }
+                "paused" => report.body = Body::Paused,
+                "shutdown" => report.body = Body::Stopped(Ended::Shutdown),
+                "killed" => report.body = Body::Stopped(Ended::Killed),
+                "crashed" => report.body = Body::Stopped(Ended::Crashed),
+                "rebooted" => report.reboots += 1,
+                "stale" => report.fence = novacron_domain::Revision::new(1, 1),
+                "failing" => {
+                    report.failure =
+                        Some(Failure { permanent: false, message: "try again".into() });
+                }
+                "failed" => {
+                    report.failure = Some(Failure { permanent: true, message: "no use".into() });
+                }
+                other => panic!("unknown word {other}"),
+            }
+        }
+        answer(self.world.node(Command::Instance(InstanceCommand::Report(vec![report]))))
+    }
+}
+
+/// Names are numbered in the order of the alphabet, so that transcripts are stable.
+fn vm_id(name: &str) -> VmId {
+    id(name.bytes().fold(0, |sum, byte| sum * 256 + u128::from(byte)))
+}
+
+fn instance_id(name: &str) -> InstanceId {
+    id(name.bytes().fold(1, |sum, byte| sum * 256 + u128::from(byte)))
+}
+
+fn answer(reply: Result<Outcome, Rejected>) -> Vec<String> {
+    match reply {
+        Ok(_) => vec!["ok".into()],
+        Err(rejected) => {
+            let mut lines = vec![format!("{}: {rejected}", rejected.reason.code())];
+            for violation in rejected.violations.iter().skip(1) {
+                lines.push(format!("  also {}: {}", violation.field, violation.message));
+            }
+            lines
+        }
+    }
+}
+
+fn show(state: &State, vm: &str) -> Vec<String> {
+    let Some(vm) = state.vm_named(&name("default"), &name(vm)) else {
+        return vec!["gone".into()];
+    };
+    let mut line = state.phase(vm).as_str().to_owned();
+    if let Some(body) = state.instance_of(vm.id) {
+        let host = &state.hosts[&body.host].name;
+        let _ = write!(line, " on {host}, next: {:?}", state.next_action(body));
+    }
+    if let Some(operation) = vm.operation {
+        let _ = write!(line, ", busy with {}", state.operations[&operation].kind.as_str());
+    }
+    if let Some(failure) = &vm.placement_failure {
+        let _ = write!(line, ", not placed: {failure}");
+    }
+    vec![line]
+}
