@@ -1,0 +1,71 @@
+//! The hands of a NovaCron cluster: what a hypervisor must be able to do, a simulated one, and the
+//! suite that every driver passes.
+//!
+//! A driver executes; it never decides. Each call carries the fence under which it is made, and a
+//! driver refuses a fence lower than the highest it has seen for that body, durably: that is what
+//! keeps a stale owner's hands off.
+
+mod error;
+mod order;
+
+pub mod conformance;
+pub mod simulator;
+
+pub use error::{DriverError, ErrorKind};
+pub use order::{Inventory, Observation, Order};
+
+use async_trait::async_trait;
+use domain::{Fence, id::InstanceId};
+use tokio::sync::broadcast;
+
+/// The life of bodies on one host. Every call is idempotent: repeating it after a lost answer, or
+/// finding the work done already, is a success.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// What the host is and has.
+    async fn inventory(&self) -> Result<Inventory, DriverError>;
+
+    /// What is there of one body. [`domain::instance::Body::Absent`] means certainly nothing.
+    async fn observe(&self, instance: InstanceId) -> Result<Observation, DriverError>;
+
+    /// What is there of all bodies of ours. Domains that are not ours are only counted, in
+    /// [`Inventory::foreign`].
+    async fn observe_all(&self) -> Result<Vec<Observation>, DriverError>;
+
+    /// Makes the body: disks and definition. It does not run afterwards.
+    async fn prepare(&self, order: &Order) -> Result<(), DriverError>;
+
+    /// Starts the guest with the order's spec.
+    async fn start(&self, order: &Order) -> Result<(), DriverError>;
+
+    /// Asks the guest to shut down and returns at once. A guest may not listen: ask again.
+    async fn shutdown(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+
+    /// Cuts the guest's power.
+    async fn kill(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+
+    /// Restarts the guest within its body.
+    async fn reboot(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+
+    /// Lets the guest stand still in memory.
+    async fn pause(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+
+    /// Lets the guest go on.
+    async fn resume(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+
+    /// Ends the guest and removes body and disks: afterwards it is certainly absent.
+    async fn release(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+
+    /// Names bodies that changed without being told to. A wake-up and no truth: whoever lags or
+    /// misses some observes all.
+    fn changes(&self) -> broadcast::Receiver<InstanceId>;
+
+    /// What the guest wrote to its serial console, from byte `offset` of the log on, at most
+    /// `bytes_max`; and the offset after it.
+    async fn console_log(
+        &self,
+        instance: InstanceId,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, u64), DriverError>;
+}

@@ -1,0 +1,62 @@
+//! What drivers are told and what they tell.
+
+use std::sync::Arc;
+
+use domain::{
+    Fence,
+    host::Capacity,
+    id::{BootId, InstanceId, VmId},
+    image::Image,
+    instance::Body,
+    name::Name,
+    vm::VmSpec,
+};
+
+/// All that is needed to make or start a body.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The body.
+    pub instance: InstanceId,
+    /// The fence under which this is ordered.
+    pub fence: Fence,
+    /// The VM.
+    pub vm: VmId,
+    /// The VM's project, for people who look at the hypervisor.
+    pub project: Name,
+    /// The VM's name, for the same.
+    pub name: Name,
+    /// What it is to be like.
+    pub spec: VmSpec,
+    /// The generation of `spec`.
+    pub generation: u32,
+    /// What it boots from.
+    pub image: Arc<Image>,
+}
+
+/// What is there of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The body.
+    pub instance: InstanceId,
+    /// The highest fence seen for it.
+    pub fence: Fence,
+    /// What is there.
+    pub body: Body,
+    /// The generation of the spec it was started with, while that is known.
+    pub generation: Option<u32>,
+    /// Reboots it has had on request.
+    pub reboots: u32,
+}
+
+/// What a host is and has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// The driver's kind: `libvirt`, `simulator`.
+    pub kind: Name,
+    /// What the machine has; CPUs times its overcommit.
+    pub capacity: Capacity,
+    /// The present boot of what runs bodies. A newer one proves that older bodies ended.
+    pub boot: BootId,
+    /// Domains that are not ours.
+    pub foreign: u32,
+}

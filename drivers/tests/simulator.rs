@@ -1,0 +1,130 @@
+//! The simulator passes the suite that real drivers pass, is deterministic, and fails on demand.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use domain::{
+    Fence, Revision,
+    id::{BootId, InstanceId},
+    image::Image,
+    instance::{Body, Ended},
+    name::Name,
+    vm::{RunPolicy, VmSpec},
+};
+use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
+use novacron_drivers::{
+    Driver, ErrorKind, Order, conformance,
+    simulator::{Call, Options, Simulator},
+};
+use uuid::Uuid;
+
+fn id<K: TypedUuidKind>(n: u64) -> TypedUuid<K> {
+    TypedUuid::from_untyped_uuid(Uuid::from_u128(u128::from(n)))
+}
+
+fn order(n: u64, fence: Fence) -> Order {
+    let name = |text: &str| Name::new(text).unwrap();
+    Order {
+        instance: id(n),
+        fence,
+        vm: id(n),
+        project: name("default"),
+        name: name(&format!("vm{n}")),
+        spec: VmSpec {
+            vcpus: 1,
+            memory_mib: 64,
+            image: name("none"),
+            root_disk_mib: 0,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            cmdline: String::new(),
+            user_data: String::new(),
+            run_policy: RunPolicy::Manual,
+            deletion_protection: false,
+            host: None,
+            labels: Default::default(),
+        },
+        generation: 7,
+        image: Arc::new(Image {
+            id: id(1),
+            name: name("none"),
+            files: Vec::new(),
+            origin: String::new(),
+            holders: Default::default(),
+            revision: Revision::ZERO,
+        }),
+    }
+}
+
+struct Simulated {
+    driver: Simulator,
+    next: AtomicU64,
+}
+
+#[async_trait]
+impl conformance::Fixture for Simulated {
+    fn driver(&self) -> &dyn Driver {
+        &self.driver
+    }
+    fn order(&self, fence: Fence) -> Order {
+        order(self.next.fetch_add(1, Ordering::Relaxed), fence)
+    }
+    async fn crash(&self, instance: InstanceId) {
+        self.driver.befall(instance, Body::Stopped(Ended::Crashed));
+    }
+    fn patience(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+}
+
+fn simulator(options: Options) -> Simulator {
+    let boot: BootId = id(1);
+    Simulator::new(options, boot)
+}
+
+#[tokio::test]
+async fn conforms() {
+    let driver = simulator(Options::default());
+    conformance::run(&Simulated { driver, next: AtomicU64::new(1) }).await.unwrap();
+}
+
+/// Every kind of failure can be had for every call; only an ambiguous one has had its effect.
+#[tokio::test]
+async fn fails_on_demand() {
+    for kind in ErrorKind::ALL {
+        let driver =
+            simulator(Options { latency_ms_min: 0, latency_ms_max: 0, ..Options::default() });
+        let order = order(1, Fence::new(1, 1));
+        driver.faults().plan(Call::Prepare, kind);
+        assert_eq!(driver.prepare(&order).await.unwrap_err().kind, kind);
+        let expected = if kind == ErrorKind::Ambiguous { Body::Ready } else { Body::Absent };
+        assert_eq!(driver.observe(order.instance).await.unwrap().body, expected, "{kind:?}");
+        driver.prepare(&order).await.unwrap();
+        assert_eq!(driver.faults().left(), 0);
+    }
+}
+
+/// One seed, one history; another seed, another.
+#[tokio::test(start_paused = true)]
+async fn is_deterministic() {
+    async fn history(seed: u64) -> Vec<(Result<(), ErrorKind>, Duration)> {
+        let options = Options { seed, failures_per_mille: 300, ..Options::default() };
+        let driver = simulator(options);
+        let start = tokio::time::Instant::now();
+        let mut history = Vec::new();
+        for n in 0..200 {
+            let result = driver.prepare(&order(n, Fence::new(1, 1))).await;
+            history.push((result.map_err(|error| error.kind), start.elapsed()));
+        }
+        history
+    }
+    assert_eq!(history(1).await, history(1).await);
+    assert_ne!(history(1).await, history(2).await);
+}

@@ -1,0 +1,93 @@
+//! Placement: which host takes a VM.
+//!
+//! Filters say where a VM cannot go and why; scores rank what is left. Both see a running tally, so
+//! that one plan of many VMs does not fill a host twice. The same state gives the same plan.
+
+mod filter;
+mod score;
+
+use std::collections::{BTreeMap, BinaryHeap};
+
+use domain::{
+    State,
+    host::{Capacity, Host},
+    id::{HostId, VmId},
+    vm::Vm,
+};
+
+/// Where VMs should go, and why the others cannot go anywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Hosts for VMs.
+    pub placed: Vec<(VmId, HostId)>,
+    /// VMs that fit nowhere, each with the reason in a sentence.
+    pub unplaceable: BTreeMap<VmId, String>,
+}
+
+/// A host and what the plan so far has put on it.
+struct Candidate<'a> {
+    host: &'a Host,
+    used: Capacity,
+}
+
+/// Plans for up to `limit` of the VMs that have no body.
+#[must_use]
+pub fn place(state: &State, limit: usize) -> Placement {
+    let mut hosts: Vec<Candidate> =
+        state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
+    let mut placement = Placement::default();
+    // The emptiest host is on top; an entry whose score is out of date is put back with the new one.
+    let mut ranking: BinaryHeap<(u64, std::cmp::Reverse<usize>)> = hosts
+        .iter()
+        .enumerate()
+        .map(|(index, candidate)| (score::spread(candidate), std::cmp::Reverse(index)))
+        .collect();
+    for vm in state.unplaced().take(limit) {
+        match best(&hosts, &mut ranking, vm) {
+            Some(index) => {
+                let candidate = &mut hosts[index];
+                candidate.used = candidate.used.plus(Capacity::of(&vm.spec));
+                placement.placed.push((vm.id, candidate.host.id));
+                ranking.push((score::spread(candidate), std::cmp::Reverse(index)));
+            }
+            None => {
+                placement.unplaceable.insert(vm.id, explain(&hosts, vm));
+            }
+        }
+    }
+    placement
+}
+
+/// The best host that passes every filter; it is taken off the ranking.
+fn best(
+    hosts: &[Candidate],
+    ranking: &mut BinaryHeap<(u64, std::cmp::Reverse<usize>)>,
+    vm: &Vm,
+) -> Option<usize> {
+    let mut passed_over = Vec::new();
+    let mut found = None;
+    while let Some(entry) = ranking.pop() {
+        let index = entry.1.0;
+        if filter::refusal(&hosts[index], vm).is_none() {
+            found = Some(index);
+            break;
+        }
+        passed_over.push(entry);
+    }
+    ranking.extend(passed_over);
+    found
+}
+
+/// Why no host takes the VM: how many hosts each filter refused.
+fn explain(hosts: &[Candidate], vm: &Vm) -> String {
+    if hosts.is_empty() {
+        return "the cluster has no hosts yet".to_owned();
+    }
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for refusal in hosts.iter().filter_map(|host| filter::refusal(host, vm)) {
+        *counts.entry(refusal).or_default() += 1;
+    }
+    let parts: Vec<String> =
+        counts.into_iter().map(|(refusal, count)| format!("{count} {refusal}")).collect();
+    format!("no host of {}: {}", hosts.len(), parts.join(", "))
+}
