@@ -61,9 +61,10 @@ impl Requests {
         self.by_key.is_empty()
     }
 
-    /// All, oldest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Remembered> + Send + '_ {
-        self.by_index.values().filter_map(|key| self.by_key.get(key)).map(|r| Remembered::clone(r))
+    /// Those of entries after `index`, oldest first.
+    pub fn since(&self, index: u64) -> impl Iterator<Item = Remembered> + Send + '_ {
+        let keys = self.by_index.range(index + 1..).map(|(_, key)| key);
+        keys.filter_map(|key| self.by_key.get(key)).map(|request| Remembered::clone(request))
     }
 
     pub(crate) fn set_floor(&mut self, floor: u64) {

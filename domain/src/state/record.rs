@@ -108,7 +108,7 @@ impl State {
     pub fn records(&self) -> Records<'_> {
         let meta = std::iter::once(Record::Meta(Box::new(self.meta())));
         let rows = self.rows().map(Record::Row);
-        let requests = self.requests.iter().map(|request| Record::Request(Box::new(request)));
+        let requests = self.requests.since(0).map(|request| Record::Request(Box::new(request)));
         let events = self.events.iter().map(|event| Record::Event(event.clone()));
         Records(Box::new(meta.chain(rows).chain(requests).chain(events)))
     }

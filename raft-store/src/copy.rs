@@ -1,0 +1,119 @@
+//! The copy of the state and its history in sled.
+//!
+//! Written behind the applies by a thread of its own, which never holds them up: it takes the newest
+//! view and catches up from the view it wrote last. It is never the only copy. Whatever is wrong
+//! with it (sled refuses or panics, a checksum, a missing row) ends in making it again, so it may
+//! fail in any way a disk and sled can.
+
+mod rows;
+mod writer;
+
+pub(crate) use writer::Copier;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use domain::{
+    Revision, codec,
+    event::{Change, Event},
+    request::Remembered,
+    state::{Loader, Meta, Record},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{snapshot::Header, view::View};
+use rows::{Fingerprint, Key};
+
+/// What the copy says of itself; written in the same batch as what it speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Summary {
+    header: Header,
+    meta: Meta,
+    fingerprint: Fingerprint,
+    /// Events of the ring.
+    events: u64,
+}
+
+/// Why a copy is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyError {
+    #[error("there is none")]
+    Absent,
+    #[error("sled panicked")]
+    Panicked,
+    #[error(transparent)]
+    Sled(#[from] sled::Error),
+    #[error("{0}")]
+    Wrong(String),
+}
+
+/// Opens the copy.
+fn open(directory: &Path) -> Result<sled::Db, CopyError> {
+    const CACHE_BYTES: u64 = 32 << 20;
+    let config = sled::Config::new()
+        .path(directory)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(Some(1_000));
+    guarded(|| Ok(config.open()?))
+}
+
+/// sled panics on what it does not expect on the disk.
+fn guarded<T>(f: impl FnOnce() -> Result<T, CopyError>) -> Result<T, CopyError> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or(Err(CopyError::Panicked))
+}
+
+/// Reads and verifies the copy in `directory`.
+pub(crate) fn load(directory: &Path) -> Result<View, CopyError> {
+    let db = open(directory)?;
+    guarded(|| read(&db))
+}
+
+fn read(db: &sled::Db) -> Result<View, CopyError> {
+    let wrong = |what: &str| CopyError::Wrong(what.to_owned());
+    let summary = db.get(Key::Summary.bytes())?.ok_or(CopyError::Absent)?;
+    let summary: Summary = rows::unseal(&Key::Summary, &summary).map_err(CopyError::Wrong)?;
+    let mut loader = Loader::default();
+    let mut push = |record| loader.push(record).map_err(|error| CopyError::Wrong(error.to_string()));
+    push(Record::Meta(Box::new(summary.meta.clone())))?;
+
+    let mut fingerprint = Fingerprint::default();
+    for row in db.scan_prefix(Key::ROWS) {
+        let (key, value) = row?;
+        fingerprint.toggle(&key, &value);
+        let change: Change = rows::unseal_raw(&key, &value).map_err(CopyError::Wrong)?;
+        push(Record::Row(change))?;
+    }
+    for row in db.scan_prefix(Key::REQUESTS) {
+        let (key, value) = row?;
+        fingerprint.toggle(&key, &value);
+        let request: Remembered = rows::unseal_raw(&key, &value).map_err(CopyError::Wrong)?;
+        push(Record::Request(Box::new(request)))?;
+    }
+    if fingerprint != summary.fingerprint {
+        return Err(wrong("rows are missing or left over"));
+    }
+    let mut events = 0;
+    let after_floor = Key::Event(next(summary.meta.events_floor)).bytes();
+    for row in db.range(after_floor..Key::EVENTS_END.to_vec()) {
+        let (key, value) = row?;
+        let event: Event = rows::unseal_raw(&key, &value).map_err(CopyError::Wrong)?;
+        push(Record::Event(event.into()))?;
+        events += 1;
+    }
+    if events != summary.events {
+        return Err(wrong("events are missing or left over"));
+    }
+    let state = loader.finish().map_err(|error| CopyError::Wrong(error.to_string()))?;
+    if codec::encode(&state.meta()) != codec::encode(&summary.meta) {
+        return Err(wrong("the rows do not fit the summary"));
+    }
+    let header = summary.header;
+    Ok(View { state, at: header.at, members: header.members, members_at: header.members_at })
+}
+
+fn next(revision: Revision) -> Revision {
+    Revision::from_u64(revision.as_u64() + 1)
+}

@@ -1,0 +1,79 @@
+//! Keys and values of the copy. Each value is preceded by a checksum over key and value.
+
+use domain::{Revision, codec, event::RowKey, id::Digest};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// What a row is.
+pub(super) enum Key {
+    /// The one summary.
+    Summary,
+    /// A row of the state.
+    Row(RowKey),
+    /// A remembered request, by its log index.
+    Request(u64),
+    /// An event.
+    Event(Revision),
+}
+
+impl Key {
+    pub(super) const ROWS: &[u8] = b"r";
+    pub(super) const REQUESTS: &[u8] = b"q";
+    pub(super) const EVENTS: &[u8] = b"e";
+    pub(super) const EVENTS_END: &[u8] = b"f";
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        match self {
+            Key::Summary => b"s".to_vec(),
+            Key::Row(key) => [Key::ROWS, &codec::encode(key)].concat(),
+            Key::Request(index) => [Key::REQUESTS, &index.to_be_bytes()].concat(),
+            Key::Event(revision) => {
+                [Key::EVENTS, &revision.as_u64().to_be_bytes()].concat()
+            }
+        }
+    }
+}
+
+/// The encoded value behind its checksum.
+pub(super) fn seal<T: Serialize>(key: &Key, value: &T) -> Vec<u8> {
+    let encoded = codec::encode(value);
+    [&checksum(&key.bytes(), &encoded), encoded.as_slice()].concat()
+}
+
+pub(super) fn unseal<T: DeserializeOwned>(key: &Key, sealed: &[u8]) -> Result<T, String> {
+    unseal_raw(&key.bytes(), sealed)
+}
+
+pub(super) fn unseal_raw<T: DeserializeOwned>(key: &[u8], sealed: &[u8]) -> Result<T, String> {
+    let (crc, encoded) = sealed.split_first_chunk::<4>().ok_or("a value is cut")?;
+    if checksum(key, encoded) != *crc {
+        return Err("a checksum does not match".to_owned());
+    }
+    codec::decode(encoded).map_err(|error| error.to_string())
+}
+
+fn checksum(key: &[u8], encoded: &[u8]) -> [u8; 4] {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(encoded);
+    hasher.finalize().to_le_bytes()
+}
+
+/// A hash of a set of rows that is kept up to date row by row: the exclusive or of their digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fingerprint(Digest);
+
+impl Default for Fingerprint {
+    fn default() -> Fingerprint {
+        Fingerprint(Digest::ZERO)
+    }
+}
+
+impl Fingerprint {
+    /// Adds the row if it is not in the set, and removes it if it is.
+    pub(super) fn toggle(&mut self, key: &[u8], value: &[u8]) {
+        let digest = Digest::of(&[key, value]);
+        let mut bytes = *self.0.as_bytes();
+        bytes.iter_mut().zip(digest.as_bytes()).for_each(|(mine, theirs)| *mine ^= theirs);
+        self.0 = Digest::from_bytes(bytes);
+    }
+}

@@ -1,0 +1,270 @@
+//! The thread that keeps the copy.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
+
+use domain::event::Event;
+use tokio::sync::watch;
+
+use super::{CopyError, Summary, guarded, open, rows};
+use crate::{snapshot::Header, view::View};
+use rows::{Fingerprint, Key};
+
+/// Time between two batches: many entries then share one.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Rows of one batch when everything is written anew.
+const BATCH_ROWS: usize = 1_000;
+/// Events kept beyond the ring, as history.
+const HISTORY_EVENTS: usize = 200_000;
+
+/// The thread and how to end it.
+pub(crate) struct Copier {
+    stop: mpsc::Sender<()>,
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Copier {
+    /// Starts keeping the copy in `directory`; `written` is the view it holds, if it holds one.
+    pub(crate) fn start(
+        directory: PathBuf,
+        views: watch::Receiver<Arc<View>>,
+        written: Option<View>,
+    ) -> std::io::Result<Copier> {
+        let (stop, stopped) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        std::thread::Builder::new().name("state-copy".to_owned()).spawn(move || {
+            keep(&directory, views, written, &stopped);
+            drop(end);
+        })?;
+        Ok(Copier { stop, ended: Mutex::new(ended) })
+    }
+
+    /// Asks the thread to write what is new and end, and waits for it, but not for long: sled can
+    /// hang when the disk is full, and nothing depends on the copy.
+    pub(crate) fn stop(&self) {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let _ = self.stop.send(());
+        if let Ok(ended) = self.ended.lock() {
+            let _ = ended.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+/// Keeps the copy until told to stop. After any trouble it is made again, with growing pauses.
+fn keep(
+    directory: &Path,
+    mut views: watch::Receiver<Arc<View>>,
+    written: Option<View>,
+    stopped: &mpsc::Receiver<()>,
+) {
+    const RETRY_MAX: Duration = Duration::from_secs(300);
+    let mut retry = Duration::from_secs(1);
+    let mut written = written.map(Arc::new);
+    loop {
+        match follow(directory, &mut views, written.take(), stopped) {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(directory = %directory.display(), %error, "the copy of the state is made again");
+            }
+        }
+        if stopped.recv_timeout(retry) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return;
+        }
+        retry = (retry * 2).min(RETRY_MAX);
+        // Its content is of no use any more; nothing else lies in the directory.
+        let _ = std::fs::remove_dir_all(directory);
+    }
+}
+
+fn follow(
+    directory: &Path,
+    views: &mut watch::Receiver<Arc<View>>,
+    written: Option<Arc<View>>,
+    stopped: &mpsc::Receiver<()>,
+) -> Result<(), CopyError> {
+    let db = open(directory)?;
+    let mut copy = Copy { db, fingerprint: Fingerprint::default(), written: None };
+    if let Some(written) = written {
+        copy.resume(written)?;
+    }
+    loop {
+        let newest = views.borrow_and_update().clone();
+        copy.catch_up(newest)?;
+        let stop = stopped.recv_timeout(PAUSE) != Err(mpsc::RecvTimeoutError::Timeout);
+        if stop {
+            let newest = views.borrow_and_update().clone();
+            copy.catch_up(newest)?;
+            guarded(|| Ok(copy.db.flush()?))?;
+            return Ok(());
+        }
+    }
+}
+
+struct Copy {
+    db: sled::Db,
+    fingerprint: Fingerprint,
+    written: Option<Arc<View>>,
+}
+
+impl Copy {
+    /// Goes on from a copy that was just loaded.
+    fn resume(&mut self, written: Arc<View>) -> Result<(), CopyError> {
+        let summary = guarded(|| Ok(self.db.get(Key::Summary.bytes())?))?;
+        let summary = summary.ok_or(CopyError::Absent)?;
+        let summary: Summary =
+            rows::unseal(&Key::Summary, &summary).map_err(CopyError::Wrong)?;
+        self.fingerprint = summary.fingerprint;
+        self.written = Some(written);
+        Ok(())
+    }
+
+    fn catch_up(&mut self, view: Arc<View>) -> Result<(), CopyError> {
+        let Some(before) = &self.written else { return self.write_all(view) };
+        if before.at == view.at {
+            return Ok(());
+        }
+        // After a snapshot was installed, or after a long pause, events are missing.
+        let since = before.revision();
+        let events: Option<Vec<Arc<Event>>> = (since <= view.revision())
+            .then(|| view.state.events.after(since).ok().map(|events| events.cloned().collect()))
+            .flatten();
+        match events {
+            Some(events) => self.write_events(view, &events),
+            None => self.write_all(view),
+        }
+    }
+
+    /// Writes what `events` changed.
+    fn write_events(&mut self, view: Arc<View>, events: &[Arc<Event>]) -> Result<(), CopyError> {
+        let mut last: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+        let mut batch = sled::Batch::default();
+        for event in events {
+            let key = Key::Event(event.revision);
+            batch.insert(key.bytes(), rows::seal(&key, &**event));
+            for change in &event.changes {
+                let key = Key::Row(change.key());
+                let value = (!change.is_delete()).then(|| rows::seal(&key, change));
+                last.insert(key.bytes(), value);
+            }
+        }
+        let floor = self.written.as_ref().map_or(0, |before| before.state.requests.floor());
+        for index in floor..=view.state.requests.floor() {
+            last.insert(Key::Request(index).bytes(), None);
+        }
+        for request in view.state.requests.since(self.written_index()) {
+            let key = Key::Request(request.index);
+            last.insert(key.bytes(), Some(rows::seal(&key, &request)));
+        }
+        let mut fingerprint = self.fingerprint;
+        for (key, value) in last {
+            if let Some(old) = guarded(|| Ok(self.db.get(&key)?))? {
+                fingerprint.toggle(&key, &old);
+            }
+            match value {
+                Some(value) => {
+                    fingerprint.toggle(&key, &value);
+                    batch.insert(key, value);
+                }
+                None => batch.remove(key),
+            }
+        }
+        self.finish(view, batch, fingerprint)?;
+        self.trim_history()
+    }
+
+    fn written_index(&self) -> u64 {
+        self.written.as_ref().map_or(0, |before| before.state.index)
+    }
+
+    /// Writes everything anew. The summary goes first and comes last: in between there is no copy.
+    fn write_all(&mut self, view: Arc<View>) -> Result<(), CopyError> {
+        self.written = None;
+        guarded(|| {
+            self.db.remove(Key::Summary.bytes())?;
+            self.db.flush()?;
+            self.db.clear()?;
+            Ok(())
+        })?;
+        let mut fingerprint = Fingerprint::default();
+        let rows = view.state.rows().map(|change| {
+            let key = Key::Row(change.key());
+            (key.bytes(), rows::seal(&key, &change), true)
+        });
+        let requests = view.state.requests.since(0).map(|request| {
+            let key = Key::Request(request.index);
+            (key.bytes(), rows::seal(&key, &request), true)
+        });
+        let events = view.state.events.iter().map(|event| {
+            let key = Key::Event(event.revision);
+            (key.bytes(), rows::seal(&key, &**event), false)
+        });
+        let mut batch = sled::Batch::default();
+        let mut count = 0;
+        for (key, value, counts) in rows.chain(requests).chain(events) {
+            if counts {
+                fingerprint.toggle(&key, &value);
+            }
+            batch.insert(key, value);
+            count += 1;
+            if count % BATCH_ROWS == 0 {
+                let full = std::mem::take(&mut batch);
+                guarded(|| Ok(self.db.apply_batch(full)?))?;
+            }
+        }
+        self.finish(view.clone(), batch, fingerprint)
+    }
+
+    /// Writes the last batch and, in it, the summary.
+    fn finish(
+        &mut self,
+        view: Arc<View>,
+        mut batch: sled::Batch,
+        fingerprint: Fingerprint,
+    ) -> Result<(), CopyError> {
+        let summary = Summary {
+            header: Header {
+                at: view.at,
+                members: view.members.clone(),
+                members_at: view.members_at,
+            },
+            meta: view.state.meta(),
+            fingerprint,
+            events: view.state.events.len() as u64,
+        };
+        batch.insert(Key::Summary.bytes(), rows::seal(&Key::Summary, &summary));
+        guarded(|| Ok(self.db.apply_batch(batch)?))?;
+        self.fingerprint = fingerprint;
+        self.written = Some(view);
+        Ok(())
+    }
+
+    /// Drops the oldest history, a bounded number of rows each time.
+    fn trim_history(&mut self) -> Result<(), CopyError> {
+        const EACH_TIME: usize = 1_000;
+        guarded(|| {
+            // Counting is a scan; the newest revision and the number of entries bound it well enough.
+            let oldest = self.db.scan_prefix(Key::EVENTS).next().transpose()?;
+            let Some((oldest, _)) = oldest else { return Ok(()) };
+            let newest = self.written_index();
+            let first = oldest.get(3..).and_then(|low| low.try_into().ok().map(be_index));
+            if first.is_none_or(|first| newest.saturating_sub(first) <= HISTORY_EVENTS as u64) {
+                return Ok(());
+            }
+            let mut batch = sled::Batch::default();
+            for row in self.db.scan_prefix(Key::EVENTS).take(EACH_TIME) {
+                let (key, _) = row?;
+                batch.remove(key);
+            }
+            Ok(self.db.apply_batch(batch)?)
+        })
+    }
+}
+
+/// The log index in the last six bytes of a revision.
+fn be_index(low: [u8; 6]) -> u64 {
+    low.iter().fold(0, |index, byte| index << 8 | u64::from(*byte))
+}

@@ -1,0 +1,229 @@
+//! The state machine: applies entries, publishes views, makes and takes snapshots.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use domain::{
+    State, codec,
+    cluster::ClusterCommand,
+    envelope::{Command, Envelope},
+};
+use futures_util::{Stream, TryStreamExt};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    storage::{EntryResponder, RaftStateMachine},
+};
+use tokio::sync::watch;
+
+use crate::{
+    snapshot::{self, Header, SnapshotFile},
+    types::{Answer, LogId, Members, SnapshotMeta, StoredMembership, TypeConfig},
+    view::View,
+};
+
+/// What openraft hands around as a snapshot.
+#[derive(Clone, Debug)]
+pub struct SnapshotContent {
+    pub(crate) file: SnapshotFile,
+    /// The state in it, where it was read already.
+    pub(crate) state: Option<Arc<State>>,
+}
+
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotContent>;
+
+/// The newest snapshot; shared with builders, which run beside the machine.
+type Current = Arc<Mutex<Option<SnapshotFile>>>;
+
+/// The state machine of one node.
+pub struct Machine {
+    views: watch::Sender<Arc<View>>,
+    directory: PathBuf,
+    current: Current,
+}
+
+impl Machine {
+    /// Begins with `view`; snapshots go to `directory`.
+    pub(crate) fn new(
+        view: View,
+        current: Option<SnapshotFile>,
+        directory: PathBuf,
+    ) -> (Machine, watch::Receiver<Arc<View>>) {
+        let (views, receiver) = watch::channel(Arc::new(view));
+        let current = Arc::new(Mutex::new(current));
+        (Machine { views, directory, current }, receiver)
+    }
+}
+
+/// The state after one entry, and its answer.
+fn apply(state: &State, index: u64, bytes: &Bytes) -> io::Result<(State, Answer)> {
+    let envelope: Envelope = codec::decode(bytes).map_err(|error| {
+        let message = format!(
+            "entry {index}: {error}; this program is older than the one that wrote it, or the \
+             entry is damaged: it stops before it applies what it does not know"
+        );
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })?;
+    if let Command::Cluster(ClusterCommand::Tick(mark)) = &envelope.command
+        && mark.index == state.mark.index
+        && mark.chain != state.mark.chain
+    {
+        let message = format!(
+            "this node's state differs from the leader's at entry {}: it has diverged and must \
+             not serve; run `novacron node reset` and join again, and report it",
+            mark.index
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    let applied = state.apply(index, envelope);
+    Ok((applied.state, Answer(Some(applied.reply))))
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotContent;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let view = self.views.borrow().clone();
+        Ok((view.at.map(Into::into), membership(&view)?))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut view = View::clone(&self.views.borrow());
+        let mut answers = Vec::new();
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let index = entry.log_id.index;
+            let answer = match entry.payload {
+                EntryPayload::Blank => {
+                    view.state = view.state.skip(index);
+                    Answer(None)
+                }
+                EntryPayload::Membership(membership) => {
+                    view.state = view.state.skip(index);
+                    view.members = Members::from(&membership);
+                    view.members_at = Some(entry.log_id.into());
+                    Answer(None)
+                }
+                EntryPayload::Normal(proposal) => {
+                    let (state, answer) = apply(&view.state, index, &proposal.0)?;
+                    view.state = state;
+                    answer
+                }
+            };
+            view.at = Some(entry.log_id.into());
+            answers.extend(responder.map(|responder| (responder, answer)));
+        }
+        debug_check(&view.state);
+        // Published before it is answered: whoever was answered reads what it wrote.
+        self.views.send_replace(Arc::new(view));
+        for (responder, answer) in answers {
+            responder.send(answer);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            view: self.views.borrow().clone(),
+            directory: self.directory.clone(),
+            current: self.current.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotContent,
+    ) -> io::Result<()> {
+        let directory = self.directory.clone();
+        let installed = tokio::task::spawn_blocking(move || {
+            let (file, state) = match snapshot.state {
+                Some(state) => (snapshot.file, state),
+                None => {
+                    let (file, state) = snapshot::read(&snapshot.file.path)?;
+                    (file, Arc::new(state))
+                }
+            };
+            let file = snapshot::adopt(&directory, &file.path, file.header)?;
+            Ok::<_, crate::DamageError>((file, state))
+        });
+        let (file, state) = installed.await?.map_err(io::Error::other)?;
+        let header = file.header.clone();
+        if header.at.map(LogId::from) != meta.last_log_id {
+            return Err(io::Error::other("the snapshot is not the one that was announced"));
+        }
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        self.views.send_replace(Arc::new(View {
+            state: Arc::unwrap_or_clone(state),
+            at: header.at,
+            members: header.members,
+            members_at: header.members_at,
+        }));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        current.map(announce).transpose()
+    }
+}
+
+/// Makes snapshots of one view.
+pub struct Builder {
+    view: Arc<View>,
+    directory: PathBuf,
+    current: Current,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotContent;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let (view, directory) = (self.view.clone(), self.directory.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let header = Header {
+                at: view.at,
+                members: view.members.clone(),
+                members_at: view.members_at,
+            };
+            snapshot::write(&directory, header, &view.state)
+        });
+        let file = written.await?.map_err(io::Error::other)?;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        // A newer one may have been installed meanwhile.
+        if current.as_ref().is_none_or(|current| current.header.at <= file.header.at) {
+            *current = Some(file.clone());
+        }
+        announce(file)
+    }
+}
+
+fn announce(file: SnapshotFile) -> io::Result<Snapshot> {
+    let header = file.header.clone();
+    let membership = openraft::Membership::try_from(header.members)?;
+    let meta = SnapshotMeta {
+        last_log_id: header.at.map(Into::into),
+        last_membership: StoredMembership::new(header.members_at.map(Into::into), membership),
+    };
+    Ok(Snapshot { meta, snapshot: SnapshotContent { file, state: None } })
+}
+
+fn membership(view: &View) -> io::Result<StoredMembership> {
+    let membership = openraft::Membership::try_from(view.members.clone())?;
+    Ok(StoredMembership::new(view.members_at.map(Into::into), membership))
+}
+
+/// Debug builds check every invariant after each batch while that is cheap.
+fn debug_check(state: &State) {
+    const ROWS_MAX: usize = 500;
+    if cfg!(debug_assertions) && state.vms.len() + state.events.len() < ROWS_MAX {
+        let broken = domain::invariant::check(state).err();
+        debug_assert!(broken.is_none(), "{broken:?}");
+    }
+}

@@ -1,0 +1,228 @@
+//! The handle to the cluster's state on one node: propose, read, and who belongs to the group.
+
+mod core;
+mod membership;
+mod options;
+mod read;
+
+pub(crate) use core::Core;
+pub use core::ProposeError;
+pub use membership::{Follower, Status};
+pub use options::{Founder, Options, Timing};
+pub use read::{Consistency, ReadError};
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use domain::{
+    cluster::{ClusterCommand, Founding},
+    envelope::{Command, Outcome, Request},
+    principal::Principal,
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    copy::Copier,
+    directory::Directory,
+    error::DamageError,
+    identity::{Identity, IdentityError},
+    log::Log,
+    machine::Machine,
+    recovery,
+    transport::{self, Me, Network, Pool},
+    types::Peer,
+    view::View,
+    wal::Wal,
+};
+
+/// Why a store cannot be opened or founded.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Damage(#[from] DamageError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The peer address cannot be listened on.
+    #[error("cannot listen for peers on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Raft refused to start or to begin.
+    #[error("raft: {0}")]
+    Raft(String),
+    /// The founding command was refused.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+/// The cluster's state on one node.
+#[derive(Clone)]
+pub struct Store {
+    core: Arc<Core>,
+    running: Arc<Running>,
+}
+
+/// What ends with the node.
+struct Running {
+    wal: Arc<Wal>,
+    copier: Copier,
+    stop: watch::Sender<bool>,
+    serving: std::sync::Mutex<Option<JoinHandle<()>>>,
+    _directory: Directory,
+}
+
+impl Store {
+    /// Opens the data directory and joins in: the log is read, the state restored, the peer
+    /// listener opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Damage`] when the directory cannot be trusted: the node must not serve then.
+    pub async fn open(options: Options, identity: &Arc<Identity>) -> Result<Store, StoreError> {
+        let config = options.timing.raft_config().map_err(StoreError::Raft)?;
+        let (root, wal_options, store) = (options.directory.clone(), options.wal, options.store);
+        let opened = tokio::task::spawn_blocking(move || {
+            let directory = Directory::open(&root, store)?;
+            let wal = Wal::open(&directory.log(), wal_options)?;
+            let base = recovery::recover(&directory, &wal.index())?;
+            Ok::<_, DamageError>((directory, wal, base))
+        });
+        let (mut directory, wal, base) =
+            opened.await.map_err(|error| StoreError::Raft(error.to_string()))??;
+        let wal = Arc::new(wal);
+        let me = Me {
+            cluster: options.cluster,
+            epoch: base.view.state.epoch,
+            node: options.node,
+            store: directory.marker.store,
+            boots: directory.marker.boots,
+        };
+        let (machine, views) = Machine::new(base.view, base.snapshot, directory.snapshots());
+        let copier = Copier::start(directory.copy(), views.clone(), base.copy)
+            .map_err(DamageError::io(&directory.copy()))?;
+        let removed = watch::Sender::new(false);
+        let pool = Arc::new(Pool::new(me.clone(), identity.client()?, removed.clone()));
+        let network = Network(pool.clone());
+        let listener = listen(options.peer_address).await?;
+        // From here on the log holds something: a vote is the first.
+        directory.begin()?;
+        let log = Log(wal.clone());
+        let raft = openraft::Raft::new(options.node, config, network, log, machine)
+            .await
+            .map_err(|error| StoreError::Raft(error.to_string()))?;
+        let snapshots = directory.snapshots();
+        let core = Arc::new(Core::new(me, raft, views, pool, removed, snapshots, options.timing));
+        let (stop, stopped) = watch::channel(false);
+        let tls = identity.server(true)?;
+        let serving = tokio::spawn(transport::serve(listener, tls, core.clone(), stopped));
+        let serving = std::sync::Mutex::new(Some(serving));
+        let running = Running { wal, copier, stop, serving, _directory: directory };
+        Ok(Store { core, running: Arc::new(running) })
+    }
+
+    /// Begins a cluster of which this node is the only member.
+    ///
+    /// # Errors
+    /// When the directory belongs to a cluster already, or the log cannot be written.
+    pub async fn found(&self, peer_address: &str, founding: Founding) -> Result<(), StoreError> {
+        let peers: BTreeMap<u64, Peer> =
+            [(self.core.me.node, Peer { address: peer_address.to_owned() })].into();
+        let begun = self.core.raft.initialize(peers).await;
+        if let Err(error) = begun
+            && !matches!(
+                error,
+                openraft::errors::RaftError::APIError(
+                    openraft::errors::InitializeError::NotAllowed(_)
+                )
+            )
+        {
+            return Err(StoreError::Raft(error.to_string()));
+        }
+        let found = Command::Cluster(ClusterCommand::Found(Box::new(founding)));
+        self.propose(Principal::Founder, None, found).await?;
+        Ok(())
+    }
+
+    /// Proposes a command, here or through the leader, and waits until it is decided.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; a command with a `request` is tried again until it is known what became of
+    /// it, or the time is up.
+    pub async fn propose(
+        &self,
+        principal: Principal,
+        request: Option<Request>,
+        command: Command,
+    ) -> Result<Outcome, ProposeError> {
+        self.core.propose(principal, request, command).await
+    }
+
+    /// Proposes as this node.
+    ///
+    /// # Errors
+    /// As [`Store::propose`].
+    pub async fn propose_as_node(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.core.propose(Principal::Node(self.core.me.node), None, command).await
+    }
+
+    /// The newest view, without asking anybody: it may be old.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.core.views.borrow().clone()
+    }
+
+    /// All views to come. Slow readers miss some in between, never the newest.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.core.views.clone()
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn node(&self) -> domain::id::NodeId {
+        self.core.me.node
+    }
+
+    /// The identity of the data directory.
+    #[must_use]
+    pub fn store_id(&self) -> domain::id::StoreId {
+        self.core.me.store
+    }
+
+    /// Becomes true when a peer says that this node was removed from the cluster.
+    #[must_use]
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.core.removed.subscribe()
+    }
+
+    /// Waits until Raft has stopped by itself, and says why: the log cannot be written, an entry
+    /// cannot be applied, or it was shut down.
+    pub async fn stopped(&self) -> String {
+        self.core.stopped().await
+    }
+
+    /// Ends: hands nothing over (see [`Store::transfer_leader`]), but leaves everything that was
+    /// acknowledged on the disk.
+    pub async fn shutdown(&self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        self.running.stop.send_replace(true);
+        let _ = tokio::time::timeout(PATIENCE, self.core.raft.shutdown()).await;
+        let serving = self.running.serving.lock().ok().and_then(|mut serving| serving.take());
+        if let Some(serving) = serving {
+            let _ = tokio::time::timeout(PATIENCE, serving).await;
+        }
+        let running = self.running.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            running.wal.close();
+            running.copier.stop();
+        });
+        let _ = closed.await;
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StoreError> {
+    TcpListener::bind(address).await.map_err(|source| StoreError::Listen { address, source })
+}

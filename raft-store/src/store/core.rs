@@ -1,0 +1,249 @@
+//! Proposing: here when this node leads, else through the leader, one hop and no further.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use domain::{
+    codec,
+    envelope::{Command, Envelope, Outcome, Request},
+    id::NodeId,
+    limit,
+    principal::Principal,
+    rejected::{Reason, Rejected},
+};
+use openraft::{
+    async_runtime::WatchReceiver,
+    errors::{ClientWriteError, RaftError},
+};
+use tokio::{sync::watch, time::Instant};
+
+use super::{Timing, read::Probe};
+use crate::{
+    clock::{self, LeaseClock},
+    machine::Machine,
+    transport::{
+        Me, Pool,
+        wire::{self, Propose, Proposed},
+    },
+    types::{Answer, Proposal, TypeConfig},
+    view::View,
+};
+
+/// What became of a proposal that was not accepted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// It was decided against; nothing was changed.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// It was not done: the cluster cannot decide at present.
+    #[error("the cluster cannot decide at present: {0}")]
+    Unavailable(String),
+    /// It may have been done. With a request id it can be asked again safely.
+    #[error("it is not known whether this was done: {0}")]
+    Unknown(String),
+}
+
+type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// What the store and its listeners share.
+pub(crate) struct Core {
+    pub(crate) me: Me,
+    pub(crate) raft: Raft,
+    pub(crate) views: watch::Receiver<Arc<View>>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) removed: watch::Sender<bool>,
+    pub(crate) snapshots: PathBuf,
+    pub(super) timing: Timing,
+    pub(super) probe: Probe,
+    clock: LeaseClock,
+}
+
+impl Core {
+    pub(crate) fn new(
+        me: Me,
+        raft: Raft,
+        views: watch::Receiver<Arc<View>>,
+        pool: Arc<Pool>,
+        removed: watch::Sender<bool>,
+        snapshots: PathBuf,
+        timing: Timing,
+    ) -> Core {
+        let (probe, clock) = (Probe::default(), LeaseClock::default());
+        Core { me, raft, views, pool, removed, snapshots, timing, probe, clock }
+    }
+
+    /// Proposes until it is known what became of it or the time is up.
+    pub(super) async fn propose(
+        &self,
+        principal: Principal,
+        request: Option<Request>,
+        command: Command,
+    ) -> Result<Outcome, ProposeError> {
+        let deadline = Instant::now() + self.timing.deadline;
+        let safe_to_repeat = request.is_some();
+        let propose = Propose { principal, request, command };
+        let mut hint = None;
+        let mut pauses = pauses();
+        let mut unsure = None;
+        loop {
+            let attempt = self.propose_once(propose.clone(), hint.take());
+            let proposed = match tokio::time::timeout_at(deadline, attempt).await {
+                Ok(proposed) => proposed,
+                Err(_) => Proposed::Unknown("no answer in time".to_owned()),
+            };
+            let why = match proposed {
+                Proposed::Accepted(outcome) => return Ok(outcome),
+                Proposed::Rejected(rejected) => return Err(rejected.into()),
+                Proposed::NotLeader(leader) => {
+                    hint = leader;
+                    "there is no leader".to_owned()
+                }
+                Proposed::Unavailable(why) => why,
+                Proposed::Unknown(why) if safe_to_repeat => {
+                    unsure = Some(why.clone());
+                    why
+                }
+                Proposed::Unknown(why) => return Err(ProposeError::Unknown(why)),
+            };
+            let next = Instant::now() + pauses.next().unwrap_or_default();
+            if next >= deadline {
+                return Err(match unsure {
+                    Some(why) => ProposeError::Unknown(why),
+                    None => ProposeError::Unavailable(why),
+                });
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    async fn propose_once(&self, propose: Propose, hint: Option<NodeId>) -> Proposed {
+        let leader = match hint {
+            Some(leader) => Some(leader),
+            None => self.leader(),
+        };
+        match leader {
+            Some(leader) if leader == self.me.node => self.propose_here(propose).await,
+            Some(leader) => self.propose_at(leader, &propose).await,
+            None => Proposed::NotLeader(None),
+        }
+    }
+
+    /// Proposes through the leader.
+    async fn propose_at(&self, leader: NodeId, propose: &Propose) -> Proposed {
+        let Some(address) = self.address(leader) else { return Proposed::NotLeader(None) };
+        let mut request = self.pool.request(leader, wire::pack(propose));
+        request.set_timeout(self.timing.deadline);
+        let mut client = match self.pool.client(leader, &address) {
+            Ok(client) => client,
+            Err(status) => return Proposed::Unavailable(status.message().to_owned()),
+        };
+        match client.propose(request).await {
+            Ok(answer) => wire::unpack(answer.get_ref())
+                .unwrap_or_else(|status| Proposed::Unknown(status.message().to_owned())),
+            Err(status) => {
+                self.pool.heed(&status);
+                let why = format!("node {leader}: {}", status.message());
+                // A refusal was not done. A broken connection may have broken after the command
+                // arrived.
+                match status.code() {
+                    tonic::Code::PermissionDenied | tonic::Code::InvalidArgument => {
+                        Proposed::Unavailable(why)
+                    }
+                    _ => Proposed::Unknown(why),
+                }
+            }
+        }
+    }
+
+    /// Proposes as the leader.
+    pub(crate) async fn propose_here(&self, propose: Propose) -> Proposed {
+        let Some(at_ms) = self.stamp() else {
+            return match self.leader() {
+                Some(leader) if leader == self.me.node => {
+                    Proposed::Unavailable("a new leader is taking over".to_owned())
+                }
+                leader => Proposed::NotLeader(leader),
+            };
+        };
+        let envelope = Envelope {
+            at_ms,
+            wall_ms: clock::wall_ms(),
+            principal: propose.principal,
+            request: propose.request,
+            command: propose.command,
+        };
+        let bytes = codec::encode(&envelope);
+        if bytes.len() > limit::COMMAND_BYTES_MAX {
+            let message = format!(
+                "the command takes {} bytes; at most {} are allowed",
+                bytes.len(),
+                limit::COMMAND_BYTES_MAX
+            );
+            return Proposed::Rejected(Rejected::new(Reason::TooLarge, message));
+        }
+        match self.raft.client_write(Proposal(Bytes::from(bytes))).await {
+            Ok(response) => match response.data {
+                Answer(Some(Ok(outcome))) => Proposed::Accepted(outcome),
+                Answer(Some(Err(rejected))) => Proposed::Rejected(rejected),
+                Answer(None) => Proposed::Unknown("the entry was answered by another".to_owned()),
+            },
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                match forward.leader_id {
+                    Some(leader) => Proposed::NotLeader(Some(leader)),
+                    None => Proposed::Unavailable("the leader has no quorum".to_owned()),
+                }
+            }
+            Err(error) => Proposed::Unknown(error.to_string()),
+        }
+    }
+
+    /// Lease time, if this node leads and has applied an entry of its own term.
+    fn stamp(&self) -> Option<u64> {
+        let term = self.leading_term()?;
+        let view = self.views.borrow().clone();
+        let applied = view.at.is_some_and(|at| at.term == term);
+        applied.then(|| self.clock.stamp(term, view.state.now_ms))
+    }
+
+    /// The term in which this node leads, if it does.
+    pub(super) fn leading_term(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == openraft::ServerState::Leader).then_some(metrics.current_term)
+    }
+
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// Where a peer is reached: as it reported last, else as it joined.
+    pub(super) fn address(&self, node: NodeId) -> Option<String> {
+        let view = self.views.borrow().clone();
+        let reported = view.state.nodes.get(&node).map(|member| member.peer_address.clone());
+        reported.or_else(|| view.members.peers.get(&node).map(|peer| peer.address.clone()))
+    }
+
+    pub(super) async fn stopped(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "raft has ended".to_owned();
+            }
+        }
+    }
+}
+
+/// Pauses between attempts: longer each time, with jitter, so that many callers do not come at once.
+/// The caller's deadline ends them.
+pub(super) fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(Duration::from_millis(500))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}

@@ -1,0 +1,263 @@
+//! Calls from other nodes.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
+    time::Duration,
+};
+
+use domain::{id::NodeId, principal::Principal};
+use futures_util::{Stream, StreamExt};
+use newtype_uuid::GenericUuid;
+use openraft::raft::SnapshotResponse;
+use proto::peer::{
+    Frame,
+    peer_server::{Peer, PeerServer},
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc, watch},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{MESSAGE_BYTES_MAX, REMOVED, header_of, wire};
+use crate::{
+    identity,
+    machine::SnapshotContent,
+    snapshot,
+    store::Core,
+    types::{Ballot, SnapshotMeta, StoredMembership},
+};
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections at one time, finished handshakes or not.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// Serves other nodes on `listener` until `stop`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    core: Arc<Core>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (sender, incoming) = mpsc::channel(16);
+    let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(tls)), sender));
+    let service = PeerServer::new(Service {
+        core,
+        boots: Mutex::default(),
+        received: AtomicU64::new(0),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let served = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(2)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(4)))
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .add_service(service)
+        .serve_with_incoming(ReceiverStream::new(incoming));
+    tokio::select! {
+        result = served => if let Err(error) = result {
+            tracing::error!(%error, "the peer listener ended");
+        },
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    accepting.abort();
+}
+
+type Incoming = std::io::Result<TlsStream<TcpStream>>;
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, sender: mpsc::Sender<Incoming>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let tcp = match listener.accept().await {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (tls, sender) = (tls.clone(), sender.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            let _ = tcp.set_nodelay(true);
+            match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await {
+                Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
+                Ok(Err(error)) => tracing::debug!(%error, "a caller failed the TLS handshake"),
+                Err(_) => tracing::debug!("a caller did not finish the TLS handshake in time"),
+            }
+        });
+    }
+}
+
+struct Service {
+    core: Arc<Core>,
+    /// The newest process of each node that has called.
+    boots: Mutex<BTreeMap<NodeId, u64>>,
+    received: AtomicU64,
+}
+
+impl Service {
+    /// Checks who calls: the certificate, the header, and that both mean the same member.
+    fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        let me = &self.core.me;
+        let denied = |what: &str| Status::permission_denied(what.to_owned());
+        let header = header_of(request.metadata()).ok_or_else(|| denied("there is no header"))?;
+        let certificates = request.peer_certs().ok_or_else(|| denied("there is no certificate"))?;
+        let leaf = certificates.first().ok_or_else(|| denied("there is no certificate"))?;
+        let node = identity::peer_node(leaf, me.cluster)
+            .map_err(|error| denied(&error.to_string()))?;
+        if header.cluster[..] != me.cluster.into_untyped_uuid().as_bytes()[..] {
+            return Err(denied("the caller belongs to another cluster"));
+        }
+        if header.from != node {
+            return Err(denied("the certificate is another node's"));
+        }
+        if header.to != me.node {
+            return Err(denied("another node is meant; its address was given to this one"));
+        }
+        if header.group != 0 {
+            return Err(Status::unimplemented("there is only group 0"));
+        }
+        if header.epoch != u32::from(me.epoch) {
+            return Err(denied("the caller is in another recovery epoch"));
+        }
+        let view = self.core.views.borrow().clone();
+        if view.state.is_removed(node) {
+            let mut status = denied("the node was removed from the cluster");
+            status.metadata_mut().insert(REMOVED, tonic::metadata::MetadataValue::from_static("1"));
+            return Err(status);
+        }
+        if let Some(member) = view.state.nodes.get(&node)
+            && header.store[..] != member.store.into_untyped_uuid().as_bytes()[..]
+        {
+            return Err(denied("the node's data directory is not the one it joined with"));
+        }
+        let mut boots = self.boots.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = boots.entry(node).or_default();
+        if header.boots < *newest {
+            return Err(denied("a newer process of the node has called"));
+        }
+        *newest = header.boots;
+        Ok(node)
+    }
+
+    /// Writes the pieces of a snapshot to a file of its own.
+    async fn receive(&self, mut pieces: Streaming<Frame>) -> Result<PathBuf, Status> {
+        let number = self.received.fetch_add(1, Ordering::Relaxed);
+        let path = self.core.snapshots.join(format!("received-{number}.tmp"));
+        let io = |error: std::io::Error| Status::internal(error.to_string());
+        let mut file = tokio::fs::File::create(&path).await.map_err(io)?;
+        while let Some(piece) = pieces.message().await? {
+            file.write_all(&piece.body).await.map_err(io)?;
+        }
+        file.sync_all().await.map_err(io)?;
+        Ok(path)
+    }
+}
+
+fn fatal(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Peer for Service {
+    type AppendStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        self.caller(&request)?;
+        // A frame that cannot be read ends the stream; the sender then tries anew.
+        let requests = request.into_inner().scan((), |(), frame| {
+            let request = frame.ok().and_then(|frame| {
+                wire::unpack::<wire::Append>(&frame).ok()?.into_request().ok()
+            });
+            std::future::ready(request)
+        });
+        let answers = self.core.raft.stream_append(requests).map(|answer| match answer {
+            Ok(result) => Ok(wire::pack(&wire::Appended::of(result))),
+            Err(error) => Err(fatal(error)),
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn vote(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        self.caller(&request)?;
+        let ask: wire::AskVote = wire::unpack(request.get_ref())?;
+        let pre = ask.pre;
+        let ask = ask.into_request();
+        let answer = if pre {
+            self.core.raft.pre_vote(ask).await
+        } else {
+            self.core.raft.vote(ask).await
+        };
+        Ok(Response::new(wire::pack(&wire::Voted::of(&answer.map_err(fatal)?))))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Frame>, Status> {
+        self.caller(&request)?;
+        let mut pieces = request.into_inner();
+        let first = pieces.message().await?;
+        let first = first.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
+        let first: wire::AnnounceSnapshot = wire::unpack(&first)?;
+        let path = self.receive(pieces).await?;
+        let read = tokio::task::spawn_blocking(move || {
+            let read = snapshot::read(&path);
+            if read.is_err() {
+                // What came is cut or damaged; it is sent again.
+                let _ = std::fs::remove_file(&path);
+            }
+            read
+        });
+        let (file, state) = read.await.map_err(fatal)?.map_err(fatal)?;
+        if file.header != first.header {
+            return Err(Status::invalid_argument("another snapshot was announced"));
+        }
+        let members = openraft::Membership::try_from(first.header.members).map_err(fatal)?;
+        let meta = SnapshotMeta {
+            last_log_id: first.header.at.map(Into::into),
+            last_membership: StoredMembership::new(
+                first.header.members_at.map(Into::into),
+                members,
+            ),
+        };
+        let content = SnapshotContent { file, state: Some(Arc::new(state)) };
+        let snapshot = openraft::Snapshot { meta, snapshot: content };
+        let installed = self.core.raft.install_full_snapshot(first.ballot.into(), snapshot).await;
+        let SnapshotResponse { vote } = installed.map_err(fatal)?;
+        Ok(Response::new(wire::pack(&Ballot::from(vote))))
+    }
+
+    async fn transfer_leader(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        self.caller(&request)?;
+        let transfer: wire::TransferLeader = wire::unpack(request.get_ref())?;
+        let answer = self.core.raft.handle_transfer_leader(transfer.into_request()).await;
+        Ok(Response::new(wire::pack(&answer.map_err(fatal)?.is_ok())))
+    }
+
+    async fn propose(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        let caller = self.caller(&request)?;
+        let propose: wire::Propose = wire::unpack(request.get_ref())?;
+        if matches!(propose.principal, Principal::Node(node) if node != caller) {
+            return Err(Status::permission_denied("a node speaks for itself and for its clients"));
+        }
+        Ok(Response::new(wire::pack(&self.core.propose_here(propose).await)))
+    }
+
+    async fn read_index(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        self.caller(&request)?;
+        Ok(Response::new(wire::pack(&self.core.read_index_here().await)))
+    }
+}

@@ -1,0 +1,66 @@
+//! What the log says, in memory: entries stay here until they are purged.
+
+use std::collections::BTreeMap;
+
+use super::Record;
+use crate::types::{Ballot, LogEntry, Position};
+
+/// The log's content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index {
+    pub(crate) ballot: Option<Ballot>,
+    pub(crate) purged: Option<Position>,
+    pub(crate) committed: Option<Position>,
+    entries: BTreeMap<u64, LogEntry>,
+}
+
+impl Index {
+    /// Takes one record into account.
+    pub(crate) fn note(&mut self, record: &Record) {
+        match record {
+            Record::Checkpoint { ballot, purged, committed } => {
+                self.ballot = *ballot;
+                self.committed = *committed;
+                if let Some(purged) = purged {
+                    self.purge(*purged);
+                }
+            }
+            Record::Entry(entry) => {
+                self.entries.insert(entry.at.index, entry.clone());
+            }
+            Record::Ballot(ballot) => self.ballot = Some(*ballot),
+            Record::Truncate(last) => {
+                let _ = self.entries.split_off(&last.map_or(0, |last| last.index + 1));
+            }
+            Record::Purge(upto) => self.purge(*upto),
+            Record::Committed(at) => self.committed = Some(*at),
+        }
+    }
+
+    fn purge(&mut self, upto: Position) {
+        self.entries = self.entries.split_off(&(upto.index + 1));
+        self.purged = self.purged.max(Some(upto));
+    }
+
+    /// The newest entry, or what was purged when none is left.
+    pub(crate) fn last(&self) -> Option<Position> {
+        self.entries.values().next_back().map(|entry| entry.at).or(self.purged)
+    }
+
+    /// The entries from `from` up to but not including `upto`.
+    pub(crate) fn range(&self, from: u64, upto: u64) -> impl Iterator<Item = &LogEntry> {
+        self.entries.range(from..upto.max(from)).map(|(_, entry)| entry)
+    }
+
+    /// The first index that is missing between what was purged and the newest entry.
+    pub(crate) fn hole(&self) -> Option<u64> {
+        let mut expected = self.purged.map(|purged| purged.index + 1);
+        for index in self.entries.keys() {
+            if expected.is_some_and(|expected| expected != *index) {
+                return expected;
+            }
+            expected = Some(index + 1);
+        }
+        None
+    }
+}
