@@ -15,8 +15,6 @@ fn peer(root: &PathBuf) -> Result<(), Box<dyn Error>> {
     for file in compiler.files().filter_map(|file| file.path()) {
         println!("cargo:rerun-if-changed={}", file.display());
     }
-    tonic_prost_build::configure()
-        .bytes(".")
-        .compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

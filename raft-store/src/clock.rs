@@ -26,9 +26,11 @@ impl LeaseClock {
     pub(crate) fn stamp(&self, term: u64, now_ms: u64) -> u64 {
         let mut segment = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let running = since_boot();
-        let current = segment
-            .take_if(|segment| segment.term == term)
-            .unwrap_or(Segment { term, base_ms: now_ms, began: running });
+        let current = segment.take_if(|segment| segment.term == term).unwrap_or(Segment {
+            term,
+            base_ms: now_ms,
+            began: running,
+        });
         let elapsed = running.saturating_sub(current.began);
         let at_ms = current.base_ms + u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         *segment = Some(current);

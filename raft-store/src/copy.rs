@@ -53,10 +53,8 @@ pub(crate) enum CopyError {
 /// Opens the copy.
 fn open(directory: &Path) -> Result<sled::Db, CopyError> {
     const CACHE_BYTES: u64 = 32 << 20;
-    let config = sled::Config::new()
-        .path(directory)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(Some(1_000));
+    let config =
+        sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
     guarded(|| Ok(config.open()?))
 }
 
@@ -76,7 +74,8 @@ fn read(db: &sled::Db) -> Result<View, CopyError> {
     let summary = db.get(Key::Summary.bytes())?.ok_or(CopyError::Absent)?;
     let summary: Summary = rows::unseal(&Key::Summary, &summary).map_err(CopyError::Wrong)?;
     let mut loader = Loader::default();
-    let mut push = |record| loader.push(record).map_err(|error| CopyError::Wrong(error.to_string()));
+    let mut push =
+        |record| loader.push(record).map_err(|error| CopyError::Wrong(error.to_string()));
     push(Record::Meta(Box::new(summary.meta.clone())))?;
 
     let mut fingerprint = Fingerprint::default();

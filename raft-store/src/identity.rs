@@ -11,9 +11,9 @@ use std::{
 
 use domain::id::{ClusterId, Digest, NodeId};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType, SerialNumber,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -348,10 +348,11 @@ pub(crate) fn peer_node(der: &[u8], cluster: ClusterId) -> Result<NodeId, Identi
     let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(read)?;
     let names = parsed.subject_alternative_name().map_err(read)?;
     let prefix = format!("spiffe://{cluster}/node/");
-    let node = names.iter().flat_map(|names| &names.value.general_names).find_map(|name| match name {
-        GeneralName::URI(uri) => uri.strip_prefix(&prefix)?.parse().ok(),
-        _ => None,
-    });
+    let node =
+        names.iter().flat_map(|names| &names.value.general_names).find_map(|name| match name {
+            GeneralName::URI(uri) => uri.strip_prefix(&prefix)?.parse().ok(),
+            _ => None,
+        });
     node.ok_or_else(|| read("the certificate is for no node of this cluster"))
 }
 

@@ -11,6 +11,7 @@
 //! Nothing outside this crate knows openraft or sled.
 
 pub mod identity;
+pub mod listener;
 
 mod clock;
 mod copy;

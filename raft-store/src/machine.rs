@@ -8,8 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use domain::{
-    State, codec,
+    State,
     cluster::ClusterCommand,
+    codec,
     envelope::{Command, Envelope},
 };
 use futures_util::{Stream, TryStreamExt};
@@ -187,11 +188,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (view, directory) = (self.view.clone(), self.directory.clone());
         let written = tokio::task::spawn_blocking(move || {
-            let header = Header {
-                at: view.at,
-                members: view.members.clone(),
-                members_at: view.members_at,
-            };
+            let header =
+                Header { at: view.at, members: view.members.clone(), members_at: view.members_at };
             snapshot::write(&directory, header, &view.state)
         });
         let file = written.await?.map_err(io::Error::other)?;

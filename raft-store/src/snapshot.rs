@@ -177,7 +177,8 @@ impl Reader {
     /// The next frame, or nothing after the last.
     fn frame(&mut self) -> Result<Option<Vec<u8>>, DamageError> {
         let head = self.take(8)?;
-        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let number =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (length, crc) = (number(0) as usize, number(4));
         if length > FRAME_BYTES_MAX {
             return Err(self.damaged("a frame is longer than any is written"));

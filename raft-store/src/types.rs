@@ -129,8 +129,9 @@ impl TryFrom<Members> for Membership {
         if members.voters.is_empty() {
             return Ok(Membership::default());
         }
-        Membership::new(members.voters, members.peers)
-            .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string()))
+        Membership::new(members.voters, members.peers).map_err(|error| {
+            std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string())
+        })
     }
 }
 

@@ -36,7 +36,11 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Record {
     /// The first record of a segment: all that earlier segments said besides entries.
-    Checkpoint { ballot: Option<Ballot>, purged: Option<Position>, committed: Option<Position> },
+    Checkpoint {
+        ballot: Option<Ballot>,
+        purged: Option<Position>,
+        committed: Option<Position>,
+    },
     Entry(LogEntry),
     Ballot(Ballot),
     /// Entries after this one are no more; `None` leaves none.
@@ -84,9 +88,8 @@ impl Wal {
         std::fs::create_dir_all(directory).map_err(DamageError::io(directory))?;
         let recovered = recovery::recover(directory)?;
         let index = Arc::new(RwLock::new(recovered.index));
-        let writer =
-            writer::Writer::open(directory, options, recovered.tail, index.clone())
-                .map_err(DamageError::io(directory))?;
+        let writer = writer::Writer::open(directory, options, recovered.tail, index.clone())
+            .map_err(DamageError::io(directory))?;
         let (queue, writes) = mpsc::channel();
         let writer = std::thread::Builder::new()
             .name("wal".to_owned())

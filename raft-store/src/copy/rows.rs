@@ -26,9 +26,7 @@ impl Key {
             Key::Summary => b"s".to_vec(),
             Key::Row(key) => [Key::ROWS, &codec::encode(key)].concat(),
             Key::Request(index) => [Key::REQUESTS, &index.to_be_bytes()].concat(),
-            Key::Event(revision) => {
-                [Key::EVENTS, &revision.as_u64().to_be_bytes()].concat()
-            }
+            Key::Event(revision) => [Key::EVENTS, &revision.as_u64().to_be_bytes()].concat(),
         }
     }
 }

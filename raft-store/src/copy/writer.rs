@@ -115,8 +115,7 @@ impl Copy {
     fn resume(&mut self, written: Arc<View>) -> Result<(), CopyError> {
         let summary = guarded(|| Ok(self.db.get(Key::Summary.bytes())?))?;
         let summary = summary.ok_or(CopyError::Absent)?;
-        let summary: Summary =
-            rows::unseal(&Key::Summary, &summary).map_err(CopyError::Wrong)?;
+        let summary: Summary = rows::unseal(&Key::Summary, &summary).map_err(CopyError::Wrong)?;
         self.fingerprint = summary.fingerprint;
         self.written = Some(written);
         Ok(())

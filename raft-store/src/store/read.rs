@@ -160,11 +160,7 @@ impl Core {
 
     /// Serves from what was newest a short while ago, as shown by a probe: its age counts from
     /// before it was sent. A heartbeat received proves no age.
-    async fn read_younger(
-        &self,
-        age: Duration,
-        deadline: Instant,
-    ) -> Result<Arc<View>, ReadError> {
+    async fn read_younger(&self, age: Duration, deadline: Instant) -> Result<Arc<View>, ReadError> {
         let known = *self.probe.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((sent, at)) = known
             && clock::since_boot().saturating_sub(sent) <= age

@@ -1,6 +1,10 @@
 //! openraft's own suite for stores.
 
-use openraft::{StorageError, testing::log::{StoreBuilder, Suite}, type_config::TypeConfigExt};
+use openraft::{
+    StorageError,
+    testing::log::{StoreBuilder, Suite},
+    type_config::TypeConfigExt,
+};
 use std::sync::Arc;
 
 use crate::{
@@ -14,9 +18,7 @@ use crate::{
 struct Builder;
 
 impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Builder {
-    async fn build(
-        &self,
-    ) -> Result<(tempfile::TempDir, Log, Machine), StorageError<TypeConfig>> {
+    async fn build(&self) -> Result<(tempfile::TempDir, Log, Machine), StorageError<TypeConfig>> {
         let failed = |error: &dyn std::fmt::Display| {
             let error = std::io::Error::other(error.to_string());
             StorageError::read(TypeConfig::err_from_error(&error))

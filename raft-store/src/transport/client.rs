@@ -58,7 +58,11 @@ impl Pool {
     }
 
     /// A client for `node` at `address`; it connects when it is used.
-    pub(crate) fn client(&self, node: NodeId, address: &str) -> Result<PeerClient<Channel>, Status> {
+    pub(crate) fn client(
+        &self,
+        node: NodeId,
+        address: &str,
+    ) -> Result<PeerClient<Channel>, Status> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(&node) {
             Some((known, channel)) if known == address => channel.clone(),
@@ -236,7 +240,8 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let pieces = stream::unfold(reader, |mut reader| async move {
             let mut piece = Vec::with_capacity(PIECE_BYTES);
             // A read error ends the stream early, and the receiver finds the file cut.
-            let count = (&mut reader).take(PIECE_BYTES as u64).read_to_end(&mut piece).await.ok()?;
+            let count =
+                (&mut reader).take(PIECE_BYTES as u64).read_to_end(&mut piece).await.ok()?;
             (count > 0).then(|| (Frame { body: piece.into() }, reader))
         });
         let frames = stream::iter([wire::pack(&first)]).chain(pieces);

@@ -4,8 +4,10 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicU64, Ordering}},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use domain::{id::NodeId, principal::Principal};
@@ -16,85 +18,32 @@ use proto::peer::{
     Frame,
     peer_server::{Peer, PeerServer},
 };
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
-};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::{io::AsyncWriteExt, net::TcpListener, sync::watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{MESSAGE_BYTES_MAX, REMOVED, header_of, wire};
 use crate::{
     identity,
+    listener::{self, Limits},
     machine::SnapshotContent,
     snapshot,
     store::Core,
     types::{Ballot, SnapshotMeta, StoredMembership},
 };
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections at one time, finished handshakes or not.
-const CONNECTIONS_MAX: usize = 1_024;
-
 /// Serves other nodes on `listener` until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: rustls::ServerConfig,
     core: Arc<Core>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
-    let (sender, incoming) = mpsc::channel(16);
-    let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(tls)), sender));
-    let service = PeerServer::new(Service {
-        core,
-        boots: Mutex::default(),
-        received: AtomicU64::new(0),
-    })
-    .max_decoding_message_size(MESSAGE_BYTES_MAX)
-    .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let served = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(2)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(4)))
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .add_service(service)
-        .serve_with_incoming(ReceiverStream::new(incoming));
-    tokio::select! {
-        result = served => if let Err(error) = result {
-            tracing::error!(%error, "the peer listener ended");
-        },
-        _ = stop.wait_for(|stop| *stop) => {}
-    }
-    accepting.abort();
-}
-
-type Incoming = std::io::Result<TlsStream<TcpStream>>;
-
-async fn accept(listener: TcpListener, tls: TlsAcceptor, sender: mpsc::Sender<Incoming>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let tcp = match listener.accept().await {
-            Ok((tcp, _)) => tcp,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (tls, sender) = (tls.clone(), sender.clone());
-        tokio::spawn(async move {
-            let _slot = slot;
-            let _ = tcp.set_nodelay(true);
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await {
-                Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                Ok(Err(error)) => tracing::debug!(%error, "a caller failed the TLS handshake"),
-                Err(_) => tracing::debug!("a caller did not finish the TLS handshake in time"),
-            }
-        });
-    }
+    let service = Service { core, boots: Mutex::default(), received: AtomicU64::new(0) };
+    let service = PeerServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let routes = tonic::service::Routes::new(service);
+    listener::serve(listener, tls, routes, Limits::default(), stop).await;
 }
 
 struct Service {
@@ -112,8 +61,8 @@ impl Service {
         let header = header_of(request.metadata()).ok_or_else(|| denied("there is no header"))?;
         let certificates = request.peer_certs().ok_or_else(|| denied("there is no certificate"))?;
         let leaf = certificates.first().ok_or_else(|| denied("there is no certificate"))?;
-        let node = identity::peer_node(leaf, me.cluster)
-            .map_err(|error| denied(&error.to_string()))?;
+        let node =
+            identity::peer_node(leaf, me.cluster).map_err(|error| denied(&error.to_string()))?;
         if header.cluster[..] != me.cluster.into_untyped_uuid().as_bytes()[..] {
             return Err(denied("the caller belongs to another cluster"));
         }
@@ -178,9 +127,9 @@ impl Peer for Service {
         self.caller(&request)?;
         // A frame that cannot be read ends the stream; the sender then tries anew.
         let requests = request.into_inner().scan((), |(), frame| {
-            let request = frame.ok().and_then(|frame| {
-                wire::unpack::<wire::Append>(&frame).ok()?.into_request().ok()
-            });
+            let request = frame
+                .ok()
+                .and_then(|frame| wire::unpack::<wire::Append>(&frame).ok()?.into_request().ok());
             std::future::ready(request)
         });
         let answers = self.core.raft.stream_append(requests).map(|answer| match answer {
@@ -195,11 +144,8 @@ impl Peer for Service {
         let ask: wire::AskVote = wire::unpack(request.get_ref())?;
         let pre = ask.pre;
         let ask = ask.into_request();
-        let answer = if pre {
-            self.core.raft.pre_vote(ask).await
-        } else {
-            self.core.raft.vote(ask).await
-        };
+        let answer =
+            if pre { self.core.raft.pre_vote(ask).await } else { self.core.raft.vote(ask).await };
         Ok(Response::new(wire::pack(&wire::Voted::of(&answer.map_err(fatal)?))))
     }
 

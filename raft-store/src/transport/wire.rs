@@ -9,8 +9,8 @@ use domain::{
     rejected::Rejected,
 };
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
-    VoteResponse,
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
 };
 use proto::peer::Frame;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -49,7 +49,8 @@ impl Append {
     }
 
     pub(crate) fn into_request(self) -> std::io::Result<AppendEntriesRequest<TypeConfig>> {
-        let entries = self.entries.into_iter().map(LogEntry::into_entry).collect::<Result<_, _>>()?;
+        let entries =
+            self.entries.into_iter().map(LogEntry::into_entry).collect::<Result<_, _>>()?;
         Ok(AppendEntriesRequest {
             vote: self.ballot.into(),
             prev_log_id: self.previous.map(Into::into),

@@ -65,7 +65,8 @@ pub(super) fn recover(directory: &Path) -> Result<Recovered, DamageError> {
             let what = format!("a broken frame is followed by a whole one at byte {later}");
             return Err(damaged(at, &what));
         }
-        let cut = bytes.get(at..at + frame::HEADER_BYTES).is_some_and(|header| header[..4] != [0; 4]);
+        let cut =
+            bytes.get(at..at + frame::HEADER_BYTES).is_some_and(|header| header[..4] != [0; 4]);
         if cut && tail.segment == *number {
             tracing::info!(file = %path.display(), offset = at, "the log ends here; what follows was never acknowledged");
         }

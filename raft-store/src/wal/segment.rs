@@ -57,9 +57,10 @@ pub(super) fn open(directory: &Path, number: u64, end: u64) -> io::Result<Segmen
 /// Makes the segment `number`, from a spare if there is one that is long enough.
 pub(super) fn create(directory: &Path, number: u64, capacity: u64) -> io::Result<Segment> {
     let target = path(directory, number);
-    let spare = spares(directory)?.into_iter().map(|n| spare_path(directory, n)).find(|spare| {
-        spare.metadata().is_ok_and(|metadata| metadata.len() >= capacity)
-    });
+    let spare = spares(directory)?
+        .into_iter()
+        .map(|n| spare_path(directory, n))
+        .find(|spare| spare.metadata().is_ok_and(|metadata| metadata.len() >= capacity));
     match spare {
         Some(spare) => std::fs::rename(spare, &target)?,
         None => {

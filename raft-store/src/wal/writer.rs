@@ -98,7 +98,9 @@ impl Writer {
 
     fn commit(&mut self, batch: &[Write]) -> io::Result<()> {
         if self.failed {
-            return Err(io::Error::other("an earlier write failed; what the disk holds is unknown"));
+            return Err(io::Error::other(
+                "an earlier write failed; what the disk holds is unknown",
+            ));
         }
         let records: Vec<Record> = batch.iter().flat_map(|write| write.records.clone()).collect();
         let result = self.frame(&records).and_then(|()| self.retire_purged(&records));

@@ -1,0 +1,173 @@
+//! The accept loop of every listener: TLS, and limits that hold before anybody is authenticated.
+//!
+//! Connections end with the loop. (A server that lets them go on answers for a node that is gone.)
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
+use tower::Service;
+
+/// What a caller may take before anybody knows who it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at one time.
+    pub connections: usize,
+    /// Time for the TLS handshake.
+    pub handshake: Duration,
+    /// Time from the handshake to the first whole request header.
+    pub first_request: Duration,
+    /// Streams of one connection.
+    pub streams: u32,
+    /// Bytes of one request's headers.
+    pub header_bytes: u32,
+    /// Time that open requests are given when the listener stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 1_024,
+            handshake: Duration::from_secs(5),
+            first_request: Duration::from_secs(10),
+            streams: 1_024,
+            header_bytes: 32 << 10,
+            drain: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Serves `service` on `listener` until `stop` becomes true. A handler finds the caller's
+/// certificates in its request, as tonic puts them there.
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    service: S,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let tls = TlsAcceptor::from(Arc::new(tls));
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let builder = builder(&limits);
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &slots) => accepted,
+        };
+        let Some((tcp, slot)) = accepted else { continue };
+        let (tls, service, builder) = (tls.clone(), service.clone(), builder.clone());
+        let watcher = graceful.watcher();
+        connections.spawn(async move {
+            let _slot = slot;
+            let _ = tcp.set_nodelay(true);
+            let stream = match tokio::time::timeout(limits.handshake, tls.accept(tcp)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a caller failed the TLS handshake");
+                    return;
+                }
+                Err(_) => return,
+            };
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let seen = Arc::new(AtomicBool::new(false));
+            let service = introduce(service, stream.connect_info(), seen.clone());
+            let builder = if is_h2 { builder.http2_only() } else { builder.http1_only() };
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(watcher.watch(connection));
+            let first = tokio::time::timeout(limits.first_request, &mut connection).await;
+            if first.is_err() && seen.load(Ordering::Relaxed) {
+                let _ = connection.await;
+            }
+        });
+    }
+    drop(listener);
+    // Watches and streams of entries have no end of their own: after a while they are cut.
+    let _ = tokio::time::timeout(limits.drain, graceful.shutdown()).await;
+    connections.shutdown().await;
+}
+
+type Slot = tokio::sync::OwnedSemaphorePermit;
+
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, Slot)> {
+    let slot = slots.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((tcp, _)) => Some((tcp, slot)),
+        Err(error) => {
+            // Out of file descriptors, say: it must not spin.
+            tracing::warn!(%error, "cannot accept a connection");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    const WINDOW_BYTES: u32 = 1 << 20;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.first_request)
+        .max_buf_size(64 << 10);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.header_bytes)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(4 * WINDOW_BYTES);
+    builder
+}
+
+/// Puts who calls into each request, where tonic and handlers look for it.
+fn introduce<S>(
+    service: S,
+    caller: TlsConnectInfo<TcpConnectInfo>,
+    seen: Arc<AtomicBool>,
+) -> TowerToHyperService<
+    impl Service<Request<Incoming>, Response = S::Response, Error = S::Error, Future = S::Future>
+    + Clone,
+>
+where
+    S: Service<Request<Incoming>> + Clone,
+{
+    TowerToHyperService::new(tower::util::MapRequest::new(
+        service,
+        move |mut request: Request<Incoming>| {
+            seen.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(caller.get_ref().clone());
+            request.extensions_mut().insert(caller.clone());
+            request
+        },
+    ))
+}
