@@ -161,6 +161,11 @@ impl State {
         self.hosts.get(self.host_names.get(name)?)
     }
 
+    /// All hosts in the order of their names.
+    pub fn hosts_by_name(&self) -> impl Iterator<Item = &std::sync::Arc<Host>> {
+        self.host_names.values().filter_map(|id| self.hosts.get(id))
+    }
+
     /// What bodies take of `host`.
     #[must_use]
     pub fn used_on(&self, host: HostId) -> Capacity {

@@ -29,6 +29,26 @@ pub enum Part {
     Initrd,
 }
 
+impl Part {
+    /// The name in the API and the CLI.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Part::Qcow2 => "qcow2",
+            Part::Raw => "raw",
+            Part::Kernel => "kernel",
+            Part::Initrd => "initrd",
+        }
+    }
+
+    /// The part of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Part> {
+        let all = [Part::Qcow2, Part::Raw, Part::Kernel, Part::Initrd];
+        all.into_iter().find(|part| part.as_str() == name)
+    }
+}
+
 /// A file of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +158,20 @@ impl State {
     pub fn image_named(&self, name: &Name) -> Option<&std::sync::Arc<Image>> {
         self.images.get(self.image_names.get(name)?)
     }
+
+    /// All images in the order of their names.
+    pub fn images_by_name(&self) -> impl Iterator<Item = &std::sync::Arc<Image>> {
+        self.image_names.values().filter_map(|id| self.images.get(id))
+    }
+
+    /// How many VMs use the image.
+    #[must_use]
+    pub fn users_of(&self, image: ImageId) -> usize {
+        use newtype_uuid::GenericUuid;
+        let from = (image, crate::id::VmId::from_untyped_uuid(uuid::Uuid::nil()));
+        let upto = (image, crate::id::VmId::from_untyped_uuid(uuid::Uuid::max()));
+        self.vms_by_image.range(from..=upto).count()
+    }
 }
 
 /// Decides about images.
@@ -200,12 +234,9 @@ fn held(draft: &mut Draft, id: ImageId) -> Result<(), Rejected> {
 }
 
 fn delete(draft: &mut Draft, id: ImageId) -> Result<(), Rejected> {
-    use newtype_uuid::GenericUuid;
     let state = draft.state();
     let image = state.images.get(&id).ok_or_else(|| Rejected::not_found("image", id))?;
-    let from = (id, crate::id::VmId::from_untyped_uuid(uuid::Uuid::nil()));
-    let upto = (id, crate::id::VmId::from_untyped_uuid(uuid::Uuid::max()));
-    let users = state.vms_by_image.range(from..=upto).count();
+    let users = state.users_of(id);
     if users > 0 {
         let message = format!("image {} is used by {users} VMs; delete them first", image.name);
         return Err(Rejected::new(Reason::ImageInUse, message));

@@ -356,6 +356,39 @@ pub(crate) fn peer_node(der: &[u8], cluster: ClusterId) -> Result<NodeId, Identi
     node.ok_or_else(|| read("the certificate is for no node of this cluster"))
 }
 
+/// The cluster that a node's certificate is of, as the certificate says.
+///
+/// # Errors
+/// When it is no node's.
+pub fn cluster_of(der: &[u8]) -> Result<ClusterId, IdentityError> {
+    use x509_parser::prelude::GeneralName;
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(read)?;
+    let names = parsed.subject_alternative_name().map_err(read)?;
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    for name in names {
+        if let GeneralName::URI(uri) = name
+            && let Some(rest) = uri.strip_prefix("spiffe://")
+            && let Some((cluster, _)) = rest.split_once('/')
+        {
+            return cluster.parse().map_err(read);
+        }
+    }
+    Err(read("the certificate is no node's"))
+}
+
+/// A certificate as PEM.
+#[must_use]
+pub fn to_pem(der: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+    for line in encoded.as_bytes().chunks(64) {
+        let _ = writeln!(pem, "{}", String::from_utf8_lossy(line));
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
 /// When a certificate ends, Unix seconds.
 ///
 /// # Errors

@@ -1,0 +1,304 @@
+//! One host: keeps its lease, finds out what its bodies need, and has it done.
+//!
+//! It looks at what changed since it looked last, and at everything when it starts, when it missed
+//! something, and now and then. What is to be done comes from `next_action` alone.
+
+mod instance;
+mod sweep;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use domain::{
+    Revision, State,
+    envelope::Command,
+    event::Change,
+    host::{Capacity, Grant, HostCommand, Status},
+    id::{BootId, HostId, InstanceId},
+    instance::{Action, Instance},
+    name::Name,
+    table::Row,
+};
+use drivers::Driver;
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use raft_store::Store;
+use tokio::time::Instant;
+
+use crate::{reporter::Reporter, root::StaffOptions};
+use instance::{InstanceActor, Task};
+
+/// A host this node drives.
+pub struct LocalHost {
+    /// Its identity, kept on the host.
+    pub id: HostId,
+    /// Its name.
+    pub name: Name,
+    /// The present boot.
+    pub boot: BootId,
+    /// What is kept back for the machine itself.
+    pub reserved: Capacity,
+    /// Its driver.
+    pub driver: Arc<dyn Driver>,
+}
+
+/// Between two looks, when nothing happens.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Least time between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks at everything the driver has.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// After an action that keeps failing.
+const RETRY: Duration = Duration::from_secs(10);
+
+pub(crate) struct HostActor;
+
+pub(crate) struct HostState {
+    store: Store,
+    host: Arc<LocalHost>,
+    reporter: Reporter,
+    parallel: usize,
+    /// What was looked at last; nothing before the first look.
+    seen: Option<Revision>,
+    /// Bodies to look at again at a time.
+    due: BTreeSet<(Instant, InstanceId)>,
+    /// Bodies to look at as soon as there is room.
+    ready: BTreeSet<InstanceId>,
+    working: BTreeMap<InstanceId, ActorId>,
+    changes: tokio::sync::broadcast::Receiver<InstanceId>,
+    next_sweep: Instant,
+}
+
+impl HostActor {
+    pub(crate) async fn start(
+        options: Arc<StaffOptions>,
+        number: usize,
+        reporter: Reporter,
+        supervisor: ActorCell,
+    ) -> Result<ActorCell, String> {
+        let host = options.hosts.get(number).cloned().ok_or("there is no such host")?;
+        let state = HostState {
+            store: options.store.clone(),
+            changes: host.driver.changes(),
+            host,
+            reporter,
+            parallel: options.parallel,
+            seen: None,
+            due: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            working: BTreeMap::new(),
+            next_sweep: Instant::now(),
+        };
+        let spawned = Actor::spawn_linked(None, HostActor, state, supervisor).await;
+        spawned.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
+    }
+}
+
+impl Actor for HostActor {
+    type Msg = ();
+    type State = HostState;
+    type Arguments = HostState;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<()>,
+        state: HostState,
+    ) -> Result<HostState, ActorProcessingErr> {
+        me.cast(())?;
+        Ok(state)
+    }
+
+    /// One look for each message; the next message comes from here.
+    async fn handle(
+        &self,
+        me: ActorRef<()>,
+        (): (),
+        state: &mut HostState,
+    ) -> Result<(), ActorProcessingErr> {
+        let mut views = state.store.views();
+        let view = views.borrow_and_update().clone();
+        if state.hold_lease(&view.state).await {
+            state.gather(&view.state);
+            state.sweep(&view.state).await;
+            state.dispatch(&me, &view.state).await;
+        }
+        let wake = state.due.first().map_or(Instant::now() + INTERVAL, |(at, _)| *at);
+        // While children work, their end must come through: it is a message too.
+        let interval = if state.working.is_empty() { INTERVAL } else { PAUSE };
+        let wake = wake.min(Instant::now() + interval);
+        tokio::select! {
+            _ = tokio::time::timeout_at(wake, views.changed()) => {}
+            changed = state.changes.recv() => state.note(&changed),
+        }
+        tokio::time::sleep(PAUSE).await;
+        me.cast(())?;
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<()>,
+        event: SupervisionEvent,
+        state: &mut HostState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (child, failed) = match event {
+            SupervisionEvent::ActorFailed(child, error) => (child, Some(error.to_string())),
+            SupervisionEvent::ActorTerminated(child, _, reason) => {
+                (child, reason.filter(|reason| reason != instance::FINISHED))
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {
+                return Ok(());
+            }
+        };
+        let done = state.working.iter().find(|(_, id)| **id == child.get_id());
+        let Some(body) = done.map(|(body, _)| *body) else { return Ok(()) };
+        state.working.remove(&body);
+        match failed {
+            None => drop(state.ready.insert(body)),
+            Some(why) => {
+                tracing::warn!(instance = %body, why, "an action is tried again later");
+                state.due.insert((Instant::now() + RETRY, body));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl HostState {
+    /// Whether this node may act on the host; takes it up if nobody drives it.
+    async fn hold_lease(&mut self, state: &State) -> bool {
+        let node = self.store.node();
+        let row = state.hosts.get(&self.host.id);
+        let held = row.is_some_and(|row| {
+            row.node == node && row.boot == self.host.boot && row.status == Status::Ready
+        });
+        if held {
+            return true;
+        }
+        self.seen = None;
+        // Only a member can drive; a node that has just joined waits until it knows itself.
+        if !state.nodes.contains_key(&node) {
+            return false;
+        }
+        let inventory = match self.host.driver.inventory().await {
+            Ok(inventory) => inventory,
+            Err(error) => {
+                tracing::warn!(host = %self.host.name, %error, "the host does not answer");
+                return false;
+            }
+        };
+        let grant = Grant {
+            host: self.host.id,
+            name: self.host.name.clone(),
+            driver: inventory.kind,
+            capacity: inventory.capacity,
+            reserved: self.host.reserved,
+            boot: self.host.boot,
+            foreign: inventory.foreign,
+        };
+        let command = Command::Host(HostCommand::Grant(Box::new(grant)));
+        match self.store.propose_as_node(command).await {
+            Ok(_) => tracing::info!(host = %self.host.name, "this node drives the host"),
+            Err(error) => {
+                tracing::warn!(host = %self.host.name, %error, "the host was not taken up");
+            }
+        }
+        false
+    }
+
+    /// Finds bodies that something happened to.
+    fn gather(&mut self, state: &State) {
+        let news = self.seen.and_then(|seen| {
+            let events = state.events.after(seen).ok()?;
+            Some(events.flat_map(|event| &event.changes).collect::<Vec<_>>())
+        });
+        match news {
+            Some(changes) => {
+                let found = changes.into_iter().filter_map(|change| match change {
+                    Change::Vm(Row::Put(vm)) => state.instance_of(vm.id),
+                    Change::Instance(Row::Put(body)) => state.instances.get(&body.id),
+                    Change::Vm(Row::Delete(_))
+                    | Change::Instance(Row::Delete(_))
+                    | Change::Project(_)
+                    | Change::Host(_)
+                    | Change::Image(_)
+                    | Change::Operation(_)
+                    | Change::Setting(_)
+                    | Change::Node(_)
+                    | Change::Token(_)
+                    | Change::Credential(_) => None,
+                });
+                let ours = found.filter(|body| body.host == self.host.id);
+                self.ready.extend(ours.map(|body| body.id));
+            }
+            None => self.ready.extend(state.instances_on(self.host.id).map(|body| body.id)),
+        }
+        self.seen = Some(state.revision());
+        let now = Instant::now();
+        while let Some((at, body)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            self.due.remove(&(at, body));
+            self.ready.insert(body);
+        }
+    }
+
+    /// Starts work on bodies that need some, as far as there is room.
+    async fn dispatch(&mut self, me: &ActorRef<()>, state: &State) {
+        for id in std::mem::take(&mut self.ready) {
+            if self.working.contains_key(&id) {
+                continue;
+            }
+            let Some(body) = state.instances.get(&id) else { continue };
+            let action = state.next_action(body);
+            match action {
+                Action::Rest => continue,
+                Action::Wait(until_ms) => {
+                    let wait = Duration::from_millis(until_ms.saturating_sub(state.now_ms));
+                    self.due.insert((Instant::now() + wait, id));
+                    continue;
+                }
+                Action::Prepare
+                | Action::Start
+                | Action::Shutdown { .. }
+                | Action::Kill
+                | Action::Reboot
+                | Action::Pause
+                | Action::Resume
+                | Action::Release => {}
+            }
+            if self.working.len() >= self.parallel {
+                self.ready.insert(id);
+                continue;
+            }
+            self.work(me, state, body, Some(action)).await;
+        }
+    }
+
+    /// Has one thing done, or just seen, by an actor of its own.
+    async fn work(
+        &mut self,
+        me: &ActorRef<()>,
+        state: &State,
+        body: &Instance,
+        action: Option<Action>,
+    ) {
+        let Some(task) = Task::new(&self.store, &self.host, &self.reporter, state, body, action)
+        else {
+            return;
+        };
+        match Actor::spawn_linked(None, InstanceActor, task, me.get_cell()).await {
+            Ok((actor, _)) => drop(self.working.insert(body.id, actor.get_id())),
+            Err(error) => {
+                tracing::warn!(instance = %body.id, %error, "cannot start an action");
+                self.due.insert((Instant::now() + RETRY, body.id));
+            }
+        }
+    }
+
+    /// Takes note of what the driver says has changed: everything is looked over, and what one
+    /// body's observation would tell is in that. A lost message means the same.
+    fn note(&mut self, _: &Result<InstanceId, tokio::sync::broadcast::error::RecvError>) {
+        self.next_sweep = Instant::now();
+    }
+}

@@ -1,0 +1,193 @@
+//! One action on one body: do it, see what is there, report it. A driver's answer proves nothing,
+//! so what is reported is always what was observed.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use domain::{
+    State,
+    instance::{Action, Failure, Instance, Report},
+};
+use drivers::{Driver, DriverError, ErrorKind, Observation, Order};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use raft_store::{Consistency, Store};
+
+use super::LocalHost;
+use crate::reporter::Reporter;
+
+/// The reason with which an actor ends that has done its work.
+pub(super) const FINISHED: &str = "finished";
+/// Longest time a driver's call may take; after that it may have happened.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Attempts before a failure that may pass is told to people.
+const ATTEMPTS: usize = 5;
+/// Between two requests to a guest that does not shut down.
+const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
+
+/// What is to be done, and with what.
+pub(super) struct Task {
+    store: Store,
+    host: Arc<LocalHost>,
+    reporter: Reporter,
+    row: Instance,
+    order: Order,
+    action: Option<Action>,
+}
+
+impl Task {
+    /// `None` when the VM or its image has gone meanwhile.
+    pub(super) fn new(
+        store: &Store,
+        host: &Arc<LocalHost>,
+        reporter: &Reporter,
+        state: &State,
+        body: &Instance,
+        action: Option<Action>,
+    ) -> Option<Task> {
+        let vm = state.vms.get(&body.vm)?;
+        let order = Order {
+            instance: body.id,
+            fence: body.fence,
+            vm: vm.id,
+            project: vm.project.clone(),
+            name: vm.name.clone(),
+            spec: vm.spec.clone(),
+            generation: vm.generation,
+            image: state.images.get(&vm.image)?.clone(),
+        };
+        Some(Task {
+            store: store.clone(),
+            host: host.clone(),
+            reporter: reporter.clone(),
+            row: body.clone(),
+            order,
+            action,
+        })
+    }
+
+    fn driver(&self) -> &dyn Driver {
+        &*self.host.driver
+    }
+
+    /// Does it, and observes; tries again while that may help.
+    async fn run(&self) -> Result<(), String> {
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(2))
+            .with_max_times(ATTEMPTS - 1)
+            .with_jitter()
+            .build();
+        loop {
+            let failure = self.act().await.err();
+            if let Some(error) = &failure {
+                if error.kind == ErrorKind::Fenced {
+                    return Err(format!("another owner acts: {error}"));
+                }
+                tracing::debug!(instance = %self.row.id, action = ?self.action, %error, "an action failed");
+            }
+            let seen = within(self.driver().observe(self.row.id)).await;
+            let pause = pauses.next();
+            match (seen, failure, pause) {
+                // The failure may be over, or the action may have happened all the same.
+                (Ok(seen), Some(error), Some(pause)) if !error.kind.is_permanent() => {
+                    if self.is_progress(&seen) {
+                        return self.report(&seen, None).await;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+                (Ok(seen), failure, _) => return self.report(&seen, failure).await,
+                (Err(_), _, Some(pause)) => tokio::time::sleep(pause).await,
+                (Err(error), _, None) => return Err(format!("cannot observe: {error}")),
+            }
+        }
+    }
+
+    async fn act(&self) -> Result<(), DriverError> {
+        let (id, fence, driver) = (self.row.id, self.row.fence, self.driver());
+        let Some(action) = self.action else { return Ok(()) };
+        let call = async {
+            match action {
+                Action::Rest | Action::Wait(_) => Ok(()),
+                Action::Prepare => driver.prepare(&self.order).await,
+                Action::Start => driver.start(&self.order).await,
+                Action::Shutdown { .. } => {
+                    driver.shutdown(id, fence).await?;
+                    tokio::time::sleep(SHUTDOWN_PAUSE).await;
+                    Ok(())
+                }
+                Action::Kill => driver.kill(id, fence).await,
+                Action::Reboot => driver.reboot(id, fence).await,
+                Action::Pause => driver.pause(id, fence).await,
+                Action::Resume => driver.resume(id, fence).await,
+                Action::Release => driver.release(id, fence).await,
+            }
+        };
+        within(call).await
+    }
+
+    /// Whether the body is not any more as the row says.
+    fn is_progress(&self, seen: &Observation) -> bool {
+        self.row.phase.next(seen.body) != self.row.phase || seen.reboots > self.row.reboots
+    }
+
+    async fn report(&self, seen: &Observation, failure: Option<DriverError>) -> Result<(), String> {
+        let failure = failure.map(|error| Failure {
+            permanent: error.kind.is_permanent(),
+            message: error.to_string(),
+        });
+        let failed = failure.is_some();
+        let known = failure.as_ref().map(|failure| &failure.message) == self.row.failure.as_ref();
+        let release = self.action == Some(Action::Release);
+        if !self.is_progress(seen) && known && !release {
+            // Nothing to tell; the wish is still there and is looked at again.
+            return if failed { Err("it keeps failing".to_owned()) } else { Ok(()) };
+        }
+        let report = Report {
+            instance: self.row.id,
+            fence: self.row.fence,
+            body: seen.body,
+            generation: seen.generation,
+            reboots: seen.reboots,
+            failure,
+        };
+        let told = self.reporter.report(report).await.map_err(|error| error.to_string())?;
+        // The next look must not see the row as it was before.
+        let read = self.store.read(Consistency::AtLeast(told)).await;
+        read.map_err(|error| error.to_string())?;
+        if failed { Err("it keeps failing".to_owned()) } else { Ok(()) }
+    }
+}
+
+/// A driver's call that takes too long may have happened.
+async fn within<T>(call: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
+    let timed_out =
+        || DriverError::new(ErrorKind::Ambiguous, format!("no answer in {CALL_TIMEOUT:?}"));
+    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(timed_out()))
+}
+
+pub(super) struct InstanceActor;
+
+impl Actor for InstanceActor {
+    type Msg = ();
+    type State = Task;
+    type Arguments = Task;
+
+    async fn pre_start(&self, me: ActorRef<()>, task: Task) -> Result<Task, ActorProcessingErr> {
+        me.cast(())?;
+        Ok(task)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<()>,
+        (): (),
+        task: &mut Task,
+    ) -> Result<(), ActorProcessingErr> {
+        let reason = match task.run().await {
+            Ok(()) => FINISHED.to_owned(),
+            Err(why) => why,
+        };
+        me.stop(Some(reason));
+        Ok(())
+    }
+}

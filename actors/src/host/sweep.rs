@@ -1,0 +1,83 @@
+//! Compares what the driver has with what the state says, and reports the difference: guests that
+//! ended by themselves, what somebody changed behind our back, bodies that belong nowhere.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    State,
+    id::InstanceId,
+    instance::{Body, Instance, Phase, Report},
+};
+use drivers::Observation;
+use raft_store::Consistency;
+use tokio::time::Instant;
+
+use super::{HostState, SWEEP_INTERVAL};
+
+impl HostState {
+    pub(super) async fn sweep(&mut self, state: &State) {
+        if Instant::now() < self.next_sweep {
+            return;
+        }
+        self.next_sweep = Instant::now() + SWEEP_INTERVAL;
+        let observed = match self.host.driver.observe_all().await {
+            Ok(observed) => observed,
+            Err(error) => {
+                tracing::warn!(host = %self.host.name, %error, "the host cannot be looked over");
+                return;
+            }
+        };
+        let observed: BTreeMap<InstanceId, Observation> =
+            observed.into_iter().map(|seen| (seen.instance, seen)).collect();
+        let mut reports = tokio::task::JoinSet::new();
+        for body in state.instances_on(self.host.id) {
+            // What is being worked on is reported by who works on it.
+            if self.working.contains_key(&body.id) {
+                continue;
+            }
+            if let Some(report) = difference(body, observed.get(&body.id)) {
+                let reporter = self.reporter.clone();
+                reports.spawn(async move { reporter.report(report).await });
+            }
+        }
+        while let Some(reported) = reports.join_next().await {
+            if let Ok(Err(error)) = reported {
+                tracing::debug!(%error, "what was seen was not reported");
+            }
+        }
+        let strays = observed.values().filter(|seen| !state.instances.contains_key(&seen.instance));
+        for stray in strays {
+            self.remove_stray(stray).await;
+        }
+    }
+
+    /// Removes a body of ours that the state does not place anywhere: a call that was under way
+    /// when its VM was deleted has left it. Asked of the newest state, since this view may be old.
+    async fn remove_stray(&self, stray: &Observation) {
+        let Ok(view) = self.store.read(Consistency::Linearizable).await else { return };
+        if view.state.instances.contains_key(&stray.instance) {
+            return;
+        }
+        tracing::warn!(instance = %stray.instance, "a body that belongs to no VM is removed");
+        if let Err(error) = self.host.driver.release(stray.instance, stray.fence).await {
+            tracing::warn!(instance = %stray.instance, %error, "it could not be removed");
+        }
+    }
+}
+
+/// The report that is due, if what was seen is not what the row says.
+fn difference(row: &Instance, seen: Option<&Observation>) -> Option<Report> {
+    let body = seen.map_or(Body::Absent, |seen| seen.body);
+    let same =
+        row.phase.next(body) == row.phase && seen.is_none_or(|seen| seen.reboots <= row.reboots);
+    // A body that is not there yet is made by its own action.
+    let expected = row.phase == Phase::Reserved && body == Body::Absent;
+    (!same && !expected).then(|| Report {
+        instance: row.id,
+        fence: row.fence,
+        body,
+        generation: seen.and_then(|seen| seen.generation),
+        reboots: seen.map_or(0, |seen| seen.reboots),
+        failure: None,
+    })
+}

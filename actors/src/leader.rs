@@ -1,0 +1,88 @@
+//! What only the leading node does: time goes on, VMs get hosts, members get votes. Everything it
+//! needs is in the state, so the next leader's actor takes over where this one was.
+
+pub mod membership;
+mod place;
+
+use std::time::Duration;
+
+use domain::{cluster::ClusterCommand, envelope::Command};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use raft_store::Store;
+
+use membership::Observer;
+
+/// Between two beats, when nothing happens.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two looks at what changed: many changes then share one.
+const PAUSE: Duration = Duration::from_millis(5);
+
+pub(crate) struct Leader;
+
+pub(crate) struct LeaderState {
+    store: Store,
+    observer: Observer,
+    next_beat: tokio::time::Instant,
+}
+
+impl Leader {
+    pub(crate) async fn start(store: Store, supervisor: ActorCell) -> Result<ActorCell, String> {
+        let spawned = Actor::spawn_linked(None, Leader, store, supervisor).await;
+        spawned.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
+    }
+}
+
+impl Actor for Leader {
+    type Msg = ();
+    type State = LeaderState;
+    type Arguments = Store;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<()>,
+        store: Store,
+    ) -> Result<LeaderState, ActorProcessingErr> {
+        me.cast(())?;
+        let next_beat = tokio::time::Instant::now();
+        Ok(LeaderState { store, observer: Observer::default(), next_beat })
+    }
+
+    /// One round for each message; the next message comes from here.
+    async fn handle(
+        &self,
+        me: ActorRef<()>,
+        (): (),
+        state: &mut LeaderState,
+    ) -> Result<(), ActorProcessingErr> {
+        let mut views = state.store.views();
+        views.mark_unchanged();
+        if state.store.status().leads {
+            let beats = tokio::time::Instant::now() >= state.next_beat;
+            if beats {
+                state.next_beat = tokio::time::Instant::now() + INTERVAL;
+                tick(&state.store).await;
+                state.observer.act(&state.store).await;
+            }
+            place::act(&state.store, beats).await;
+        } else {
+            state.observer = Observer::default();
+        }
+        // A change wakes it, else the clock does.
+        let _ = tokio::time::timeout_at(state.next_beat.max(soon()), views.changed()).await;
+        tokio::time::sleep(PAUSE).await;
+        me.cast(())?;
+        Ok(())
+    }
+}
+
+fn soon() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_millis(100)
+}
+
+async fn tick(store: &Store) {
+    let mark = store.view().state.mark;
+    let tick = Command::Cluster(ClusterCommand::Tick(mark));
+    if let Err(error) = store.propose_as_node(tick).await {
+        tracing::debug!(%error, "time stands still");
+    }
+}

@@ -1,0 +1,24 @@
+//! The staff of a node: supervised actors that read what is wanted, do their part and report what
+//! they saw by proposing a command. None of them holds a truth: kill any, and its successor finds
+//! everything in the state.
+//!
+//! ```text
+//!  root ─┬─ leader      on the leading node only: time, placement, membership
+//!        ├─ beat        renews the leases of this node's hosts, all in one entry
+//!        ├─ health      reports this node's disk and version
+//!        ├─ reporter    gathers reports of bodies into few entries
+//!        └─ host …      one per host this node drives
+//!             └─ instance …   one per body that has something to be done, gone afterwards
+//! ```
+
+mod beat;
+mod health;
+mod host;
+mod leader;
+mod reporter;
+mod root;
+mod supervision;
+
+pub use host::LocalHost;
+pub use leader::membership;
+pub use root::{Staff, StaffOptions};

@@ -1,0 +1,81 @@
+//! The cluster.
+
+use anyhow::Result;
+use clap::Subcommand;
+use client::v1::{self, clusters_client::ClustersClient};
+
+use crate::{
+    Session, call,
+    output::{self, Column, Format, at, column, number, wide},
+};
+
+/// What may be done with the cluster.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Where the cluster stands, and how many more nodes may be lost.
+    Status,
+    /// Expel a node. Its id never returns; on the node, `novacron node reset` comes next.
+    Remove {
+        /// Its name or id.
+        node: String,
+    },
+    /// Hand the leadership over.
+    TransferLeader {
+        /// The voter that is to lead; any if absent.
+        #[arg(default_value = "")]
+        node: String,
+    },
+}
+
+const COLUMNS: &[Column] = &[
+    column("NAME", |row| at(row, "name")),
+    column("ID", |row| at(row, "id")),
+    column("ROLE", |row| at(row, "role")),
+    column("API", |row| at(row, "apiAddress")),
+    wide("PEER", |row| at(row, "peerAddress")),
+    column("DISK", |row| format!("{} %", number(row, "diskUsedPercent"))),
+    column("BEHIND", |row| at(row, "behind")),
+    wide("SILENT", |row| at(row, "silentMs")),
+    wide("VERSION", |row| at(row, "version")),
+];
+
+pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Status => status(session).await,
+        Verb::Remove { node } => {
+            let what = format!("node {node} removed");
+            let request = v1::RemoveNodeRequest { mutation: session.client.mutation(), node };
+            let outcome = call!(session, ClustersClient<_>, remove_node, request).await?;
+            session.settle(&what, Some(outcome)).await
+        }
+        Verb::TransferLeader { node } => {
+            let request = v1::TransferLeaderRequest { node };
+            let answer = call!(session, ClustersClient<_>, transfer_leader, request).await?;
+            eprintln!("{} leads now", answer.leader);
+            Ok(())
+        }
+    }
+}
+
+async fn status(session: &Session) -> Result<()> {
+    let request = v1::GetClusterRequest::default();
+    let cluster = call!(session, ClustersClient<_>, get_cluster, request).await?;
+    if !matches!(session.format, Format::Table | Format::Wide) {
+        return output::row(session.format, &cluster, COLUMNS);
+    }
+    let voters =
+        cluster.nodes.iter().filter(|node| matches!(node.role.as_str(), "leader" | "voter"));
+    println!("cluster    {} ({})", cluster.name, cluster.id);
+    println!("leader     {} (term {})", cluster.leader, cluster.term);
+    // Only the leader hears of all voters, so only its count is worth anything.
+    if cluster.answered_by == cluster.leader {
+        println!("voters     {}; {} more may be lost", voters.count(), cluster.losable);
+    } else {
+        println!("voters     {}", voters.count());
+    }
+    println!("hosts      {} of {} ready", cluster.hosts_ready, cluster.hosts);
+    println!("vms        {}", cluster.vms);
+    println!("operations {} unfinished", cluster.open_operations);
+    println!();
+    output::rows(session.format, &cluster.nodes, COLUMNS)
+}

@@ -1,0 +1,173 @@
+//! The operator commands: `novacron NOUN VERB`. A command waits until what it asked for is so;
+//! `--async` prints the operation instead.
+//!
+//! Exit codes: 0 done, 1 error, 2 wrong usage, 3 no host takes the VM or its operation is stuck,
+//! 4 not found, 5 somebody else changed it first or it exists already, 6 not allowed, 7 it takes
+//! longer than `--timeout`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what speaks to people")]
+
+mod access;
+mod admin;
+mod apply;
+mod cluster;
+mod context;
+mod event;
+mod exit;
+mod infrastructure;
+mod operation;
+mod output;
+mod progress;
+mod spec;
+mod vm;
+
+pub use access::{Access, AccessOptions};
+pub use exit::{Exit, exit_code};
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use client::Client;
+
+use output::Format;
+
+/// What every operator command understands.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// How results are shown.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    #[command(flatten)]
+    access: AccessOptions,
+    /// How long to wait for operations, seconds.
+    #[arg(long, global = true, default_value_t = 300, value_name = "SECONDS")]
+    timeout: u64,
+    /// Do not wait: print the operation and leave.
+    #[arg(long = "async", global = true)]
+    no_wait: bool,
+}
+
+impl Common {
+    /// The version of the cluster's program.
+    ///
+    /// # Errors
+    /// When no cluster is chosen or none answers.
+    pub async fn cluster_version(&self) -> Result<client::v1::Version> {
+        let client = self.access.client()?;
+        let asked = client.call(client::v1::GetVersionRequest {}, async |channel, request| {
+            client::v1::clusters_client::ClustersClient::new(channel).get_version(request).await
+        });
+        Ok(asked.await?)
+    }
+}
+
+/// The operator commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// VMs: create, run, change, delete.
+    #[command(subcommand)]
+    Vm(vm::Verb),
+    /// Machines that run VMs.
+    #[command(subcommand)]
+    Host(infrastructure::HostVerb),
+    /// What VMs boot from.
+    #[command(subcommand)]
+    Image(infrastructure::ImageVerb),
+    /// Long tasks: look at them, wait for them, cancel them.
+    #[command(subcommand)]
+    Operation(operation::Verb),
+    /// What happened, and what happens.
+    #[command(subcommand)]
+    Event(event::Verb),
+    /// Spaces of VM names.
+    #[command(subcommand)]
+    Project(admin::ProjectVerb),
+    /// What can change while the cluster runs.
+    #[command(subcommand)]
+    Setting(admin::SettingVerb),
+    /// Who may use the API.
+    #[command(subcommand)]
+    Credential(admin::CredentialVerb),
+    /// Tokens with which nodes join.
+    #[command(subcommand)]
+    Token(admin::TokenVerb),
+    /// The cluster: its nodes, its leader.
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
+    /// Make VMs as a file describes them: create what is missing, change what differs.
+    Apply(apply::Apply),
+    /// Which cluster commands go to.
+    #[command(subcommand)]
+    Context(context::Verb),
+}
+
+/// What commands work with.
+struct Session {
+    client: Client,
+    format: Format,
+    timeout: Duration,
+    no_wait: bool,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What went wrong; [`exit_code`] says how the process is to end.
+pub async fn run(command: Command, common: Common) -> Result<()> {
+    if let Command::Context(verb) = command {
+        return context::run(verb);
+    }
+    let session = Session {
+        client: common.access.client()?,
+        format: common.output,
+        timeout: Duration::from_secs(common.timeout),
+        no_wait: common.no_wait,
+    };
+    match command {
+        Command::Vm(verb) => vm::run(&session, verb).await,
+        Command::Host(verb) => infrastructure::run_host(&session, verb).await,
+        Command::Image(verb) => infrastructure::run_image(&session, verb).await,
+        Command::Operation(verb) => operation::run(&session, verb).await,
+        Command::Event(verb) => event::run(&session, verb).await,
+        Command::Project(verb) => admin::run_project(&session, verb).await,
+        Command::Setting(verb) => admin::run_setting(&session, verb).await,
+        Command::Credential(verb) => admin::run_credential(&session, verb).await,
+        Command::Token(verb) => admin::run_token(&session, verb).await,
+        Command::Cluster(verb) => cluster::run(&session, verb).await,
+        Command::Apply(apply) => apply::run(&session, apply).await,
+        Command::Context(verb) => context::run(verb),
+    }
+}
+
+/// Asks for all pages of a list: `$rows` of `$client::$method`.
+macro_rules! all_pages {
+    ($session:expr, $client:path, $method:ident, $request:expr, $rows:ident) => {{
+        let mut all = Vec::new();
+        let mut request = $request;
+        loop {
+            let answer = $session
+                .client
+                .call(request.clone(), async |channel, request| {
+                    <$client>::new(channel).$method(request).await
+                })
+                .await?;
+            $session.client.note(answer.revision);
+            all.extend(answer.$rows);
+            if answer.next_page_token.is_empty() {
+                break (all, answer.revision);
+            }
+            request.page.get_or_insert_default().page_token = answer.next_page_token;
+        }
+    }};
+}
+pub(crate) use all_pages;
+
+/// Calls `$client::$method` with `$request`.
+macro_rules! call {
+    ($session:expr, $client:path, $method:ident, $request:expr) => {
+        $session
+            .client
+            .call($request, async |channel, request| <$client>::new(channel).$method(request).await)
+    };
+}
+pub(crate) use call;

@@ -1,0 +1,57 @@
+//! Waiting for operations, with something to look at.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use client::v1;
+use indicatif::ProgressBar;
+
+use crate::{Session, exit::Exit, output::Format};
+
+impl Session {
+    /// Waits until what was accepted is so; with `--async`, prints the operation. Prints what was
+    /// done, in words, to standard error, and the object's name to standard output.
+    pub(crate) async fn settle(&self, what: &str, outcome: Option<v1::Outcome>) -> Result<()> {
+        let outcome = outcome.unwrap_or_default();
+        self.client.note(outcome.revision);
+        if outcome.operation.is_empty() {
+            eprintln!("{what}: done");
+            return Ok(());
+        }
+        if self.no_wait {
+            println!("{}", outcome.operation);
+            return Ok(());
+        }
+        self.await_operation(what, &outcome.operation).await
+    }
+
+    /// Waits for one operation.
+    pub(crate) async fn await_operation(&self, what: &str, operation: &str) -> Result<()> {
+        let begun = std::time::Instant::now();
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(100));
+        let ended = self.client.wait(operation, self.timeout, |seen| {
+            bar.set_message(format!("{what}: {} {}", seen.status, seen.message));
+        });
+        let ended = ended.await;
+        bar.finish_and_clear();
+        let ended = ended?;
+        let took = begun.elapsed();
+        match ended.status.as_str() {
+            "done" => {
+                let note = match ended.message.as_str() {
+                    "" => String::new(),
+                    message => format!(" ({message})"),
+                };
+                if self.format != Format::Name {
+                    eprintln!("{what}: done in {:.1} s{note}", took.as_secs_f64());
+                }
+                Ok(())
+            }
+            status => {
+                let message = format!("{what}: {status}: {}", ended.message);
+                Err(Exit::Stuck(message).into())
+            }
+        }
+    }
+}

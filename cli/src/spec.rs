@@ -1,0 +1,91 @@
+//! A VM's spec from flags.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use client::v1;
+
+/// What a VM is to be like; what is not given stays as it is.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SpecFlags {
+    /// Virtual CPUs.
+    #[arg(long, value_name = "N")]
+    vcpus: Option<u32>,
+    /// Memory: MiB, or with G as in 2G.
+    #[arg(long, value_name = "MIB", value_parser = parse_mib)]
+    memory: Option<u32>,
+    /// The image it boots from.
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+    /// Size of the disk the image brings: MiB, or with G.
+    #[arg(long, value_name = "MIB", value_parser = parse_mib)]
+    root_disk: Option<u32>,
+    /// A further, empty disk of this size; repeat for more.
+    #[arg(long = "disk", value_name = "MIB", value_parser = parse_mib)]
+    disks: Vec<u32>,
+    /// A network card: `nat` or `bridge:NAME`; repeat for more.
+    #[arg(long = "nic", value_name = "NETWORK")]
+    nics: Vec<String>,
+    /// Appended to the kernel command line, for kernel images.
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+    /// A file with cloud-init user data.
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<std::path::PathBuf>,
+    /// When a guest that ended by itself is started again: always, `on_failure` or manual.
+    #[arg(long, value_name = "POLICY")]
+    run_policy: Option<String>,
+    /// Refuse deletion until it is switched off again.
+    #[arg(long, value_name = "BOOL")]
+    deletion_protection: Option<bool>,
+    /// The one host it may be placed on.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// A label, `key=value`; repeat for more.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+}
+
+/// `512`, `512M` or `2G`.
+fn parse_mib(text: &str) -> Result<u32, String> {
+    let (number, factor) = match text.trim_end_matches("iB").trim_end_matches('B') {
+        text if text.ends_with(['G', 'g']) => (&text[..text.len() - 1], 1024),
+        text if text.ends_with(['M', 'm']) => (&text[..text.len() - 1], 1),
+        text => (text, 1),
+    };
+    let number: u32 = number.parse().map_err(|_| "use a number of MiB, or 2G".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "is too large".to_owned())
+}
+
+impl SpecFlags {
+    /// Puts the flags into a spec.
+    pub(crate) fn put_into(self, spec: &mut v1::VmSpec) -> Result<()> {
+        fn set<T>(field: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *field = value;
+            }
+        }
+        set(&mut spec.vcpus, self.vcpus);
+        set(&mut spec.memory_mib, self.memory);
+        set(&mut spec.image, self.image);
+        set(&mut spec.root_disk_mib, self.root_disk);
+        set(&mut spec.cmdline, self.cmdline);
+        set(&mut spec.run_policy, self.run_policy);
+        set(&mut spec.deletion_protection, self.deletion_protection);
+        set(&mut spec.host, self.host);
+        if !self.disks.is_empty() {
+            spec.disks = self.disks.into_iter().map(|size_mib| v1::Disk { size_mib }).collect();
+        }
+        if !self.nics.is_empty() {
+            spec.nics = self.nics.into_iter().map(|network| v1::Nic { network }).collect();
+        }
+        if let Some(path) = self.user_data {
+            spec.user_data = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+        }
+        for label in self.labels {
+            let (key, value) = label.split_once('=').context("a label is KEY=VALUE")?;
+            spec.labels.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! VMs.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use client::v1::{self, operations_client::OperationsClient, vms_client::VmsClient};
+
+use crate::{
+    Session, all_pages, call,
+    exit::Exit,
+    output::{self, Column, at, column, number, wide},
+    spec::SpecFlags,
+};
+
+/// Which project.
+#[derive(Clone, Debug, Args)]
+pub struct Project {
+    /// The project.
+    #[arg(short, long, env = "NOVACRON_PROJECT", default_value = "default", value_name = "NAME")]
+    project: String,
+}
+
+/// Which VMs: by name, or by what they have in common.
+#[derive(Clone, Debug, Args)]
+pub struct Selection {
+    /// Names or ids.
+    #[arg(value_name = "VM")]
+    names: Vec<String>,
+    /// All that pass a filter, such as `labels.tier=gold AND phase=running`.
+    #[arg(short = 'l', long = "selector", value_name = "FILTER", conflicts_with = "names")]
+    selector: Option<String>,
+    #[command(flatten)]
+    project: Project,
+}
+
+/// What may be done with VMs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Promise a VM and start it.
+    #[command(
+        after_help = "Example:\n  novacron vm create web --image tiny --vcpus 2 --memory 1G --label tier=gold"
+    )]
+    Create {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+        #[command(flatten)]
+        spec: Box<SpecFlags>,
+        /// Make it ready, but do not start it.
+        #[arg(long)]
+        stopped: bool,
+    },
+    /// Show one VM.
+    Get {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+    },
+    /// Show all VMs, or those that pass a filter.
+    List {
+        #[command(flatten)]
+        project: Project,
+        /// In all projects.
+        #[arg(short = 'A', long)]
+        all_projects: bool,
+        /// A filter, such as `phase=running AND name:web`.
+        #[arg(short = 'l', long, value_name = "FILTER", default_value = "")]
+        selector: String,
+        /// A field to order by, with ` desc` for the other direction.
+        #[arg(long, value_name = "FIELD", default_value = "")]
+        sort: String,
+        /// Go on showing what changes.
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Everything about one VM, and its last operations.
+    Describe {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+    },
+    /// Change a VM's spec; what is not given stays.
+    Update {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+        #[command(flatten)]
+        spec: Box<SpecFlags>,
+    },
+    /// Run guests.
+    Start(Selection),
+    /// Shut guests down; after a grace period their power is cut.
+    Stop {
+        #[command(flatten)]
+        selection: Selection,
+        /// Cut the power at once.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Restart guests.
+    Reboot(Selection),
+    /// Let guests stand still in memory.
+    Pause(Selection),
+    /// Let paused guests go on.
+    Resume(Selection),
+    /// End guests, remove their disks, forget the VMs.
+    Delete(Selection),
+}
+
+const COLUMNS: &[Column] = &[
+    column("NAME", |row| at(row, "name")),
+    wide("PROJECT", |row| at(row, "project")),
+    column("PHASE", |row| at(row, "phase")),
+    column("HOST", |row| at(row, "host")),
+    column("VCPUS", |row| number(row, "spec.vcpus")),
+    column("MEMORY", |row| format!("{} MiB", number(row, "spec.memoryMib"))),
+    column("IMAGE", |row| at(row, "spec.image")),
+    wide("POLICY", |row| at(row, "spec.runPolicy")),
+    wide("RESTARTS", |row| number(row, "restarts")),
+    wide("CREATED", |row| at(row, "createdAt")),
+    wide("ID", |row| at(row, "id")),
+    wide("MESSAGE", |row| at(row, "message")),
+];
+
+/// Which verb, for many VMs at once.
+#[derive(Clone, Copy)]
+enum Action {
+    Start,
+    Stop { force: bool },
+    Reboot,
+    Pause,
+    Resume,
+    Delete,
+}
+
+pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Create { name, project, spec, stopped } => {
+            create(session, name, project.project, *spec, stopped).await
+        }
+        Verb::Get { name, project } => {
+            let vm = get(session, &project.project, &name).await?;
+            output::row(session.format, &vm, COLUMNS)
+        }
+        Verb::List { project, all_projects, selector, sort, watch } => {
+            let project = if all_projects { "-".to_owned() } else { project.project };
+            let page = v1::Page {
+                filter: selector,
+                order_by: sort,
+                page_size: 1000,
+                ..Default::default()
+            };
+            let (vms, revision) = list(session, &project, page).await?;
+            output::rows(session.format, &vms, COLUMNS)?;
+            if watch { follow(session, &project, revision).await } else { Ok(()) }
+        }
+        Verb::Describe { name, project } => describe(session, &project.project, &name).await,
+        Verb::Update { name, project, spec } => {
+            update(session, &project.project, &name, *spec).await
+        }
+        Verb::Start(selection) => each(session, selection, Action::Start).await,
+        Verb::Stop { selection, force } => each(session, selection, Action::Stop { force }).await,
+        Verb::Reboot(selection) => each(session, selection, Action::Reboot).await,
+        Verb::Pause(selection) => each(session, selection, Action::Pause).await,
+        Verb::Resume(selection) => each(session, selection, Action::Resume).await,
+        Verb::Delete(selection) => each(session, selection, Action::Delete).await,
+    }
+}
+
+/// Small enough for anybody's first try.
+fn modest() -> v1::VmSpec {
+    v1::VmSpec { vcpus: 1, memory_mib: 256, ..Default::default() }
+}
+
+async fn create(
+    session: &Session,
+    name: String,
+    project: String,
+    flags: SpecFlags,
+    stopped: bool,
+) -> Result<()> {
+    let mut spec = modest();
+    flags.put_into(&mut spec)?;
+    let what = format!("VM {name} created");
+    let request = v1::CreateVmRequest {
+        mutation: session.client.mutation(),
+        project,
+        name,
+        spec: Some(spec),
+        stopped,
+    };
+    let outcome = call!(session, VmsClient<_>, create_vm, request).await?;
+    session.settle(&what, Some(outcome)).await
+}
+
+pub(crate) async fn get(session: &Session, project: &str, name: &str) -> Result<v1::Vm> {
+    let (project, vm) = (project.to_owned(), name.to_owned());
+    let request = v1::GetVmRequest { project, vm, freshness: None };
+    Ok(call!(session, VmsClient<_>, get_vm, request).await?)
+}
+
+async fn list(session: &Session, project: &str, page: v1::Page) -> Result<(Vec<v1::Vm>, u64)> {
+    let request =
+        v1::ListVmsRequest { project: project.to_owned(), page: Some(page), freshness: None };
+    Ok(all_pages!(session, VmsClient<_>, list_vms, request, vms))
+}
+
+async fn follow(session: &Session, project: &str, revision: u64) -> Result<()> {
+    let project = if project == "-" { String::new() } else { project.to_owned() };
+    let kinds = vec!["vm".to_owned()];
+    let request = v1::WatchRequest { since_revision: revision, kinds, project };
+    let mut watch = session.client.watch(request);
+    loop {
+        for change in watch.next().await?.changes {
+            match change.vm {
+                Some(vm) => {
+                    let host = if vm.host.is_empty() { "-" } else { &vm.host };
+                    println!("{:<24} {:<12} {host}", vm.name, vm.phase);
+                }
+                None => println!("{:<24} gone", change.object),
+            }
+        }
+    }
+}
+
+async fn describe(session: &Session, project: &str, name: &str) -> Result<()> {
+    let vm = get(session, project, name).await?;
+    print!("{}", describe_text(&serde_json::to_value(&vm)?));
+    let page = v1::Page {
+        filter: format!("project={} AND vm={}", vm.project, vm.name),
+        order_by: "created_at desc".to_owned(),
+        page_size: 10,
+        ..Default::default()
+    };
+    let request = v1::ListOperationsRequest { page: Some(page), freshness: None };
+    let found = call!(session, OperationsClient<_>, list_operations, request).await?;
+    println!("last operations:");
+    for operation in found.operations {
+        println!(
+            "  {}  {:<8} {:<12} {}",
+            operation.created_at, operation.kind, operation.status, operation.message
+        );
+    }
+    Ok(())
+}
+
+/// Every field on a line of its own.
+fn describe_text(value: &serde_json::Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_default()
+}
+
+async fn update(session: &Session, project: &str, name: &str, flags: SpecFlags) -> Result<()> {
+    let vm = get(session, project, name).await?;
+    let mut spec = vm.spec.unwrap_or_default();
+    flags.put_into(&mut spec)?;
+    let request = v1::UpdateVmRequest {
+        mutation: session.client.mutation(),
+        project: project.to_owned(),
+        vm: vm.id,
+        spec: Some(spec),
+        etag: vm.etag,
+    };
+    let outcome = call!(session, VmsClient<_>, update_vm, request).await?;
+    session.settle(&format!("VM {name} updated"), Some(outcome)).await?;
+    if get(session, project, name).await?.restart_needed {
+        eprintln!("part of the change takes effect when the VM is stopped and started again");
+    }
+    Ok(())
+}
+
+/// Asks for all first and waits afterwards, so that they happen side by side.
+async fn each(session: &Session, selection: Selection, action: Action) -> Result<()> {
+    let project = selection.project.project;
+    let names = match selection.selector {
+        None if selection.names.is_empty() => bail!("name VMs, or select some with --selector"),
+        None => selection.names,
+        Some(filter) => {
+            let page = v1::Page { filter, page_size: 1000, ..Default::default() };
+            let (vms, _) = list(session, &project, page).await?;
+            if vms.is_empty() {
+                return Err(Exit::NotFound("no VM passes the filter".to_owned()).into());
+            }
+            vms.into_iter().map(|vm| vm.name).collect()
+        }
+    };
+    let mut asked = BTreeMap::new();
+    let mut failed = None;
+    for name in names {
+        match ask(session, &project, &name, action).await {
+            Ok(outcome) => drop(asked.insert(name, outcome)),
+            Err(error) => {
+                eprintln!("VM {name}: {error}");
+                failed = Some(error);
+            }
+        }
+    }
+    for (name, outcome) in asked {
+        let done = match action {
+            Action::Start => "started",
+            Action::Stop { .. } => "stopped",
+            Action::Reboot => "rebooted",
+            Action::Pause => "paused",
+            Action::Resume => "resumed",
+            Action::Delete => "deleted",
+        };
+        session.settle(&format!("VM {name} {done}"), Some(outcome)).await?;
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+async fn ask(
+    session: &Session,
+    project: &str,
+    name: &str,
+    action: Action,
+) -> Result<v1::Outcome, client::Error> {
+    let (project, vm) = (project.to_owned(), name.to_owned());
+    let mutation = session.client.mutation();
+    let plain = v1::VmActionRequest { mutation, project: project.clone(), vm: vm.clone() };
+    match action {
+        Action::Start => call!(session, VmsClient<_>, start_vm, plain).await,
+        Action::Reboot => call!(session, VmsClient<_>, reboot_vm, plain).await,
+        Action::Pause => call!(session, VmsClient<_>, pause_vm, plain).await,
+        Action::Resume => call!(session, VmsClient<_>, resume_vm, plain).await,
+        Action::Stop { force } => {
+            let mutation = session.client.mutation();
+            let stop = v1::StopVmRequest { mutation, project, vm, force };
+            call!(session, VmsClient<_>, stop_vm, stop).await
+        }
+        Action::Delete => {
+            let mutation = session.client.mutation();
+            let delete = v1::DeleteVmRequest { mutation, project, vm, etag: 0 };
+            call!(session, VmsClient<_>, delete_vm, delete).await
+        }
+    }
+}

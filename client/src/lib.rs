@@ -1,0 +1,221 @@
+//! The Rust SDK of NovaCron.
+//!
+//! A [`Client`] knows several nodes and goes on with the next one when a node does not answer. That
+//! is safe for changes too: each carries a request id, and the cluster executes an id once.
+
+mod error;
+mod watch;
+
+pub use error::Error;
+pub use proto::v1;
+pub use watch::Watch;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::Instant;
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+/// Whom to ask, and as whom.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port` of some nodes' API.
+    pub endpoints: Vec<String>,
+    /// The cluster's certificate authority, PEM.
+    pub authority: String,
+    /// The name that nodes' certificates carry: `CLUSTER-ID.novacron`.
+    pub server_name: String,
+    /// The bearer credential; empty for the few calls that need none.
+    pub bearer: String,
+    /// How long a call may take in all, retries included.
+    pub deadline: Duration,
+}
+
+/// A connection to a cluster.
+#[derive(Clone)]
+pub struct Client {
+    channels: Arc<Vec<Channel>>,
+    /// The node that answered last.
+    current: Arc<AtomicUsize>,
+    bearer: Option<MetadataValue<Ascii>>,
+    /// The newest revision seen.
+    seen: Arc<AtomicU64>,
+    deadline: Duration,
+}
+
+/// Largest message, bytes.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+impl Client {
+    /// Prepares connections; they are made when they are used.
+    ///
+    /// # Errors
+    /// [`Error::Options`] when an option cannot be used.
+    pub fn new(options: Options) -> Result<Client, Error> {
+        let wrong =
+            |what: &str, error: &dyn std::fmt::Display| Error::Options(format!("{what}: {error}"));
+        if options.endpoints.is_empty() {
+            return Err(Error::Options("there is no endpoint to ask".to_owned()));
+        }
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&options.authority))
+            .domain_name(&options.server_name)
+            .timeout(Duration::from_secs(5));
+        let mut channels = Vec::new();
+        for address in &options.endpoints {
+            let endpoint = Endpoint::from_shared(format!("https://{address}"))
+                .and_then(|endpoint| endpoint.tls_config(tls.clone()))
+                .map_err(|error| wrong(address, &error))?
+                .connect_timeout(Duration::from_secs(2))
+                .http2_keep_alive_interval(Duration::from_secs(5))
+                .keep_alive_timeout(Duration::from_secs(5))
+                .tcp_nodelay(true);
+            channels.push(endpoint.connect_lazy());
+        }
+        let bearer = (!options.bearer.is_empty())
+            .then(|| format!("Bearer {}", options.bearer).parse())
+            .transpose()
+            .map_err(|error| wrong("the credential", &error))?;
+        Ok(Client {
+            channels: Arc::new(channels),
+            current: Arc::default(),
+            bearer,
+            seen: Arc::default(),
+            deadline: options.deadline,
+        })
+    }
+
+    /// What a change is to carry: a fresh request id, and what was seen before it was made.
+    #[must_use]
+    pub fn mutation(&self) -> Option<v1::Mutation> {
+        Some(v1::Mutation {
+            request_id: uuid::Uuid::now_v7().to_string(),
+            since_revision: self.seen.load(Ordering::Relaxed),
+            validate_only: false,
+        })
+    }
+
+    /// Takes note of a revision that an answer carried.
+    pub fn note(&self, revision: u64) {
+        self.seen.fetch_max(revision, Ordering::Relaxed);
+    }
+
+    /// Calls `method`, and the next node when one cannot answer, until the deadline.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with what the cluster said; [`Error::Unreachable`] when nobody answered.
+    pub async fn call<Q, A>(
+        &self,
+        message: Q,
+        method: impl AsyncFn(Channel, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+    {
+        let deadline = Instant::now() + self.deadline;
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_secs(1))
+            .without_max_times()
+            .with_jitter()
+            .build();
+        loop {
+            let current = self.current.load(Ordering::Relaxed);
+            let channel = self.channels[current % self.channels.len()].clone();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let request = self.request(message.clone(), left);
+            let answer = tokio::time::timeout_at(deadline, method(channel, request)).await;
+            let status = match answer {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) if error::is_worth_another_try(&status) => status,
+                Ok(Err(status)) => return Err(Error::Refused(Box::new(status))),
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            // Another caller may have moved on already.
+            let _ = self.current.compare_exchange(
+                current,
+                current + 1,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            let next = Instant::now() + pauses.next().unwrap_or_default();
+            if next >= deadline {
+                return Err(Error::Unreachable(Box::new(status)));
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    fn request<Q>(&self, message: Q, timeout: Duration) -> Request<Q> {
+        let mut request = Request::new(message);
+        request.set_timeout(timeout);
+        if let Some(bearer) = &self.bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        request
+    }
+
+    /// Waits until an operation has ended, telling `progress` of each state it is seen in.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; [`Error::Timeout`] after `timeout`.
+    pub async fn wait(
+        &self,
+        operation: &str,
+        timeout: Duration,
+        mut progress: impl FnMut(&v1::Operation),
+    ) -> Result<v1::Operation, Error> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout_ms = u32::try_from(left.as_millis().min(1_000)).unwrap_or(1_000).max(1);
+            let wait = v1::WaitOperationRequest { operation: operation.to_owned(), timeout_ms };
+            let seen = self
+                .call(wait, async |channel, request| {
+                    v1::operations_client::OperationsClient::new(channel)
+                        .wait_operation(request)
+                        .await
+                })
+                .await?;
+            self.note(seen.etag);
+            progress(&seen);
+            if seen.done {
+                return Ok(seen);
+            }
+            if left.is_zero() {
+                return Err(Error::Timeout(operation.to_owned()));
+            }
+        }
+    }
+
+    /// Watches events after `since_revision`, over reconnects and from node to node.
+    #[must_use]
+    pub fn watch(&self, watch: v1::WatchRequest) -> Watch {
+        Watch::new(self.clone(), watch)
+    }
+
+    async fn open_watch(
+        &self,
+        watch: v1::WatchRequest,
+    ) -> Result<tonic::Streaming<v1::WatchResponse>, Error> {
+        self.call(watch, async |channel, mut request: Request<v1::WatchRequest>| {
+            // The deadline is for the answer to begin, not for the stream.
+            request.metadata_mut().remove("grpc-timeout");
+            v1::events_client::EventsClient::new(channel)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .watch(request)
+                .await
+        })
+        .await
+    }
+}

@@ -1,0 +1,171 @@
+//! Who asks: one layer in front of gRPC and REST alike.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use domain::principal::{Principal, Role};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
+use http::{HeaderMap, header::AUTHORIZATION};
+use raft_store::Store;
+use tonic::{Status, transport::server::TcpConnectInfo};
+
+use super::{errors, rest, secret};
+
+/// A caller that has shown who it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    pub(crate) role: Role,
+}
+
+tokio::task_local! {
+    /// Set around the handler, for both faces. A returned stream is polled outside: it reads this
+    /// before it is returned.
+    static CALLER: Caller;
+}
+
+/// Who asks, if its role is at least this.
+pub(crate) fn caller(least: Role) -> Result<Caller, Status> {
+    let nobody = || errors::unauthenticated("send a credential as `Authorization: Bearer …`");
+    let caller = CALLER.try_with(Clone::clone).map_err(|_| nobody())?;
+    if caller.role < least {
+        let message = format!("this needs the role {least}; the credential has {}", caller.role);
+        return Err(errors::denied(&message));
+    }
+    Ok(caller)
+}
+
+/// How often one address may ask.
+pub(crate) struct RateLimits {
+    /// Requests of any kind.
+    all: DefaultKeyedRateLimiter<IpAddr>,
+    /// Requests with a wrong credential, or with none where one is needed.
+    failed: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+impl RateLimits {
+    /// `per_second` requests of one address, and a tenth of that with a wrong credential.
+    pub(crate) fn new(per_second: NonZeroU32) -> RateLimits {
+        let failed = NonZeroU32::new(per_second.get() / 10).unwrap_or(NonZeroU32::MIN);
+        let limit = |rate: NonZeroU32| RateLimiter::keyed(Quota::per_second(rate));
+        RateLimits { all: limit(per_second), failed: limit(failed) }
+    }
+
+    fn check(limiter: &DefaultKeyedRateLimiter<IpAddr>, address: IpAddr) -> Result<(), Status> {
+        /// Addresses remembered at one time; those that rest are forgotten first.
+        const ADDRESSES_MAX: usize = 10_000;
+        if limiter.len() > ADDRESSES_MAX {
+            limiter.retain_recent();
+        }
+        limiter.check_key(&address).map_err(|not_yet| {
+            errors::too_many(not_yet.wait_time_from(limiter.clock().now()).max(MIN_WAIT))
+        })
+    }
+}
+
+const MIN_WAIT: Duration = Duration::from_millis(1);
+
+/// Paths that need no credential: what tells nothing, and what carries a token of its own.
+const OPEN: &[&str] = &[
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/v1/version",
+    "/v1/cluster:join",
+    "/novacron.v1.Clusters/GetVersion",
+    "/novacron.v1.Clusters/Join",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+];
+
+pub(crate) async fn admit(
+    State(shared): State<Arc<(Store, RateLimits)>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (store, limits) = &*shared;
+    let address =
+        request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let address = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let grpc = is_grpc(request.headers());
+    let refuse = |status: Status| {
+        if grpc { status.into_http::<Body>() } else { rest::response(&status) }
+    };
+    if let Err(status) = RateLimits::check(&limits.all, address) {
+        return refuse(status);
+    }
+    let path = request.uri().path();
+    let open = OPEN.contains(&path) || (path == "/metrics" && address.is_loopback());
+    match identify(store, request.headers()) {
+        Ok(caller) => CALLER.scope(caller, next.run(request)).await,
+        Err(_) if open => next.run(request).await,
+        Err(status) => match RateLimits::check(&limits.failed, address) {
+            Ok(()) => refuse(status),
+            Err(too_many) => refuse(too_many),
+        },
+    }
+}
+
+fn identify(store: &Store, headers: &HeaderMap) -> Result<Caller, Status> {
+    let missing = || errors::unauthenticated("send a credential as `Authorization: Bearer …`");
+    let value = headers.get(AUTHORIZATION).ok_or_else(missing)?;
+    let text = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+    let (id, hash) = text.and_then(secret::read_bearer).ok_or_else(|| {
+        errors::unauthenticated("the credential is malformed; it looks like `nct.…`")
+    })?;
+    let view = store.view();
+    let known = view.state.credentials.get(&id);
+    // Hashes are compared, not secrets: how long a comparison takes says nothing about a secret.
+    if known.is_none_or(|credential| credential.secret_sha256 != hash) {
+        return Err(errors::unauthenticated("the credential is unknown here"));
+    }
+    let principal = Principal::Credential(id);
+    let role = view.state.role_of(&principal, crate::clock::wall_ms()).map_err(errors::rejected)?;
+    Ok(Caller { principal, role })
+}
+
+/// Whether a caller may still go on: streams ask again and again.
+pub(crate) fn is_still_valid(store: &Store, caller: &Caller) -> bool {
+    let role = store.view().state.role_of(&caller.principal, crate::clock::wall_ms());
+    role.is_ok_and(|role| role >= Role::Viewer)
+}
+
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Keeps the caller's own deadline, up to the answer's headers.
+pub(crate) async fn grpc_timeout(request: Request, next: Next) -> Response {
+    let limit = is_grpc(request.headers()).then(|| timeout_of(request.headers())).flatten();
+    let Some(limit) = limit else { return next.run(request).await };
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Status::deadline_exceeded("the caller's deadline passed").into_http::<Body>(),
+    }
+}
+
+fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = if number.len() <= 8 { number.parse().ok()? } else { return None };
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}

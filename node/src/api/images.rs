@@ -1,0 +1,95 @@
+//! Images.
+
+use domain::{
+    State,
+    envelope::Command,
+    id::ImageId,
+    image::{Image, ImageCommand},
+    principal::Role,
+};
+use proto::{convert, v1, v1::images_server::Images};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api, auth,
+    change::{answer, mint, not_found},
+    errors, find,
+    list::{Lazy, page},
+};
+
+const MESSAGE: &str = "novacron.v1.Image";
+
+fn image<'a>(state: &'a State, text: &str) -> Option<&'a Image> {
+    find(
+        text,
+        |id: ImageId| state.images.get(&id).map(|image| &**image),
+        |name| state.image_named(&name).map(|image| &**image),
+    )
+}
+
+#[tonic::async_trait]
+impl Images for Api {
+    async fn create_image(
+        &self,
+        request: Request<v1::CreateImageRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let name = convert::name("name", &message.name).map_err(errors::rejected)?;
+        let files = message.files.iter().map(convert::infrastructure::read_file);
+        let files: Vec<_> = files.collect::<Result<_, _>>().map_err(errors::rejected)?;
+        let id: ImageId = mint();
+        let created = self.change(Role::Operator, mutation, &message, |_, _| {
+            Ok(Command::Image(ImageCommand::Create {
+                image: id,
+                name: name.clone(),
+                files: files.clone(),
+                origin: message.origin.clone(),
+                holder: None,
+            }))
+        });
+        Ok(answer(created.await?))
+    }
+
+    async fn get_image(
+        &self,
+        request: Request<v1::GetImageRequest>,
+    ) -> Result<Response<v1::Image>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let view = self.view(message.freshness.as_ref()).await?;
+        let row = image(&view.state, &message.image)
+            .ok_or_else(|| errors::rejected(not_found("image", &message.image)))?;
+        Ok(Response::new(convert::infrastructure::image(&view.state, row)))
+    }
+
+    async fn list_images(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let view = self.view(message.freshness.as_ref()).await?;
+        let state = &view.state;
+        let rows = state.images_by_name();
+        let rows =
+            rows.map(|row| Lazy::new(&row.name, || convert::infrastructure::image(state, row)));
+        let (images, next_page_token) = page(message.page, MESSAGE, "", rows)?;
+        let revision = view.revision().as_u64();
+        Ok(Response::new(v1::ListImagesResponse { images, next_page_token, revision }))
+    }
+
+    async fn delete_image(
+        &self,
+        request: Request<v1::DeleteImageRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let deleted = self.change(Role::Operator, mutation, &message, |state, _| {
+            let row =
+                image(state, &message.image).ok_or_else(|| not_found("image", &message.image))?;
+            Ok(Command::Image(ImageCommand::Delete { image: row.id }))
+        });
+        Ok(answer(deleted.await?))
+    }
+}

@@ -1,0 +1,121 @@
+//! Lists by page.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use domain::id::Digest;
+use proto::{convert::invalid, v1};
+use serde::Serialize;
+use tonic::Status;
+
+use super::{
+    errors,
+    filter::{Filter, Order},
+};
+
+const PAGE_DEFAULT: u32 = 100;
+const PAGE_MAX: u32 = 1_000;
+
+/// A row not yet made: its key, by which the list is ordered and continued, and how to make it.
+pub(super) struct Lazy<'a, T> {
+    pub(super) key: String,
+    pub(super) row: Box<dyn FnOnce() -> T + 'a>,
+}
+
+impl<'a, T> Lazy<'a, T> {
+    pub(super) fn new(key: impl ToString, row: impl FnOnce() -> T + 'a) -> Lazy<'a, T> {
+        Lazy { key: key.to_string(), row: Box::new(row) }
+    }
+}
+
+/// One page of `rows`, which come in the order of their keys; and the token of the next.
+///
+/// `scope` is what else the list depends on: a token is good for the same list only. `message` is
+/// the rows' name in the API.
+pub(super) fn page<'a, T: Serialize>(
+    page: Option<v1::Page>,
+    message: &str,
+    scope: &str,
+    rows: impl Iterator<Item = Lazy<'a, T>>,
+) -> Result<(Vec<T>, String), Status> {
+    let page = page.unwrap_or_default();
+    let filter = Filter::parse(&page.filter, message).map_err(errors::rejected)?;
+    let order = Order::parse(&page.order_by, message).map_err(errors::rejected)?;
+    let list = Digest::of(&[
+        message.as_bytes(),
+        scope.as_bytes(),
+        page.filter.as_bytes(),
+        page.order_by.as_bytes(),
+    ]);
+    let after = read_token(&page.page_token, list).map_err(errors::rejected)?;
+    let size = match page.page_size {
+        0 => PAGE_DEFAULT,
+        size => size.min(PAGE_MAX),
+    };
+    let size = usize::try_from(size).unwrap_or(1);
+    let mut found = Vec::new();
+    let passes = |row: &T| {
+        filter.is_empty() || serde_json::to_value(row).is_ok_and(|value| filter.passes(&value))
+    };
+    match order {
+        // In the order of the keys only as many rows are made as are needed.
+        None => {
+            let rest = rows.skip_while(|lazy| after.as_ref().is_some_and(|at| lazy.key <= *at));
+            for lazy in rest {
+                let row = (lazy.row)();
+                if passes(&row) {
+                    found.push((lazy.key, row));
+                }
+                if found.len() > size {
+                    break;
+                }
+            }
+        }
+        Some(order) => {
+            for lazy in rows {
+                let row = (lazy.row)();
+                if passes(&row) {
+                    let value = serde_json::to_value(&row).unwrap_or_default();
+                    found.push((format!("{}\0{}", order.key(&value), lazy.key), row));
+                }
+            }
+            found.sort_by(|a, b| a.0.cmp(&b.0));
+            if order.descending {
+                found.reverse();
+            }
+            if let Some(after) = after {
+                let beyond = |key: &String| {
+                    if order.descending { *key < after } else { *key > after }
+                };
+                found.retain(|(key, _)| beyond(key));
+            }
+        }
+    }
+    let more = found.len() > size;
+    found.truncate(size);
+    let token = match found.last() {
+        Some((key, _)) if more => write_token(key, list),
+        Some(_) | None => String::new(),
+    };
+    Ok((found.into_iter().map(|(_, row)| row).collect(), token))
+}
+
+fn write_token(after: &str, list: Digest) -> String {
+    let check = Digest::of(&[list.as_bytes(), after.as_bytes()]);
+    URL_SAFE_NO_PAD.encode([&check.as_bytes()[..8], after.as_bytes()].concat())
+}
+
+fn read_token(token: &str, list: Digest) -> Result<Option<String>, domain::rejected::Rejected> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || {
+        let message = "belongs to another list; send it with the filter, order and project it \
+                       came with, or begin without one";
+        invalid("page.page_token", message)
+    };
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
+    let (check, after) = bytes.split_first_chunk::<8>().ok_or_else(wrong)?;
+    if Digest::of(&[list.as_bytes(), after]).as_bytes()[..8] != check[..] {
+        return Err(wrong());
+    }
+    String::from_utf8(after.to_vec()).map(Some).map_err(|_| wrong())
+}

@@ -1,0 +1,96 @@
+//! Operations.
+
+use std::time::Duration;
+
+use domain::{envelope::Command, id::OperationId, operation::OperationCommand, principal::Role};
+use proto::{convert, v1, v1::operations_server::Operations};
+use raft_store::Consistency;
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api, auth,
+    change::{answer, not_found},
+    errors,
+    list::{Lazy, page},
+};
+
+const MESSAGE: &str = "novacron.v1.Operation";
+const WAIT_MS_DEFAULT: u32 = 30_000;
+const WAIT_MS_MAX: u32 = 60_000;
+
+fn id(text: &str) -> Result<OperationId, Status> {
+    convert::id("operation", text).map_err(errors::rejected)
+}
+
+#[tonic::async_trait]
+impl Operations for Api {
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let id = id(&message.operation)?;
+        let view = self.view(message.freshness.as_ref()).await?;
+        let row = view.state.operations.get(&id);
+        let row =
+            row.ok_or_else(|| errors::rejected(not_found("operation", &message.operation)))?;
+        Ok(Response::new(convert::operation::operation(row)))
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let view = self.view(message.freshness.as_ref()).await?;
+        let rows = view.state.operations.values();
+        let rows = rows.map(|row| Lazy::new(row.id, || convert::operation::operation(row)));
+        let (operations, next_page_token) = page(message.page, MESSAGE, "", rows)?;
+        let revision = view.revision().as_u64();
+        Ok(Response::new(v1::ListOperationsResponse { operations, next_page_token, revision }))
+    }
+
+    async fn wait_operation(
+        &self,
+        request: Request<v1::WaitOperationRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let id = id(&message.operation)?;
+        let timeout_ms = match message.timeout_ms {
+            0 => WAIT_MS_DEFAULT,
+            ms => ms.min(WAIT_MS_MAX),
+        };
+        // The operation may be so new that this node does not know it yet.
+        let view = self.store.read(Consistency::Linearizable).await.map_err(errors::read)?;
+        if !view.state.operations.contains_key(&id) {
+            return Err(errors::rejected(not_found("operation", &message.operation)));
+        }
+        let mut views = self.store.views();
+        let ended = views.wait_for(|view| {
+            view.state.operations.get(&id).is_none_or(|row| row.status.is_final())
+        });
+        let timeout = Duration::from_millis(u64::from(timeout_ms));
+        let _ = tokio::time::timeout(timeout, ended).await;
+        let view = self.store.view();
+        let row = view.state.operations.get(&id);
+        let row =
+            row.ok_or_else(|| errors::rejected(not_found("operation", &message.operation)))?;
+        Ok(Response::new(convert::operation::operation(row)))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let operation = id(&message.operation)?;
+        let cancelled = self.change(Role::Operator, mutation, &message, |_, _| {
+            Ok(Command::Operation(OperationCommand::Cancel { operation }))
+        });
+        Ok(answer(cancelled.await?))
+    }
+}

@@ -1,0 +1,153 @@
+//! The REST face, and the few paths that are neither gRPC nor in a .proto file.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use base64::Engine;
+use http::{StatusCode, header};
+use proto::{rest, v1};
+use rest_over_grpc::serving::RestService;
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetail, StatusExt};
+
+use super::{Api, BODY_BYTES_MAX, auth};
+
+macro_rules! bridges {
+    ($api:ident: $($module:ident :: $bridge:ident),+ $(,)?) => {
+        rest::Transcoder::new($(v1::$module::$bridge::externally_authenticated($api.clone())),+)
+    };
+}
+
+/// Adds everything that has an HTTP annotation: what no other route takes.
+pub(super) fn with_rest(router: Router, api: &Api) -> Router {
+    let transcoder = bridges!(api:
+        __rest_over_grpc_bridge_Vms::VmsRestBridge,
+        __rest_over_grpc_bridge_Operations::OperationsRestBridge,
+        __rest_over_grpc_bridge_Hosts::HostsRestBridge,
+        __rest_over_grpc_bridge_Images::ImagesRestBridge,
+        __rest_over_grpc_bridge_Projects::ProjectsRestBridge,
+        __rest_over_grpc_bridge_Settings::SettingsRestBridge,
+        __rest_over_grpc_bridge_Credentials::CredentialsRestBridge,
+        __rest_over_grpc_bridge_Tokens::TokensRestBridge,
+        __rest_over_grpc_bridge_Clusters::ClustersRestBridge,
+        __rest_over_grpc_bridge_Events::EventsRestBridge,
+    );
+    let service = RestService::new(Arc::new(transcoder)).with_max_body_bytes(BODY_BYTES_MAX);
+    router.fallback_service(service)
+}
+
+/// Health, metrics, the API's description.
+pub(super) fn plain_routes(api: &Api) -> Router {
+    let (ready, metrics) = (api.store.clone(), api.store.clone());
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || readiness(ready.clone())))
+        .route("/metrics", get(move || async move { crate::telemetry::render(&metrics) }))
+        .route(
+            "/openapi.json",
+            get(|| async { ([(header::CONTENT_TYPE, "application/json")], proto::OPENAPI) }),
+        )
+}
+
+/// Ready is who can serve a linearizable read.
+async fn readiness(store: raft_store::Store) -> Response {
+    let patience = std::time::Duration::from_secs(2);
+    let read = store.read(raft_store::Consistency::Linearizable);
+    match tokio::time::timeout(patience, read).await {
+        Ok(Ok(_)) => "ready\n".into_response(),
+        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "there is no leader\n").into_response(),
+    }
+}
+
+/// A failure as the REST face shows it: `{"code", "message", "details"}`.
+pub(super) fn response(status: &Status) -> Response {
+    let code = match status.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let details: Vec<Value> =
+        status.get_error_details_vec().into_iter().filter_map(detail).collect();
+    let body = json!({
+        "code": status.code() as i32, "message": status.message(), "details": details,
+    });
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (code, kind, body.to_string()).into_response()
+}
+
+/// Details arrive from the bridge as one blob; they leave as JSON. What is gone (a compacted watch)
+/// answers 410, so that clients tell it from a bad request.
+pub(super) async fn readable_errors(request: Request, next: Next) -> Response {
+    const ERROR_BYTES_MAX: usize = 256 << 10;
+    let grpc = auth::is_grpc(request.headers());
+    let response = next.run(request).await;
+    let status = response.status();
+    if grpc || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(bytes) = axum::body::to_bytes(body, ERROR_BYTES_MAX).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let Ok(mut body) = serde_json::from_slice::<Value>(&bytes) else {
+        return Response::from_parts(parts, Body::from(bytes));
+    };
+    if let Some(details) = body.get_mut("details").and_then(Value::as_array_mut) {
+        let expanded = std::mem::take(details).into_iter().flat_map(expand).collect();
+        *details = expanded;
+    }
+    if body["code"] == Code::OutOfRange as i32 {
+        parts.status = StatusCode::GONE;
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(body.to_string()))
+}
+
+fn expand(value: Value) -> Vec<Value> {
+    use prost::Message;
+    use tonic_types::RpcStatusExt;
+    if value["kind"] != "grpc-status-details-bin" {
+        return vec![value];
+    }
+    let decoded = value["value"].as_str().and_then(|text| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+        tonic_types::pb::Status::decode(bytes.as_slice()).ok()
+    });
+    match decoded {
+        Some(status) => status.get_error_details_vec().into_iter().filter_map(detail).collect(),
+        None => vec![value],
+    }
+}
+
+fn detail(detail: ErrorDetail) -> Option<Value> {
+    match detail {
+        ErrorDetail::ErrorInfo(info) => Some(json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": info.reason, "domain": info.domain,
+        })),
+        ErrorDetail::BadRequest(request) => {
+            let fields = request.field_violations.iter();
+            let fields =
+                fields.map(|field| json!({"field": field.field, "description": field.description}));
+            Some(json!({
+                "@type": "type.googleapis.com/google.rpc.BadRequest",
+                "fieldViolations": fields.collect::<Vec<_>>(),
+            }))
+        }
+        ErrorDetail::RetryInfo(retry) => Some(json!({
+            "@type": "type.googleapis.com/google.rpc.RetryInfo",
+            "retryDelay": format!("{}s", retry.retry_delay?.as_secs_f64()),
+        })),
+        _ => None,
+    }
+}

@@ -1,0 +1,201 @@
+//! VMs.
+
+use domain::{
+    State,
+    envelope::Command,
+    id::{OperationId, VmId},
+    name::Name,
+    principal::Role,
+    rejected::Rejected,
+    vm::{SpecPatch, VmCommand},
+};
+use proto::{convert, v1, v1::vms_server::Vms};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Api, auth,
+    change::{answer, etag, mint, not_found},
+    errors,
+    list::{Lazy, page},
+    project, vm,
+};
+
+const MESSAGE: &str = "novacron.v1.Vm";
+
+impl Api {
+    /// A change of one existing VM.
+    async fn change_vm<M: prost::Message>(
+        &self,
+        mutation: Option<v1::Mutation>,
+        message: &M,
+        of: (&str, &str),
+        command: impl Fn(VmId, OperationId) -> Result<VmCommand, Rejected> + Send + Sync,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let (project, name) = (project(of.0)?, of.1);
+        let changed = self.change(Role::Operator, mutation, message, |state, operation| {
+            let row = vm(state, &project, name).ok_or_else(|| not_found("VM", name))?;
+            Ok(Command::Vm(command(row.id, operation)?))
+        });
+        Ok(answer(changed.await?))
+    }
+}
+
+#[tonic::async_trait]
+impl Vms for Api {
+    async fn create_vm(
+        &self,
+        request: Request<v1::CreateVmRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let project = project(&message.project)?;
+        let name = convert::name("name", &message.name).map_err(errors::rejected)?;
+        let spec = convert::vm::read_spec(message.spec.clone()).map_err(errors::rejected)?;
+        let id: VmId = mint();
+        let created = self.change(Role::Operator, mutation, &message, |_, operation| {
+            Ok(Command::Vm(VmCommand::Create {
+                vm: id,
+                project: project.clone(),
+                name: name.clone(),
+                spec: Box::new(spec.clone()),
+                start: !message.stopped,
+                operation,
+            }))
+        });
+        Ok(answer(created.await?))
+    }
+
+    async fn get_vm(&self, request: Request<v1::GetVmRequest>) -> Result<Response<v1::Vm>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let project = project(&message.project)?;
+        let view = self.view(message.freshness.as_ref()).await?;
+        let row = vm(&view.state, &project, &message.vm)
+            .ok_or_else(|| errors::rejected(not_found("VM", &message.vm)))?;
+        Ok(Response::new(convert::vm::vm(&view.state, row)))
+    }
+
+    async fn list_vms(
+        &self,
+        request: Request<v1::ListVmsRequest>,
+    ) -> Result<Response<v1::ListVmsResponse>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let view = self.view(message.freshness.as_ref()).await?;
+        let state = &view.state;
+        let projects: Vec<Name> = match message.project.as_str() {
+            "-" => state.projects.keys().cloned().collect(),
+            one => vec![project(one)?],
+        };
+        let rows = projects.iter().flat_map(|project| lazily(state, project));
+        let (vms, next_page_token) = page(message.page, MESSAGE, &message.project, rows)?;
+        let revision = view.revision().as_u64();
+        Ok(Response::new(v1::ListVmsResponse { vms, next_page_token, revision }))
+    }
+
+    async fn update_vm(
+        &self,
+        request: Request<v1::UpdateVmRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let spec = convert::vm::read_spec(message.spec.clone()).map_err(errors::rejected)?;
+        let of = (message.project.as_str(), message.vm.as_str());
+        self.change_vm(mutation, &message, of, |vm, _| {
+            let patch = SpecPatch { whole: Some(Box::new(spec.clone())), ..SpecPatch::default() };
+            Ok(VmCommand::Update { vm, patch: Box::new(patch), etag: etag(message.etag) })
+        })
+        .await
+    }
+
+    async fn start_vm(
+        &self,
+        request: Request<v1::VmActionRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        self.act(request, "start", |vm, operation| VmCommand::Start { vm, operation }).await
+    }
+
+    async fn stop_vm(
+        &self,
+        request: Request<v1::StopVmRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let of = (message.project.as_str(), message.vm.as_str());
+        self.change_vm(mutation, &message, of, |vm, operation| {
+            Ok(VmCommand::Stop { vm, force: message.force, operation })
+        })
+        .await
+    }
+
+    async fn reboot_vm(
+        &self,
+        request: Request<v1::VmActionRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        self.act(request, "reboot", |vm, operation| VmCommand::Reboot { vm, operation }).await
+    }
+
+    async fn pause_vm(
+        &self,
+        request: Request<v1::VmActionRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        self.act(request, "pause", |vm, operation| VmCommand::Pause { vm, operation }).await
+    }
+
+    async fn resume_vm(
+        &self,
+        request: Request<v1::VmActionRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        self.act(request, "resume", |vm, operation| VmCommand::Resume { vm, operation }).await
+    }
+
+    async fn delete_vm(
+        &self,
+        request: Request<v1::DeleteVmRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let of = (message.project.as_str(), message.vm.as_str());
+        self.change_vm(mutation, &message, of, |vm, operation| {
+            Ok(VmCommand::Delete { vm, etag: etag(message.etag), operation })
+        })
+        .await
+    }
+}
+
+/// A verb whose message says nothing but the VM. The verb's name goes into the digest: the same
+/// request id for another verb is another request.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Verb {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    project: String,
+    #[prost(string, tag = "3")]
+    vm: String,
+}
+
+impl Api {
+    async fn act(
+        &self,
+        request: Request<v1::VmActionRequest>,
+        verb: &str,
+        command: impl Fn(VmId, OperationId) -> VmCommand + Send + Sync,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let message = request.into_inner();
+        let verb = Verb {
+            name: verb.to_owned(),
+            project: message.project.clone(),
+            vm: message.vm.clone(),
+        };
+        let of = (message.project.as_str(), message.vm.as_str());
+        self.change_vm(message.mutation, &verb, of, |vm, operation| Ok(command(vm, operation)))
+            .await
+    }
+}
+
+fn lazily<'a>(state: &'a State, project: &'a Name) -> impl Iterator<Item = Lazy<'a, v1::Vm>> {
+    state.vms_in(project).map(move |vm| {
+        Lazy::new(format!("{project}\0{}", vm.name), move || convert::vm::vm(state, vm))
+    })
+}

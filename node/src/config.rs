@@ -1,0 +1,344 @@
+//! `cluster.toml`: what a node is told by the machine's administrator. What can change while the
+//! cluster runs is a setting of the cluster and not here.
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
+
+use domain::{host::Capacity, name::Name};
+use raft_store::Timing;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cluster; read by `novacron init`.
+    pub cluster: ClusterSection,
+    /// This node.
+    pub node: NodeSection,
+    /// The hosts this node drives; none for a node that only votes and serves.
+    #[serde(default)]
+    pub host: Vec<HostSection>,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub log: LogSection,
+    /// Limits of the API.
+    #[serde(default)]
+    pub api: ApiSection,
+}
+
+/// The cluster, as `novacron init` founds it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSection {
+    /// Its name: 1 to 63 of a-z, 0-9 and '-'.
+    pub name: Spanned<String>,
+    /// Names of further nodes that are expected; `init` prints a join command for each.
+    #[serde(default)]
+    pub expect: Vec<Spanned<String>>,
+    /// `normal` for machines on one network, `relaxed` for several nodes on one busy machine.
+    #[serde(default)]
+    pub timing: TimingPreset,
+}
+
+/// How fast nodes expect each other to answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimingPreset {
+    /// A lost leader is replaced within about a second.
+    #[default]
+    Normal,
+    /// A lost leader is replaced within about three seconds.
+    Relaxed,
+}
+
+impl TimingPreset {
+    /// The times it stands for.
+    #[must_use]
+    pub fn timing(self) -> Timing {
+        match self {
+            TimingPreset::Normal => Timing::default(),
+            TimingPreset::Relaxed => Timing::relaxed(),
+        }
+    }
+}
+
+/// This node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSection {
+    /// Its name, unique in the cluster: 1 to 63 of a-z, 0-9 and '-'.
+    pub name: Spanned<String>,
+    /// Where everything lies that must survive.
+    pub data_directory: PathBuf,
+    /// Where other nodes reach it, `host:port`.
+    pub peer_address: Spanned<String>,
+    /// Where clients reach it, `host:port`.
+    pub api_address: Spanned<String>,
+    /// Where it listens for other nodes, `ip:port`; the peer address if absent.
+    #[serde(default)]
+    pub peer_listen: Option<Spanned<String>>,
+    /// Where it listens for clients, `ip:port`; the API address if absent.
+    #[serde(default)]
+    pub api_listen: Option<Spanned<String>>,
+}
+
+/// A host this node drives.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostSection {
+    /// Its name, unique in the cluster: 1 to 63 of a-z, 0-9 and '-'.
+    pub name: Spanned<String>,
+    /// `simulator`.
+    pub driver: Spanned<String>,
+    /// CPUs that may be given out; the machine's, times an overcommit of your choice.
+    #[serde(default)]
+    pub cpus: Option<u32>,
+    /// Memory that may be given out, MiB.
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    /// Disk space that may be given out, MiB.
+    #[serde(default)]
+    pub disk_mib: Option<u64>,
+    /// Memory kept back for the machine itself, MiB.
+    #[serde(default)]
+    pub reserved_memory_mib: u64,
+    /// Only for the simulator: calls that fail, out of a thousand.
+    #[serde(default)]
+    pub failures_per_mille: u64,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSection {
+    /// `human` or `json`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter by target such as
+    /// `info,novacron_raft_store=debug`.
+    pub level: String,
+}
+
+impl Default for LogSection {
+    fn default() -> LogSection {
+        LogSection { format: LogFormat::Human, level: "info".to_owned() }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Limits of the API.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiSection {
+    /// Connections at one time, 1 to 100000.
+    pub connections: usize,
+    /// Requests a second of one address, before anybody knows who asks.
+    pub requests_per_second: NonZeroU32,
+}
+
+impl Default for ApiSection {
+    fn default() -> ApiSection {
+        let requests_per_second = NonZeroU32::new(20_000).unwrap_or(NonZeroU32::MIN);
+        ApiSection { connections: 4_096, requests_per_second }
+    }
+}
+
+/// What is wrong with a file: every problem, each with its line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems at once.
+    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        let failed =
+            |what: &dyn std::fmt::Display| ConfigError(format!("{}: {what}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+        Config::parse(&text).map_err(|error| failed(&format!("\n{error}")))
+    }
+
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        let config: Config =
+            toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        let mut problems = Problems { text, found: String::new() };
+        problems.name("cluster.name", &config.cluster.name);
+        for name in &config.cluster.expect {
+            problems.name("cluster.expect", name);
+        }
+        problems.name("node.name", &config.node.name);
+        problems.address("node.peer_address", &config.node.peer_address);
+        problems.address("node.api_address", &config.node.api_address);
+        if config.node.peer_address.get_ref() == config.node.api_address.get_ref() {
+            problems.add(
+                "node.api_address",
+                &config.node.api_address,
+                "is the peer address too; use another port",
+            );
+        }
+        let peer = config.node.peer_listen.as_ref().unwrap_or(&config.node.peer_address);
+        problems.socket("node.peer_listen", peer);
+        let api = config.node.api_listen.as_ref().unwrap_or(&config.node.api_address);
+        problems.socket("node.api_listen", api);
+        let mut names = std::collections::BTreeSet::new();
+        for host in &config.host {
+            problems.name("host.name", &host.name);
+            if !names.insert(host.name.get_ref()) {
+                problems.add("host.name", &host.name, "appears twice; use another");
+            }
+            if host.driver.get_ref() != "simulator" {
+                problems.add("host.driver", &host.driver, "is not known; use simulator");
+            }
+        }
+        if !(1..=100_000).contains(&config.api.connections) {
+            let _ = writeln!(problems.found, "  api.connections must be 1 to 100000");
+        }
+        if problems.found.is_empty() { Ok(config) } else { Err(ConfigError(problems.found)) }
+    }
+
+    /// Where this node listens for other nodes.
+    ///
+    /// # Panics
+    /// Never: it was checked when the file was read.
+    #[must_use]
+    pub fn peer_listen(&self) -> SocketAddr {
+        let address = self.node.peer_listen.as_ref().unwrap_or(&self.node.peer_address);
+        address.get_ref().parse().expect("checked when the file was read")
+    }
+
+    /// Where this node listens for clients.
+    ///
+    /// # Panics
+    /// Never: it was checked when the file was read.
+    #[must_use]
+    pub fn api_listen(&self) -> SocketAddr {
+        let address = self.node.api_listen.as_ref().unwrap_or(&self.node.api_address);
+        address.get_ref().parse().expect("checked when the file was read")
+    }
+
+    /// This node's name.
+    ///
+    /// # Panics
+    /// Never: it was checked when the file was read.
+    #[must_use]
+    pub fn node_name(&self) -> Name {
+        Name::new(self.node.name.get_ref()).expect("checked when the file was read")
+    }
+}
+
+impl HostSection {
+    /// What may be given out; what is not told is `whole`'s.
+    #[must_use]
+    pub fn capacity(&self, whole: Capacity) -> Capacity {
+        Capacity {
+            cpu_millicores: self.cpus.map_or(whole.cpu_millicores, |cpus| u64::from(cpus) * 1_000),
+            memory_mib: self.memory_mib.unwrap_or(whole.memory_mib),
+            disk_mib: self.disk_mib.unwrap_or(whole.disk_mib),
+        }
+    }
+}
+
+/// Problems of a file, gathered so that all are told at once.
+struct Problems<'a> {
+    text: &'a str,
+    found: String,
+}
+
+impl Problems<'_> {
+    fn add(&mut self, field: &str, value: &Spanned<String>, what: &str) {
+        let line = self.text[..value.span().start].matches('\n').count() + 1;
+        let _ = writeln!(self.found, "  line {line}: {field} = {:?} {what}", value.get_ref());
+    }
+
+    fn name(&mut self, field: &str, value: &Spanned<String>) {
+        if Name::new(value.get_ref()).is_err() {
+            self.add(field, value, "is not a name: use 1 to 63 of a-z, 0-9 and '-'");
+        }
+    }
+
+    fn address(&mut self, field: &str, value: &Spanned<String>) {
+        let parts = value.get_ref().rsplit_once(':');
+        let good =
+            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !good {
+            self.add(field, value, "is not host:port");
+        }
+    }
+
+    fn socket(&mut self, field: &str, value: &Spanned<String>) {
+        if value.get_ref().parse::<SocketAddr>().is_err() {
+            let what = "is not ip:port; set it when the address others use is a name";
+            self.add(field, value, what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[cluster]
+name = "prod"
+expect = ["n2"]
+[node]
+name = "n1"
+data_directory = "/var/lib/novacron"
+peer_address = "10.0.0.1:7401"
+api_address = "10.0.0.1:7400"
+[[host]]
+name = "h1"
+driver = "simulator"
+"#;
+
+    #[test]
+    fn the_example_of_the_repository_is_good() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster.toml");
+        let config = Config::read(&path).unwrap();
+        assert_eq!(config.cluster.timing, TimingPreset::Normal);
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_line() {
+        assert!(Config::parse(GOOD).is_ok());
+        let bad = GOOD
+            .replace("\"prod\"", "\"Prod!\"")
+            .replace("\"n2\"", "\"../n2\"")
+            .replace("10.0.0.1:7401", "nowhere")
+            .replace("\"simulator\"", "\"vmware\"");
+        let error = Config::parse(&bad).unwrap_err().to_string();
+        for part in [
+            "line 3: cluster.name",
+            "line 4: cluster.expect",
+            "line 8: node.peer_address",
+            "node.peer_listen",
+            "line 12: host.driver = \"vmware\" is not known",
+        ] {
+            assert!(error.contains(part), "{part} is missing in\n{error}");
+        }
+        let unknown = format!("{GOOD}colour = \"red\"\n");
+        let error = Config::parse(&unknown).unwrap_err().to_string();
+        assert!(error.contains("colour") && error.contains("13"), "{error}");
+    }
+}

@@ -1,0 +1,139 @@
+//! A running node: its store, its staff, its API.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use actors::{LocalHost, Staff, StaffOptions};
+use anyhow::{Context, Result};
+use raft_store::{
+    Options, Store, Timing, WalOptions,
+    listener::{self, Limits},
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tower::ServiceExt;
+
+use crate::{
+    api::{self, Api},
+    config::ApiSection,
+    files::Files,
+};
+
+/// What a node needs to run.
+pub struct DaemonOptions {
+    /// The data directory.
+    pub directory: PathBuf,
+    /// Where it listens for other nodes.
+    pub peer_listen: SocketAddr,
+    /// Where other nodes reach it.
+    pub peer_address: String,
+    /// Where it listens for clients.
+    pub api_listen: SocketAddr,
+    /// Where clients reach it.
+    pub api_address: String,
+    /// How fast things are expected to go.
+    pub timing: Timing,
+    /// The log's files.
+    pub wal: WalOptions,
+    /// Limits of the API.
+    pub api: ApiSection,
+    /// The hosts it drives.
+    pub hosts: Vec<Arc<LocalHost>>,
+}
+
+/// Bodies of one host that are worked on at one time.
+const PARALLEL: usize = 32;
+
+/// A running node.
+pub struct Daemon {
+    /// Its state.
+    pub store: Store,
+    staff: Staff,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    renewing: JoinHandle<()>,
+}
+
+impl Daemon {
+    /// Starts a node that is set up.
+    ///
+    /// # Errors
+    /// When its data cannot be trusted or an address cannot be listened on.
+    pub async fn start(options: DaemonOptions, files: Files) -> Result<Daemon> {
+        let files = Arc::new(files);
+        let store = Store::open(
+            Options {
+                directory: options.directory.clone(),
+                store: files.node.store,
+                cluster: files.node.cluster,
+                node: files.node.node,
+                peer_address: options.peer_listen,
+                timing: options.timing,
+                wal: options.wal,
+            },
+            &files.identity,
+        )
+        .await?;
+        let listener = TcpListener::bind(options.api_listen)
+            .await
+            .with_context(|| format!("cannot listen for clients on {}", options.api_listen))?;
+        let (stop, stopped) = watch::channel(false);
+        let limits = Limits { connections: options.api.connections, ..Limits::default() };
+        let rate = api::rate_limits(options.api.requests_per_second);
+        let router = api::router(Api { store: store.clone(), files: files.clone() }, rate);
+        let service = router.map_request(|request: http::Request<hyper::body::Incoming>| {
+            request.map(axum::body::Body::new)
+        });
+        let tls = files.identity.server(false)?;
+        let serving = tokio::spawn(listener::serve(listener, tls, service, limits, stopped));
+        let addresses = vec![options.peer_address.clone(), options.api_address.clone()];
+        let renewing = tokio::spawn(renew(files, addresses));
+        let staff = Staff::start(StaffOptions {
+            store: store.clone(),
+            hosts: options.hosts,
+            directory: options.directory,
+            peer_address: options.peer_address,
+            api_address: options.api_address,
+            parallel: PARALLEL,
+        });
+        let staff = staff.await.map_err(anyhow::Error::msg)?;
+        Ok(Daemon { store, staff, stop, serving, renewing })
+    }
+
+    /// Its staff, for tests.
+    #[must_use]
+    pub fn staff(&self) -> &Staff {
+        &self.staff
+    }
+
+    /// Stops in order: hands the leadership over if somebody can take it, lets requests end, leaves
+    /// everything that was acknowledged on the disk.
+    pub async fn stop(self) {
+        self.renewing.abort();
+        let status = self.store.status();
+        if status.leads {
+            for peer in status.voters.iter().filter(|voter| **voter != status.node) {
+                if self.store.transfer_leader(*peer).await.is_ok() {
+                    tracing::info!(to = peer, "the leadership is handed over");
+                    break;
+                }
+            }
+        }
+        self.staff.stop().await;
+        self.stop.send_replace(true);
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.serving).await;
+        self.store.shutdown().await;
+    }
+}
+
+/// Renews the node's certificate in time.
+async fn renew(files: Arc<Files>, addresses: Vec<String>) {
+    const INTERVAL: Duration = Duration::from_secs(3600);
+    loop {
+        let now_s = i64::try_from(crate::clock::wall_ms() / 1_000).unwrap_or(i64::MAX);
+        match files.renew_if_due(addresses.clone(), now_s) {
+            Ok(true) => tracing::info!("the node's certificate was renewed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the node's certificate was not renewed"),
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}

@@ -1,0 +1,285 @@
+//! `novacron dev`: a whole cluster in one process on loopback, with simulated hosts. For trying out
+//! and for tests; everything but the hypervisors is the real thing.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use actors::LocalHost;
+use anyhow::{Context, Result};
+use domain::{host::Capacity, id::HostId, name::Name};
+use drivers::simulator::Options as SimulatorOptions;
+use newtype_uuid::GenericUuid;
+use raft_store::{Timing, WalOptions};
+
+use crate::{
+    config::ApiSection,
+    daemon::{Daemon, DaemonOptions},
+    files::{self, Files},
+    founding::{self, Setup},
+    hosts,
+};
+
+/// What the cluster is to be like.
+#[derive(Clone, Debug)]
+pub struct DevOptions {
+    /// How many nodes, 1 to 9.
+    pub nodes: usize,
+    /// How many simulated hosts in all, spread over the nodes.
+    pub hosts: usize,
+    /// Where everything lies; it is used again if it exists.
+    pub directory: PathBuf,
+    /// Calls of a simulated driver that fail, out of a thousand.
+    pub failures_per_mille: u64,
+    /// How fast nodes expect each other to answer.
+    pub timing: Timing,
+}
+
+/// A running cluster.
+pub struct DevCluster {
+    /// Its nodes; `None` for one that was stopped.
+    pub daemons: Vec<Option<Daemon>>,
+    /// What a client needs.
+    pub access: Access,
+    options: DevOptions,
+    members: Vec<Member>,
+}
+
+/// What a client needs to know.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Access {
+    /// `host:port` of the nodes' API.
+    pub endpoints: Vec<String>,
+    /// The cluster's authority, PEM.
+    pub authority: String,
+    /// The name that certificates carry.
+    pub server_name: String,
+    /// The admin credential.
+    pub bearer: String,
+}
+
+/// Where a node is.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+struct Member {
+    directory: PathBuf,
+    peer: SocketAddr,
+    api: SocketAddr,
+}
+
+/// What is kept to start the same cluster again.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Kept {
+    access: Access,
+    members: Vec<Member>,
+}
+
+impl DevCluster {
+    /// Starts a cluster: a new one, or the one that lies in the directory.
+    ///
+    /// # Errors
+    /// When a node cannot be set up or started.
+    pub async fn start(options: DevOptions) -> Result<DevCluster> {
+        let kept = options.directory.join("dev.json");
+        if let Ok(text) = std::fs::read_to_string(&kept) {
+            let Kept { access, members } =
+                serde_json::from_str(&text).with_context(|| format!("{}", kept.display()))?;
+            let mut cluster = DevCluster { daemons: Vec::new(), access, options, members };
+            for number in 0..cluster.members.len() {
+                let daemon = cluster.run(number).await?;
+                cluster.daemons.push(Some(daemon));
+            }
+            return Ok(cluster);
+        }
+        DevCluster::create(options, &kept).await
+    }
+
+    async fn create(options: DevOptions, kept: &Path) -> Result<DevCluster> {
+        let members: Vec<Member> = (1..=options.nodes)
+            .map(|number| {
+                let directory = options.directory.join(format!("n{number}"));
+                Ok(Member { directory, peer: free()?, api: free()? })
+            })
+            .collect::<Result<_>>()?;
+        let expect = (2..=options.nodes).map(name).collect::<Vec<_>>();
+        let first = members.first().context("a cluster has at least one node")?;
+        let addresses = (first.peer.to_string(), first.api.to_string());
+        let setup = Setup {
+            directory: &first.directory,
+            name: name(1),
+            peer_address: &addresses.0,
+            api_address: &addresses.1,
+        };
+        let cluster_name = Name::new("dev")?;
+        let founded = founding::found(&setup, cluster_name, &expect).await?;
+        let access = Access {
+            endpoints: members.iter().map(|member| member.api.to_string()).collect(),
+            authority: founded.authority,
+            server_name: raft_store::identity::cluster_name(founded.cluster),
+            bearer: founded.bearer,
+        };
+        let mut cluster = DevCluster { daemons: Vec::new(), access, options, members };
+        let daemon = cluster.run(0).await?;
+        cluster.daemons.push(Some(daemon));
+        for (number, (name, token)) in founded.tokens.into_iter().enumerate() {
+            let number = number + 1;
+            cluster.join(number, name, &token).await?;
+            let daemon = cluster.run(number).await?;
+            cluster.daemons.push(Some(daemon));
+        }
+        let written = Kept { access: cluster.access.clone(), members: cluster.members.clone() };
+        std::fs::write(kept, serde_json::to_string_pretty(&written)?)
+            .with_context(|| format!("cannot write {}", kept.display()))?;
+        Ok(cluster)
+    }
+
+    async fn join(&self, number: usize, name: Name, token: &str) -> Result<()> {
+        let member = &self.members[number];
+        if files::is_set_up(&member.directory) {
+            return Ok(());
+        }
+        let (peer_address, api_address) = (member.peer.to_string(), member.api.to_string());
+        let setup = Setup {
+            directory: &member.directory,
+            name,
+            peer_address: &peer_address,
+            api_address: &api_address,
+        };
+        founding::join(&setup, token).await.map(drop)
+    }
+
+    async fn run(&self, number: usize) -> Result<Daemon> {
+        let member = &self.members[number];
+        let files = Files::load(&member.directory)?;
+        let options = DaemonOptions {
+            directory: member.directory.clone(),
+            peer_listen: member.peer,
+            peer_address: member.peer.to_string(),
+            api_listen: member.api,
+            api_address: member.api.to_string(),
+            timing: self.options.timing,
+            wal: WalOptions::default(),
+            api: ApiSection::default(),
+            hosts: self.hosts_of(number),
+        };
+        Daemon::start(options, files).await
+    }
+
+    /// Every `nodes`-th host; names and identities follow from the number.
+    fn hosts_of(&self, node: usize) -> Vec<Arc<LocalHost>> {
+        let numbers = (0..self.options.hosts).filter(|host| host % self.options.nodes == node);
+        let hosts = numbers.map(|number| {
+            let id = HostId::from_untyped_uuid(uuid::Uuid::from_u128(number as u128 + 1));
+            let name = Name::new(&format!("host-{:04}", number + 1)).expect("digits make a name");
+            let options = SimulatorOptions {
+                seed: number as u64,
+                failures_per_mille: self.options.failures_per_mille,
+                ..SimulatorOptions::default()
+            };
+            hosts::simulated(id, name, Capacity::default(), options)
+        });
+        hosts.collect()
+    }
+
+    /// Stops one node, as a clean shutdown does.
+    pub async fn stop_node(&mut self, number: usize) {
+        if let Some(daemon) = self.daemons[number].take() {
+            daemon.stop().await;
+            // Raft's own tasks may outlive its shutdown for a moment; the lock on the directory
+            // goes with the last of them.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// Starts a node that was stopped.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_node(&mut self, number: usize) -> Result<()> {
+        self.daemons[number] = Some(self.run(number).await?);
+        Ok(())
+    }
+
+    /// Stops all nodes.
+    pub async fn stop(mut self) {
+        for number in 0..self.daemons.len() {
+            self.stop_node(number).await;
+        }
+    }
+}
+
+fn name(number: usize) -> Name {
+    Name::new(&format!("n{number}")).expect("digits make a name")
+}
+
+/// A port nobody listens on.
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Creates `count` VMs named `seed-…`, and the image they need.
+///
+/// # Errors
+/// When one is refused.
+pub async fn seed(access: &Access, count: u32) -> Result<()> {
+    use proto::v1::{self, images_client::ImagesClient, vms_client::VmsClient};
+    /// Requests under way at one time.
+    const PARALLEL: u32 = 64;
+    let client = client::Client::new(client::Options {
+        endpoints: access.endpoints.clone(),
+        authority: access.authority.clone(),
+        server_name: access.server_name.clone(),
+        bearer: access.bearer.clone(),
+        deadline: Duration::from_secs(60),
+    })?;
+    let image = v1::CreateImageRequest {
+        mutation: client.mutation(),
+        name: "seed".to_owned(),
+        files: Vec::new(),
+        origin: "no bytes: for simulated hosts".to_owned(),
+    };
+    let created = client.call(image, async |channel, request| {
+        ImagesClient::new(channel).create_image(request).await
+    });
+    let exists = |error: &client::Error| error.code() == Some(tonic::Code::AlreadyExists);
+    match created.await {
+        Ok(_) => {}
+        Err(error) if exists(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut calls = tokio::task::JoinSet::new();
+    for worker in 0..PARALLEL {
+        let client = client.clone();
+        calls.spawn(async move {
+            for number in (worker..count).step_by(PARALLEL as usize) {
+                let request = v1::CreateVmRequest {
+                    mutation: client.mutation(),
+                    project: String::new(),
+                    name: format!("seed-{number:05}"),
+                    spec: Some(v1::VmSpec {
+                        vcpus: 1,
+                        memory_mib: 64,
+                        image: "seed".to_owned(),
+                        ..Default::default()
+                    }),
+                    stopped: false,
+                };
+                let created = client.call(request, async |channel, request| {
+                    VmsClient::new(channel).create_vm(request).await
+                });
+                match created.await {
+                    Ok(outcome) => client.note(outcome.revision),
+                    Err(error) if exists(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done??;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! VMs.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    State,
+    name::Name,
+    rejected::{Rejected, Violation},
+    vm::{Disk, Network, Nic, RunPolicy, Vm, VmSpec},
+};
+
+use super::time;
+use crate::v1;
+
+/// A VM as the API shows it.
+#[must_use]
+pub fn vm(state: &State, vm: &Vm) -> v1::Vm {
+    let body = state.instance_of(vm.id);
+    let host = body.and_then(|body| state.hosts.get(&body.host));
+    let said = body.and_then(|body| body.failure.clone()).or_else(|| vm.placement_failure.clone());
+    v1::Vm {
+        id: vm.id.to_string(),
+        project: vm.project.to_string(),
+        name: vm.name.to_string(),
+        spec: Some(spec(&vm.spec)),
+        phase: state.phase(vm).as_str().to_owned(),
+        host: host.map(|host| host.name.to_string()).unwrap_or_default(),
+        instance: body.map(|body| body.id.to_string()).unwrap_or_default(),
+        operation: vm.operation.map(|id| id.to_string()).unwrap_or_default(),
+        message: said.unwrap_or_default(),
+        restarts: vm.restarts.count,
+        restart_needed: body.is_some_and(|body| body.generation != vm.generation),
+        created_at: time(vm.created_wall_ms),
+        etag: vm.revision.as_u64(),
+    }
+}
+
+/// A spec as the API shows it.
+#[must_use]
+pub fn spec(spec: &VmSpec) -> v1::VmSpec {
+    v1::VmSpec {
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
+        image: spec.image.to_string(),
+        root_disk_mib: spec.root_disk_mib,
+        disks: spec.disks.iter().map(|disk| v1::Disk { size_mib: disk.size_mib }).collect(),
+        nics: spec.nics.iter().map(nic).collect(),
+        cmdline: spec.cmdline.clone(),
+        user_data: spec.user_data.clone(),
+        run_policy: run_policy(spec.run_policy).to_owned(),
+        deletion_protection: spec.deletion_protection,
+        host: spec.host.as_ref().map(ToString::to_string).unwrap_or_default(),
+        labels: spec.labels.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
+    }
+}
+
+fn nic(nic: &Nic) -> v1::Nic {
+    let network = match &nic.network {
+        Network::Nat => "nat".to_owned(),
+        Network::Bridge(name) => format!("bridge:{name}"),
+    };
+    v1::Nic { network }
+}
+
+const fn run_policy(policy: RunPolicy) -> &'static str {
+    match policy {
+        RunPolicy::Always => "always",
+        RunPolicy::OnFailure => "on_failure",
+        RunPolicy::Manual => "manual",
+    }
+}
+
+/// Reads a spec.
+///
+/// # Errors
+/// All fields that cannot be read.
+pub fn read_spec(spec: Option<v1::VmSpec>) -> Result<VmSpec, Rejected> {
+    let mut problems = Problems::default();
+    let Some(spec) = spec else {
+        problems.add("spec", "is missing");
+        return Err(problems.into_rejected());
+    };
+    let image = problems.name("spec.image", &spec.image);
+    let host = match spec.host.as_str() {
+        "" => None,
+        host => problems.name("spec.host", host),
+    };
+    let run_policy = match spec.run_policy.as_str() {
+        "always" => RunPolicy::Always,
+        "" | "on_failure" => RunPolicy::OnFailure,
+        "manual" => RunPolicy::Manual,
+        _ => {
+            problems.add("spec.run_policy", "use always, on_failure or manual");
+            RunPolicy::Manual
+        }
+    };
+    let mut nics = Vec::new();
+    for (index, nic) in spec.nics.iter().enumerate() {
+        let field = format!("spec.nics[{index}].network");
+        match nic.network.split_once(':') {
+            None if nic.network == "nat" => nics.push(Nic { network: Network::Nat }),
+            Some(("bridge", bridge)) => {
+                let bridge = problems.name(&field, bridge);
+                nics.extend(bridge.map(|bridge| Nic { network: Network::Bridge(bridge) }));
+            }
+            _ => problems.add(&field, "use nat or bridge:NAME"),
+        }
+    }
+    let mut labels = BTreeMap::new();
+    for (label, value) in spec.labels {
+        if let Some(label) = problems.name("spec.labels", &label) {
+            labels.insert(label, value);
+        }
+    }
+    let Some(image) = image.filter(|_| problems.0.is_empty()) else {
+        return Err(problems.into_rejected());
+    };
+    Ok(VmSpec {
+        vcpus: spec.vcpus,
+        memory_mib: spec.memory_mib,
+        image,
+        root_disk_mib: spec.root_disk_mib,
+        disks: spec.disks.iter().map(|disk| Disk { size_mib: disk.size_mib }).collect(),
+        nics,
+        cmdline: spec.cmdline,
+        user_data: spec.user_data,
+        run_policy,
+        deletion_protection: spec.deletion_protection,
+        host,
+        labels,
+    })
+}
+
+/// Problems of a request, gathered so that all are told at once.
+#[derive(Default)]
+struct Problems(Vec<Violation>);
+
+impl Problems {
+    fn add(&mut self, field: &str, message: &str) {
+        self.0.push(Violation::new(field, message));
+    }
+
+    fn name(&mut self, field: &str, text: &str) -> Option<Name> {
+        let name = Name::new(text).map_err(|error| self.add(field, &error.to_string()));
+        name.ok()
+    }
+
+    fn into_rejected(self) -> Rejected {
+        match Rejected::unless_empty(self.0) {
+            Err(rejected) => rejected,
+            Ok(()) => super::invalid("spec", "is not valid"),
+        }
+    }
+}
