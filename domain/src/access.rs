@@ -27,7 +27,7 @@ impl Command {
             | Command::Instance(_) => Access::Node,
             Command::Node(NodeCommand::Join(_)) => Access::Token,
             Command::Node(NodeCommand::Remove { .. })
-            | Command::Host(HostCommand::Remove { .. })
+            | Command::Host(HostCommand::ConfirmDead { .. } | HostCommand::Remove { .. })
             | Command::Token(_)
             | Command::Credential(_)
             | Command::Setting(_)

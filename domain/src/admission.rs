@@ -14,16 +14,24 @@ use crate::{
 /// A rule: appends the problems it sees.
 type Rule = fn(&State, &VmSpec, &mut Vec<Violation>);
 
-const RULES: &[Rule] = &[bounds::check, bounds::check_texts, image::check, pinned_host];
+const RULES: &[Rule] = &[bounds::check, bounds::check_texts, image::check];
 
-/// Checks a spec; the answer is the image it names.
+/// Checks a spec; the answer is the image it names. `old` is the spec it replaces: what was let in
+/// once and is unchanged may not hold up a change of something else.
 ///
 /// # Errors
 /// [`Reason::Invalid`](crate::rejected::Reason::Invalid) with every problem.
-pub(crate) fn admit(state: &State, spec: &VmSpec) -> Result<ImageId, Rejected> {
+pub(crate) fn admit(
+    state: &State,
+    spec: &VmSpec,
+    old: Option<&VmSpec>,
+) -> Result<ImageId, Rejected> {
     let mut violations = Vec::new();
     for rule in RULES {
         rule(state, spec, &mut violations);
+    }
+    if old.is_none_or(|old| old.host != spec.host) {
+        pinned_host(state, spec, &mut violations);
     }
     Rejected::unless_empty(violations)?;
     let image = state.image_named(&spec.image);

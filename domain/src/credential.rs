@@ -95,6 +95,8 @@ pub(crate) fn decide(draft: &mut Draft, command: CredentialCommand) -> Result<()
                 let message = format!("credential {name} exists already; choose another name");
                 return Err(Rejected::new(Reason::NameTaken, message));
             }
+            sweep(draft);
+            let state = draft.state();
             draft.room_for("credentials", state.credentials.len(), limit::CREDENTIALS_MAX)?;
             draft.put(Credential {
                 id: credential,
@@ -112,6 +114,18 @@ pub(crate) fn decide(draft: &mut Draft, command: CredentialCommand) -> Result<()
     }
 }
 
+/// Forgets credentials that ended a month ago: until then the history can still be read by name.
+fn sweep(draft: &mut Draft) {
+    const KEPT_MS: u64 = 30 * 24 * 3600 * 1000;
+    let wall_ms = draft.wall_ms();
+    let ended = |row: &&std::sync::Arc<Credential>| {
+        row.expires_wall_ms != 0 && row.expires_wall_ms.saturating_add(KEPT_MS) < wall_ms
+    };
+    let rows = draft.state().credentials.values().filter(ended);
+    let old: Vec<CredentialId> = rows.map(|row| row.id).collect();
+    old.into_iter().for_each(|id| draft.delete::<Credential>(id));
+}
+
 fn revoke(draft: &mut Draft, id: CredentialId) -> Result<(), Rejected> {
     let wall_ms = draft.wall_ms();
     let state = draft.state();
@@ -125,7 +139,11 @@ fn revoke(draft: &mut Draft, id: CredentialId) -> Result<(), Rejected> {
         let message = "this is the last admin credential; create another first";
         return Err(Rejected::new(Reason::LastAdmin, message));
     }
-    let credential = Credential { revoked: true, ..Credential::clone(credential) };
+    let expires_wall_ms = match credential.expires_wall_ms {
+        0 => wall_ms,
+        expires => expires.min(wall_ms),
+    };
+    let credential = Credential { revoked: true, expires_wall_ms, ..Credential::clone(credential) };
     draft.put(credential);
     draft.reply_object("credential", id);
     Ok(())

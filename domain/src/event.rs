@@ -1,6 +1,6 @@
 //! What a command changed: history, audit and watch streams.
 
-use std::{mem::size_of, sync::Arc};
+use std::sync::Arc;
 
 use imbl::Vector;
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,8 @@ impl Event {
     /// same everywhere: it is computed from the content and not measured.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
-        size_of::<Event>() + self.changes.iter().map(Change::weight_bytes).sum::<usize>()
+        const EVENT: usize = 512;
+        EVENT + self.changes.iter().map(Change::weight_bytes).sum::<usize>()
     }
 }
 
@@ -86,8 +87,8 @@ impl Change {
         // once they are not. Texts dominate where they are long.
         const ROW: usize = 512;
         let text = match self {
-            Change::Vm(Row::Put(vm)) => vm.spec.user_data.len() + vm.spec.cmdline.len(),
-            Change::Instance(Row::Put(body)) => body.spec.user_data.len() + body.spec.cmdline.len(),
+            Change::Vm(Row::Put(vm)) => vm.spec.text_bytes(),
+            Change::Instance(Row::Put(body)) => body.spec.text_bytes(),
             Change::Operation(Row::Put(operation)) => operation.message.len(),
             Change::Image(Row::Put(image)) => image.origin.len(),
             Change::Vm(Row::Delete(_))

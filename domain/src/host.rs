@@ -97,6 +97,14 @@ pub enum HostCommand {
     Grant(Box<Grant>),
     /// A node still drives these hosts; the fences show that it is still the one.
     Renew(Vec<(HostId, Fence)>),
+    /// A person has seen that a lost host is off: its bodies ended. `boot` names which life of the
+    /// host that is; if it renews later, it is refused.
+    ConfirmDead {
+        /// The host.
+        host: HostId,
+        /// The boot that ended.
+        boot: BootId,
+    },
     /// Forget a lost host that has no bodies.
     Remove {
         /// The host.
@@ -178,6 +186,7 @@ pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Reje
     match command {
         HostCommand::Grant(grant) => take_up(draft, *grant),
         HostCommand::Renew(rows) => lease::renew(draft, &rows),
+        HostCommand::ConfirmDead { host, boot } => confirm_dead(draft, host, boot),
         HostCommand::Remove { host } => remove(draft, host),
     }
 }
@@ -230,6 +239,35 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
     });
     draft.reply_object("host", grant.host);
     Ok(())
+}
+
+/// Bodies of VMs that are on their way out are gone with their host. The others stay where they are:
+/// their disks may be good, and the host may come back.
+fn confirm_dead(draft: &mut Draft, id: HostId, boot: BootId) -> Result<(), Rejected> {
+    let state = draft.state();
+    let host = state.hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?;
+    if host.status != Status::Lost || host.boot != boot {
+        let message = format!("host {} is heard of, or was booted since; look again", host.name);
+        return Err(Rejected::new(Reason::HostUnfit, message));
+    }
+    let leaving =
+        state.instances_on(id).filter(|body| state.vms.get(&body.vm).is_some_and(|vm| vm.deleting));
+    let leaving: Vec<_> = leaving.map(|body| (body.id, body.vm)).collect();
+    for (body, vm) in leaving {
+        draft.delete::<crate::instance::Instance>(body);
+        crate::vm::forget_if_gone(draft, vm);
+    }
+    draft.reply_object("host", id);
+    Ok(())
+}
+
+/// Takes the lease of a host away at once.
+pub(crate) fn lose(draft: &mut Draft, id: HostId) {
+    draft.revoke_lease(id);
+    if let Some(host) = draft.state().hosts.get(&id) {
+        let host = Host { status: Status::Lost, ..Host::clone(host) };
+        draft.put(host);
+    }
 }
 
 fn remove(draft: &mut Draft, id: HostId) -> Result<(), Rejected> {

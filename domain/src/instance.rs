@@ -107,6 +107,10 @@ pub struct Instance {
     /// Reboots it has had.
     #[serde(default)]
     pub reboots: u32,
+    /// Starts it has had under this fence: a guest that starts and ends between two reports is seen
+    /// by it.
+    #[serde(default)]
+    pub starts: u32,
     /// How it ended the last time.
     #[serde(default)]
     pub ended: Option<Ended>,

@@ -228,12 +228,15 @@ fn remove(draft: &mut Draft, id: NodeId) -> Result<(), Rejected> {
         return Err(Rejected::new(Reason::LastVoter, "the last node cannot be removed"));
     }
     let hosts = state.hosts.values().filter(|host| host.node == id);
-    let bodies: usize = hosts.map(|host| state.instances_on(host.id).count()).sum();
+    let hosts: Vec<_> = hosts.map(|host| host.id).collect();
+    let bodies: usize = hosts.iter().map(|host| state.instances_on(*host).count()).sum();
     if bodies > 0 {
         let message =
             format!("node {} drives hosts with {bodies} VMs; delete them first", node.name);
         return Err(Rejected::new(Reason::HostInUse, message));
     }
+    // Nobody drives them any more: no VM may be placed on them from here on.
+    hosts.into_iter().for_each(|host| crate::host::lose(draft, host));
     draft.delete::<Node>(id);
     draft.reply_object("node", id);
     Ok(())

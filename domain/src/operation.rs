@@ -13,7 +13,7 @@ mod goal;
 mod lifecycle;
 
 pub use goal::Kind;
-pub(crate) use lifecycle::{begin, decide, expire, open, overtake, settle, vm_gone};
+pub(crate) use lifecycle::{begin, decide, expire, open, overtake, settle, vm_gone, withdraw};
 
 use std::sync::Arc;
 

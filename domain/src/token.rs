@@ -106,8 +106,10 @@ fn sweep(draft: &mut Draft) {
     const KEPT_MS: u64 = 24 * 3600 * 1000;
     let wall_ms = draft.wall_ms();
     let tokens = draft.state().tokens.values();
-    let old: Vec<TokenId> =
-        tokens.filter(|t| t.expires_wall_ms + KEPT_MS < wall_ms).map(|t| t.id).collect();
+    let old: Vec<TokenId> = tokens
+        .filter(|t| t.expires_wall_ms.saturating_add(KEPT_MS) < wall_ms)
+        .map(|t| t.id)
+        .collect();
     old.into_iter().for_each(|id| draft.delete::<JoinToken>(id));
 }
 

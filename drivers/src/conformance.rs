@@ -133,6 +133,9 @@ async fn whole_life(fixture: &dyn Fixture) -> Result<(), String> {
     ok(driver.start(&order).await)?;
     ok(driver.kill(id, under).await)?;
     await_body(fixture, id, |body| body == Body::Stopped(Ended::Killed)).await?;
+    if ok(driver.observe(id).await)?.starts != 2 {
+        return Err("the starts were not counted".into());
+    }
     if !ok(driver.observe_all().await)?.iter().any(|seen| seen.instance == id) {
         return Err("observe_all misses the body".into());
     }

@@ -46,6 +46,8 @@ pub struct Observation {
     pub generation: Option<u32>,
     /// Reboots it has had on request.
     pub reboots: u32,
+    /// Starts it has had.
+    pub starts: u32,
 }
 
 /// What a host is and has.

@@ -57,6 +57,7 @@ struct Domain {
     body: Body,
     generation: Option<u32>,
     reboots: u32,
+    starts: u32,
     console: Vec<u8>,
     name: Name,
 }
@@ -189,6 +190,7 @@ impl Driver for Simulator {
             body: domain.map_or(Body::Absent, |domain| domain.body),
             generation: domain.and_then(|domain| domain.generation),
             reboots: domain.map_or(0, |domain| domain.reboots),
+            starts: domain.map_or(0, |domain| domain.starts),
         })
     }
 
@@ -207,6 +209,7 @@ impl Driver for Simulator {
                 body: Body::Ready,
                 generation: None,
                 reboots: 0,
+                starts: 0,
                 console: Vec::new(),
                 name: order.name.clone(),
             });
@@ -224,6 +227,7 @@ impl Driver for Simulator {
                 Body::Absent | Body::Ready | Body::Stopped(_) => {
                     domain.body = Body::Running;
                     domain.generation = Some(order.generation);
+                    domain.starts += 1;
                     let line = format!("GUEST-UP id={}\n", domain.name);
                     domain.console.extend_from_slice(line.as_bytes());
                 }

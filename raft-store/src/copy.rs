@@ -51,11 +51,19 @@ pub(crate) enum CopyError {
 }
 
 /// Opens the copy.
-fn open(directory: &Path) -> Result<sled::Db, CopyError> {
+pub(crate) fn open(directory: &Path) -> Result<sled::Db, CopyError> {
     const CACHE_BYTES: u64 = 32 << 20;
     let config =
         sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
-    guarded(|| Ok(config.open()?))
+    // sled lets go of its lock a moment after its last handle is gone.
+    let mut attempts = 20;
+    loop {
+        match guarded(|| Ok(config.open()?)) {
+            Err(CopyError::Sled(sled::Error::Io(_))) if attempts > 0 => attempts -= 1,
+            result => return result,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }
 
 /// sled panics on what it does not expect on the disk.

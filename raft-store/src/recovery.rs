@@ -26,12 +26,6 @@ pub(crate) struct Base {
 /// # Errors
 /// When nothing that can be trusted reaches the log.
 pub(crate) fn recover(directory: &Directory, log: &Index) -> Result<Base, DamageError> {
-    if directory.marker.begun && log.ballot.is_none() && log.last().is_none() {
-        return Err(DamageError::Inconsistent {
-            directory: directory.root().to_owned(),
-            what: "the log is gone, though this directory was in use".to_owned(),
-        });
-    }
     remove_unfinished(&directory.snapshots())?;
     let (snapshot, damage) = newest_snapshot(&directory.snapshots())?;
     let copy = match copy::load(&directory.copy()) {
@@ -59,7 +53,11 @@ pub(crate) fn recover(directory: &Directory, log: &Index) -> Result<Base, Damage
             what: "no snapshot reaches the log".to_owned(),
         }));
     }
-    Ok(Base { view, snapshot: file, copy })
+    // A snapshot from before the log's beginning is of no use to a peer; Raft then makes a new one.
+    let reaches = |file: &SnapshotFile| {
+        file.header.at.map(|at| at.index) >= log.purged.map(|purged| purged.index)
+    };
+    Ok(Base { view, snapshot: file.filter(reaches), copy })
 }
 
 /// Whether a state that ends at `at` may be continued by the log: the log must know that entry.
@@ -87,12 +85,14 @@ fn newest_snapshot(directory: &Path) -> Result<(Option<Read>, Option<DamageError
                 };
                 return Ok((Some((file, view)), damage));
             }
-            Err(error) => {
+            Err(error @ DamageError::Damaged { .. }) => {
                 tracing::error!(%error, "a snapshot is put aside");
                 let aside = path.with_extension("damaged");
                 std::fs::rename(&path, &aside).map_err(DamageError::io(&path))?;
                 damage.get_or_insert(error);
             }
+            // It may be whole: what hindered the reading is to be mended first.
+            Err(other) => return Err(other),
         }
     }
     Ok((None, damage))

@@ -24,8 +24,9 @@ use crate::{
 const MAGIC: &[u8; 8] = b"NCSNAP01";
 /// Uncompressed bytes of a frame.
 const FRAME_BYTES_SOFT: usize = 1 << 20;
-/// Longest frame that is believed.
-const FRAME_BYTES_MAX: usize = 16 << 20;
+/// Longest frame that is believed, packed or not. A record is at most an event, and all events of
+/// the ring together are bounded far below this.
+const FRAME_BYTES_MAX: usize = 256 << 20;
 const ZSTD_LEVEL: i32 = 1;
 /// How many snapshots are kept: the newest, and one in case it is damaged.
 const KEPT: usize = 2;
@@ -93,9 +94,13 @@ pub(crate) fn adopt(
     std::fs::rename(temporary, &path).map_err(DamageError::io(temporary))?;
     let sync = File::open(directory).and_then(|directory| directory.sync_all());
     sync.map_err(DamageError::io(directory))?;
-    for old in list(directory)?.into_iter().rev().skip(KEPT) {
-        if old != path {
-            std::fs::remove_file(&old).map_err(DamageError::io(&old))?;
+    for old in list(directory)?.into_iter().rev().skip(KEPT).filter(|old| *old != path) {
+        // A build and an install at the same time remove the same one.
+        match std::fs::remove_file(&old) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(DamageError::io(&old)(error));
+            }
+            Ok(()) | Err(_) => {}
         }
     }
     Ok(SnapshotFile { path, header })
@@ -194,7 +199,10 @@ impl Reader {
         let limit = FRAME_BYTES_MAX as u64;
         let unpacked = zstd::Decoder::new(packed.as_slice())
             .and_then(|decoder| decoder.take(limit).read_to_end(&mut plain));
-        unpacked.map_err(|error| self.damaged(&error.to_string()))?;
+        let count = unpacked.map_err(|error| self.damaged(&error.to_string()))?;
+        if count >= FRAME_BYTES_MAX {
+            return Err(self.damaged("a frame is longer than any is written"));
+        }
         Ok(Some(plain))
     }
 

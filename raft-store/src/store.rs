@@ -85,12 +85,14 @@ impl Store {
         let config = options.timing.raft_config().map_err(StoreError::Raft)?;
         let (root, wal_options, store) = (options.directory.clone(), options.wal, options.store);
         let opened = tokio::task::spawn_blocking(move || {
-            let directory = Directory::open(&root, store)?;
-            let wal = Wal::open(&directory.log(), wal_options)?;
+            let mut directory = Directory::open(&root, store)?;
+            let wal = Wal::open(&directory.log(), wal_options, directory.marker.begun)?;
+            // From here on the log holds its first checkpoint.
+            directory.begin()?;
             let base = recovery::recover(&directory, &wal.index())?;
             Ok::<_, DamageError>((directory, wal, base))
         });
-        let (mut directory, wal, base) =
+        let (directory, wal, base) =
             opened.await.map_err(|error| StoreError::Raft(error.to_string()))??;
         let wal = Arc::new(wal);
         let me = Me {
@@ -104,11 +106,10 @@ impl Store {
         let copier = Copier::start(directory.copy(), views.clone(), base.copy)
             .map_err(DamageError::io(&directory.copy()))?;
         let removed = watch::Sender::new(false);
-        let pool = Arc::new(Pool::new(me.clone(), identity.client()?, removed.clone()));
+        let pool =
+            Arc::new(Pool::new(me.clone(), identity.client()?, removed.clone(), views.clone()));
         let network = Network(pool.clone());
         let listener = listen(options.peer_address).await?;
-        // From here on the log holds something: a vote is the first.
-        directory.begin()?;
         let log = Log(wal.clone());
         let raft = openraft::Raft::new(options.node, config, network, log, machine)
             .await

@@ -84,9 +84,21 @@ pub(crate) struct Wal {
 
 impl Wal {
     /// Opens the log in `directory`, which is made if it does not exist.
-    pub(crate) fn open(directory: &Path, options: WalOptions) -> Result<Wal, DamageError> {
+    ///
+    /// With `begun` the log is expected to be there: it is never taken for new when it has vanished.
+    pub(crate) fn open(
+        directory: &Path,
+        options: WalOptions,
+        begun: bool,
+    ) -> Result<Wal, DamageError> {
         std::fs::create_dir_all(directory).map_err(DamageError::io(directory))?;
         let recovered = recovery::recover(directory)?;
+        if begun && recovered.tail.segment == 0 {
+            return Err(DamageError::Inconsistent {
+                directory: directory.to_owned(),
+                what: "the log is gone, though this directory was in use".to_owned(),
+            });
+        }
         let index = Arc::new(RwLock::new(recovered.index));
         let writer = writer::Writer::open(directory, options, recovered.tail, index.clone())
             .map_err(DamageError::io(directory))?;

@@ -127,7 +127,9 @@ impl Task {
 
     /// Whether the body is not any more as the row says.
     fn is_progress(&self, seen: &Observation) -> bool {
-        self.row.phase.next(seen.body) != self.row.phase || seen.reboots > self.row.reboots
+        self.row.phase.next(seen.body) != self.row.phase
+            || seen.reboots > self.row.reboots
+            || seen.starts > self.row.starts
     }
 
     async fn report(&self, seen: &Observation, failure: Option<DriverError>) -> Result<(), String> {
@@ -148,6 +150,7 @@ impl Task {
             body: seen.body,
             generation: seen.generation,
             reboots: seen.reboots,
+            starts: seen.starts,
             failure,
         };
         let told = self.reporter.report(report).await.map_err(|error| error.to_string())?;

@@ -68,8 +68,8 @@ impl HostState {
 /// The report that is due, if what was seen is not what the row says.
 fn difference(row: &Instance, seen: Option<&Observation>) -> Option<Report> {
     let body = seen.map_or(Body::Absent, |seen| seen.body);
-    let same =
-        row.phase.next(body) == row.phase && seen.is_none_or(|seen| seen.reboots <= row.reboots);
+    let same = row.phase.next(body) == row.phase
+        && seen.is_none_or(|seen| seen.reboots <= row.reboots && seen.starts <= row.starts);
     // A body that is not there yet is made by its own action.
     let expected = row.phase == Phase::Reserved && body == Body::Absent;
     (!same && !expected).then(|| Report {
@@ -78,6 +78,7 @@ fn difference(row: &Instance, seen: Option<&Observation>) -> Option<Report> {
         body,
         generation: seen.and_then(|seen| seen.generation),
         reboots: seen.map_or(0, |seen| seen.reboots),
+        starts: seen.map_or(0, |seen| seen.starts),
         failure: None,
     })
 }

@@ -96,7 +96,9 @@ impl Observer {
         let view = store.view();
         self.observe(&status);
         let group = self.group(&status, &view.state);
-        let Some(change) = next_change(&group) else { return };
+        // What was left half done comes first: two sets in force bear fewer losses than one.
+        let unfinished = status.unfinished.clone().map(Change::Voters);
+        let Some(change) = unfinished.or_else(|| next_change(&group)) else { return };
         let address = |node| view.state.nodes.get(&node).map(|row| row.peer_address.clone());
         let made = match &change {
             Change::Add(node) => match address(*node) {

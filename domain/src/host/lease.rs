@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Host, Status};
+use super::Status;
 use crate::{
     Draft, Fence,
     id::{BootId, HostId},
@@ -64,11 +64,5 @@ pub(crate) fn expire(draft: &mut Draft) {
         .filter(|(_, lease)| lease.is_lapsed(state.now_ms))
         .map(|(host, _)| *host)
         .collect();
-    for id in lapsed {
-        draft.revoke_lease(id);
-        if let Some(host) = draft.state().hosts.get(&id) {
-            let host = Host { status: Status::Lost, ..Host::clone(host) };
-            draft.put(host);
-        }
-    }
+    lapsed.into_iter().for_each(|id| super::lose(draft, id));
 }

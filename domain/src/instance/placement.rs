@@ -45,6 +45,7 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         generation: vm.generation,
         booked: Capacity::of(&vm.spec),
         reboots: 0,
+        starts: 0,
         ended: None,
         failure: None,
         revision: fence,

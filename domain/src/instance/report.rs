@@ -77,6 +77,9 @@ pub struct Report {
     /// Reboots it has had under this fence.
     #[serde(default)]
     pub reboots: u32,
+    /// Starts it has had under this fence.
+    #[serde(default)]
+    pub starts: u32,
     /// What went wrong with the last action, if it did.
     #[serde(default)]
     pub failure: Option<Failure>,
@@ -126,12 +129,16 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
     let mut new = Instance::clone(&old);
     new.phase = old.phase.next(report.body);
     new.reboots = new.reboots.max(report.reboots);
+    new.starts = new.starts.max(report.starts);
+    let ran_unseen = report.starts > old.starts;
     new.failure = report.failure.as_ref().map(|failure| limit::clip(&failure.message));
     if report.failure.as_ref().is_some_and(|failure| failure.permanent) {
         new.phase = Phase::Failed;
     }
     match report.body {
-        Body::Stopped(ended) if old.phase != Phase::Stopped => new.ended = Some(ended),
+        Body::Stopped(ended) if old.phase != Phase::Stopped || ran_unseen => {
+            new.ended = Some(ended);
+        }
         Body::Running if report.generation == Some(vm.generation) => {
             new.spec = vm.spec.clone();
             new.generation = vm.generation;
@@ -140,7 +147,7 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
         Body::Absent | Body::Ready | Body::Running | Body::Paused | Body::Stopped(_) => {}
     }
     let ended = match (old.phase, new.phase) {
-        (Phase::Stopped, Phase::Stopped) => None,
+        (Phase::Stopped, Phase::Stopped) if !ran_unseen => None,
         (_, Phase::Stopped) => new.ended,
         _ => None,
     };

@@ -88,8 +88,21 @@ pub(crate) fn begin(draft: &mut Draft, vm: VmId) {
 pub(crate) fn settle(draft: &mut Draft, id: VmId) {
     let Some(operation) = current(draft, id) else { return };
     let state = draft.state();
-    let (Some(vm), Some(body)) = (state.vms.get(&id), state.instance_of(id)) else { return };
-    let (vm, body) = (vm.clone(), body.clone());
+    let Some(vm) = state.vms.get(&id).cloned() else { return };
+    let Some(body) = state.instance_of(id).cloned() else {
+        // What has no body does not run.
+        match (operation.status, operation.kind) {
+            (Status::Unwinding, Kind::Create) | (_, Kind::Delete) => {}
+            (Status::Unwinding, _) => {
+                end(draft, operation.id, Status::RolledBack, "cancelled".to_owned());
+            }
+            (_, Kind::Stop | Kind::Kill) => {
+                end(draft, operation.id, Status::Done, String::new());
+            }
+            _ => {}
+        }
+        return;
+    };
     if operation.status == Status::Unwinding {
         if goal::is_as_desired(vm.desired, body.phase) {
             end(draft, operation.id, Status::RolledBack, "cancelled".to_owned());
@@ -102,13 +115,29 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
             _ => "",
         };
         end(draft, operation.id, Status::Done, message.to_owned());
-    } else if body.phase == Body::Failed {
+    } else if body.phase == Body::Failed && !vm.deleting {
         let message = body.failure.clone().unwrap_or_default();
         end(draft, operation.id, Status::Stuck, message);
     } else if let Some(failure) = &body.failure
         && *failure != operation.message
     {
         draft.put(Operation { message: failure.clone(), ..operation });
+    }
+}
+
+/// Ends the VM's operation because its guest ended and is not to be started again.
+pub(crate) fn withdraw(draft: &mut Draft, vm: VmId, ended: Ended) {
+    let Some(operation) = current(draft, vm) else { return };
+    let how = match ended {
+        Ended::Shutdown => "the guest shut itself down",
+        Ended::Killed => "the guest's power was cut",
+        Ended::Crashed => "the guest crashed",
+    };
+    match operation.kind {
+        Kind::Create | Kind::Start | Kind::Reboot | Kind::Pause | Kind::Resume => {
+            end(draft, operation.id, Status::Stuck, format!("{how}; its run policy lets it rest"));
+        }
+        Kind::Stop | Kind::Kill | Kind::Delete => {}
     }
 }
 

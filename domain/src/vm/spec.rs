@@ -85,6 +85,13 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
+    /// Bytes of its texts of any length.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let labels = self.labels.iter().map(|(label, value)| label.as_str().len() + value.len());
+        self.user_data.len() + self.cmdline.len() + labels.sum::<usize>()
+    }
+
     /// Disk space the VM may come to use on its host, MiB.
     #[must_use]
     pub fn disk_mib(&self) -> u64 {

@@ -66,7 +66,7 @@ fn create(
         return Err(Rejected::new(Reason::NameTaken, message));
     }
     draft.room_for("VMs", state.vms.len(), limit::VMS_MAX)?;
-    let image = admission::admit(state, &spec)?;
+    let image = admission::admit(state, &spec, None)?;
     let (now, wall) = (state.now_ms, draft.wall_ms());
     let desired = if start { Desired::Running } else { Desired::Stopped };
     operation::open(draft, operation, Kind::Create, &project, &name, id)?;
@@ -124,7 +124,7 @@ fn update(
     let mut vm = existing(draft, id, etag)?;
     let spec = patch.apply(&vm.spec);
     let takes = mutability::check(&vm.spec, &spec)?;
-    admission::admit(draft.state(), &spec)?;
+    admission::admit(draft.state(), &spec, Some(&vm.spec))?;
     draft.reply_object("vm", id);
     if spec == vm.spec {
         return Ok(());
@@ -143,7 +143,7 @@ fn book(draft: &mut Draft, id: VmId, spec: &VmSpec) -> Result<(), Rejected> {
     let state = draft.state();
     let Some(body) = state.instance_of(id).cloned() else { return Ok(()) };
     let Some(host) = state.hosts.get(&body.host) else { return Ok(()) };
-    let booked = Capacity::of(spec).at_least(Capacity::of(&body.spec));
+    let booked = Capacity::of(spec).at_least(body.booked);
     let others = state.used_on(host.id).minus(body.booked);
     if let Some(short) = booked.shortage(host.allocatable(), others) {
         let message = format!("host {} has not enough {short} left for this", host.name);
@@ -277,6 +277,13 @@ pub(crate) fn body_ended(draft: &mut Draft, id: VmId, started: bool, ended: Opti
             vm.desired = Desired::Stopped;
             vm.desired_since_ms = now;
         }
+        if vm != *old {
+            draft.put(vm);
+        }
+        if !again {
+            operation::withdraw(draft, id, ended);
+        }
+        return;
     }
     if vm != *old {
         draft.put(vm);

@@ -39,6 +39,7 @@ fn every_command() -> Vec<(&'static str, Command)> {
         body: Body::Stopped(Ended::Crashed),
         generation: Some(2),
         reboots: 1,
+        starts: 3,
         failure: Some(Failure { permanent: true, message: "gone".into() }),
     };
     let digest = Digest::sha256(b"secret");
@@ -98,6 +99,7 @@ fn every_command() -> Vec<(&'static str, Command)> {
         ("project.delete", Command::Project(ProjectCommand::Delete { name: name("p") })),
         ("host.grant", grant(1)),
         ("host.renew", Command::Host(HostCommand::Renew(vec![(id(1), Revision::new(1, 5))]))),
+        ("host.confirm-dead", Command::Host(HostCommand::ConfirmDead { host: id(1), boot: id(2) })),
         ("host.remove", Command::Host(HostCommand::Remove { host: id(1) })),
         ("image.create", image()),
         ("image.held", Command::Image(ImageCommand::Held { image: id(1) })),

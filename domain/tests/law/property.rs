@@ -3,11 +3,13 @@
 
 use novacron_domain::{
     State,
+    cluster::ClusterCommand,
     envelope::{Command, Envelope},
     host::HostCommand,
     image::ImageCommand,
     instance::{Body, Ended, Failure, InstanceCommand, Place, Report},
     operation::OperationCommand,
+    principal::{Access, Principal},
     rejected::Reason,
     state::Loader,
     vm::{RunPolicy, SpecPatch, VmCommand},
@@ -113,6 +115,7 @@ fn command(world: &World, step: &Step, count: u128) -> Option<Command> {
                 body: bodies[usize::from(body) % bodies.len()],
                 generation: Some(state.vms[&row.vm].generation),
                 reboots: row.reboots + u32::from(body % 2),
+                starts: row.starts + u32::from(body % 3 == 0),
                 failure,
             }]))
         }
@@ -165,8 +168,16 @@ proptest! {
             if count == cut {
                 other = reload(&other);
             }
-            let Some(command) = command(&world, step, count as u128) else { continue };
-            let principal = novacron_domain::principal::Principal::Node(1);
+            if let Step::Tick { seconds } = step {
+                world.now_ms += u64::from(*seconds) * 1000;
+            }
+            let mark = world.state.mark;
+            let tick = Command::Cluster(ClusterCommand::Tick(mark));
+            let command = command(&world, step, count as u128).unwrap_or(tick);
+            let principal = match command.access() {
+                Access::Node => Principal::Node(1),
+                Access::Role(_) | Access::Token | Access::Founding => Principal::Credential(id(1)),
+            };
             let envelope = Envelope { at_ms: world.now_ms, wall_ms: 5, principal, request: None, command };
             let index = world.state.index + 1;
             world.state = world.state.apply(index, envelope.clone()).state;

@@ -180,6 +180,10 @@ impl Stage {
             ["delete-project", project] => {
                 Command::Project(ProjectCommand::Delete { name: name(project) })
             }
+            ["confirm-dead", host] => {
+                let host = self.world.state.host_named(&name(host)).unwrap();
+                Command::Host(HostCommand::ConfirmDead { host: host.id, boot: host.boot })
+            }
             ["remove-host", host] => {
                 let host = self.world.state.host_named(&name(host)).unwrap().id;
                 Command::Host(HostCommand::Remove { host })
@@ -207,6 +211,7 @@ impl Stage {
             body: Body::Absent,
             generation: None,
             reboots: row.reboots,
+            starts: row.starts,
             failure: None,
         };
         for word in words {
@@ -222,6 +227,7 @@ impl Stage {
                 "killed" => report.body = Body::Stopped(Ended::Killed),
                 "crashed" => report.body = Body::Stopped(Ended::Crashed),
                 "rebooted" => report.reboots += 1,
+                "unseen" => report.starts += 1,
                 "stale" => report.fence = novacron_domain::Revision::new(1, 1),
                 "failing" => {
                     report.failure =

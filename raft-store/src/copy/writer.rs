@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use domain::event::Event;
+use domain::{Revision, event::Event};
 use tokio::sync::watch;
 
-use super::{CopyError, Summary, guarded, open, rows};
+use super::{CopyError, Summary, guarded, next, open, rows};
 use crate::{snapshot::Header, view::View};
 use rows::{Fingerprint, Key};
 
@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const BATCH_ROWS: usize = 1_000;
 /// Events kept beyond the ring, as history.
 const HISTORY_EVENTS: usize = 200_000;
+/// Entries between two looks at how long the history is.
+const TRIM_EVERY: u64 = 64;
 
 /// The thread and how to end it.
 pub(crate) struct Copier {
@@ -54,7 +56,8 @@ impl Copier {
     }
 }
 
-/// Keeps the copy until told to stop. After any trouble it is made again, with growing pauses.
+/// Keeps the copy until told to stop. After trouble it is made again: at once the first time, for
+/// what lies there may just be damaged, and later and later when that does not help.
 fn keep(
     directory: &Path,
     mut views: watch::Receiver<Arc<View>>,
@@ -62,19 +65,14 @@ fn keep(
     stopped: &mpsc::Receiver<()>,
 ) {
     const RETRY_MAX: Duration = Duration::from_secs(300);
-    let mut retry = Duration::from_secs(1);
+    let mut retry = Duration::ZERO;
     let mut written = written.map(Arc::new);
-    loop {
-        match follow(directory, &mut views, written.take(), stopped) {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(directory = %directory.display(), %error, "the copy of the state is made again");
-            }
-        }
+    while let Err(error) = follow(directory, &mut views, written.take(), stopped) {
+        tracing::warn!(directory = %directory.display(), %error, "the copy of the state is made again");
         if stopped.recv_timeout(retry) != Err(mpsc::RecvTimeoutError::Timeout) {
             return;
         }
-        retry = (retry * 2).min(RETRY_MAX);
+        retry = (retry * 2).clamp(Duration::from_secs(1), RETRY_MAX);
         // Its content is of no use any more; nothing else lies in the directory.
         let _ = std::fs::remove_dir_all(directory);
     }
@@ -150,9 +148,10 @@ impl Copy {
                 last.insert(key.bytes(), value);
             }
         }
-        let floor = self.written.as_ref().map_or(0, |before| before.state.requests.floor());
-        for index in floor..=view.state.requests.floor() {
-            last.insert(Key::Request(index).bytes(), None);
+        let forgotten = view.state.requests.floor();
+        let before = self.written.iter().flat_map(|before| before.state.requests.since(0));
+        for request in before.take_while(|request| request.index <= forgotten) {
+            last.insert(Key::Request(request.index).bytes(), None);
         }
         for request in view.state.requests.since(self.written_index()) {
             let key = Key::Request(request.index);
@@ -171,8 +170,10 @@ impl Copy {
                 None => batch.remove(key),
             }
         }
+        let (floor, revision) = (view.state.events.floor(), view.revision());
         self.finish(view, batch, fingerprint)?;
-        self.trim_history()
+        // Counting is a scan: once in a while is enough.
+        if revision.index().is_multiple_of(TRIM_EVERY) { self.trim_history(floor) } else { Ok(()) }
     }
 
     fn written_index(&self) -> u64 {
@@ -241,29 +242,22 @@ impl Copy {
         Ok(())
     }
 
-    /// Drops the oldest history, a bounded number of rows each time.
-    fn trim_history(&mut self) -> Result<(), CopyError> {
+    /// Drops the oldest history, a bounded number of rows each time and never what the ring holds.
+    fn trim_history(&mut self, ring_floor: Revision) -> Result<(), CopyError> {
         const EACH_TIME: usize = 1_000;
         guarded(|| {
-            // Counting is a scan; the newest revision and the number of entries bound it well enough.
-            let oldest = self.db.scan_prefix(Key::EVENTS).next().transpose()?;
-            let Some((oldest, _)) = oldest else { return Ok(()) };
-            let newest = self.written_index();
-            let first = oldest.get(3..).and_then(|low| low.try_into().ok().map(be_index));
-            if first.is_none_or(|first| newest.saturating_sub(first) <= HISTORY_EVENTS as u64) {
+            let upto = Key::Event(next(ring_floor)).bytes();
+            let old = || self.db.range(Key::EVENTS.to_vec()..upto.clone());
+            // Counted only as far as the bound.
+            if old().nth(HISTORY_EVENTS).is_none() {
                 return Ok(());
             }
             let mut batch = sled::Batch::default();
-            for row in self.db.scan_prefix(Key::EVENTS).take(EACH_TIME) {
+            for row in old().take(EACH_TIME) {
                 let (key, _) = row?;
                 batch.remove(key);
             }
             Ok(self.db.apply_batch(batch)?)
         })
     }
-}
-
-/// The log index in the last six bytes of a revision.
-fn be_index(low: [u8; 6]) -> u64 {
-    low.iter().fold(0, |index, byte| index << 8 | u64::from(*byte))
 }

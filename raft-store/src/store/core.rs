@@ -94,6 +94,11 @@ impl Core {
             };
             let why = match proposed {
                 Proposed::Accepted(outcome) => return Ok(outcome),
+                // An earlier attempt may still be under way, and be accepted after this refusal.
+                Proposed::Rejected(rejected) if unsure.is_some() => {
+                    unsure = Some(format!("an attempt was lost, the next was refused: {rejected}"));
+                    rejected.to_string()
+                }
                 Proposed::Rejected(rejected) => return Err(rejected.into()),
                 Proposed::NotLeader(leader) => {
                     hint = leader;
@@ -131,7 +136,7 @@ impl Core {
 
     /// Proposes through the leader.
     async fn propose_at(&self, leader: NodeId, propose: &Propose) -> Proposed {
-        let Some(address) = self.address(leader) else { return Proposed::NotLeader(None) };
+        let Some(address) = self.pool.address(leader) else { return Proposed::NotLeader(None) };
         let mut request = self.pool.request(leader, wire::pack(propose));
         request.set_timeout(self.timing.deadline);
         let mut client = match self.pool.client(leader, &address) {
@@ -215,13 +220,6 @@ impl Core {
 
     pub(super) fn leader(&self) -> Option<NodeId> {
         self.raft.metrics().borrow_watched().current_leader
-    }
-
-    /// Where a peer is reached: as it reported last, else as it joined.
-    pub(super) fn address(&self, node: NodeId) -> Option<String> {
-        let view = self.views.borrow().clone();
-        let reported = view.state.nodes.get(&node).map(|member| member.peer_address.clone());
-        reported.or_else(|| view.members.peers.get(&node).map(|peer| peer.address.clone()))
     }
 
     pub(super) async fn stopped(&self) -> String {

@@ -35,8 +35,12 @@ pub struct Status {
     pub applied_index: Option<u64>,
     /// The newest entry in this node's snapshot.
     pub snapshot_index: Option<u64>,
-    /// The voters.
+    /// The newest entry that was purged from this node's log.
+    pub purged_index: Option<u64>,
+    /// The voters; of both sets while one replaces the other.
     pub voters: BTreeSet<NodeId>,
+    /// The set that is to be in force, when a change of voters was left half done.
+    pub unfinished: Option<BTreeSet<NodeId>>,
     /// The nodes that follow without a vote.
     pub learners: BTreeSet<NodeId>,
     /// What the leader knows of the others; empty on other nodes.
@@ -67,15 +71,15 @@ impl Store {
             last_index: metrics.last_log_index,
             applied_index: metrics.last_applied.as_ref().map(|at| at.index),
             snapshot_index: metrics.snapshot.as_ref().map(|at| at.index),
+            purged_index: metrics.purged.as_ref().map(|at| at.index),
             voters: membership.voter_ids().collect(),
+            unfinished: match membership.get_joint_config().as_slice() {
+                [_, newest] => Some(newest.clone()),
+                _ => None,
+            },
             learners: membership.learner_ids().collect(),
             followers: followers.collect(),
         }
-    }
-
-    /// Waits for a change of leader, term or membership, or of what the leader knows of others.
-    pub async fn status_changed(&self) {
-        let _ = self.core.raft.metrics().changed().await;
     }
 
     /// Lets a node follow, from an entry or a snapshot on. Only the leader can.
@@ -106,12 +110,14 @@ impl Store {
     /// Carries out one change and waits until it is in force.
     ///
     /// # Errors
-    /// [`ProposeError::Unavailable`] when another change is under way or this node does not lead.
+    /// [`ProposeError::Unknown`]: another change is under way, this node does not lead, or the change
+    /// was begun and not finished. The membership shows which.
     async fn change(&self, change: ChangeMembers<NodeId, Peer>) -> Result<(), ProposeError> {
         let changed = self.core.raft.change_membership(change, true);
         match tokio::time::timeout(self.core.timing.deadline, changed).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(ProposeError::Unavailable(error.to_string())),
+            // A change has two steps: after the first, the rest is for the next attempt.
+            Ok(Err(error)) => Err(ProposeError::Unknown(error.to_string())),
             Err(_) => Err(ProposeError::Unknown("the change did not finish in time".to_owned())),
         }
     }

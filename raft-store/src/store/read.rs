@@ -88,7 +88,9 @@ impl Core {
         match self.leader() {
             Some(leader) if leader == self.me.node => self.read_index_here().await,
             Some(leader) => {
-                let Some(address) = self.address(leader) else { return ReadFrom::NotLeader(None) };
+                let Some(address) = self.pool.address(leader) else {
+                    return ReadFrom::NotLeader(None);
+                };
                 let unavailable = |status: tonic::Status| {
                     self.pool.heed(&status);
                     ReadFrom::Unavailable(format!("node {leader}: {}", status.message()))

@@ -25,8 +25,8 @@ impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Builder {
         };
         let directory = tempfile::tempdir().map_err(|error| failed(&error))?;
         let options = WalOptions { segment_bytes: 64 << 10, ..WalOptions::default() };
-        let wal =
-            Wal::open(&directory.path().join("log"), options).map_err(|error| failed(&error))?;
+        let wal = Wal::open(&directory.path().join("log"), options, false)
+            .map_err(|error| failed(&error))?;
         let snapshots = directory.path().join("snapshot");
         std::fs::create_dir(&snapshots).map_err(|error| failed(&error))?;
         let (machine, views) = Machine::new(View::default(), None, snapshots);

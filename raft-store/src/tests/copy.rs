@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::view;
 use crate::{
-    copy::{Copier, CopyError, load},
+    copy::{Copier, CopyError, load, open},
     view::View,
 };
 
@@ -36,7 +36,7 @@ fn a_missing_row_is_noticed_and_mended() {
     let directory = tempfile::tempdir().unwrap();
     keep(directory.path(), &[40], None);
     for prefix in [b"r", b"e", b"s"] {
-        let db = sled::open(directory.path()).unwrap();
+        let db = open(directory.path()).unwrap();
         let (key, _) = db.scan_prefix(prefix).next().unwrap().unwrap();
         db.remove(&key).unwrap();
         drop(db);

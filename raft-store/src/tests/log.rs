@@ -33,7 +33,7 @@ fn segments(directory: &Path) -> Vec<std::path::PathBuf> {
 async fn everything_is_there_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let ballot = Ballot { term: 3, node: 2, committed: true };
-    let wal = Wal::open(directory.path(), options()).unwrap();
+    let wal = Wal::open(directory.path(), options(), false).unwrap();
     write(&wal, vec![Record::Ballot(ballot)]).await;
     for index in 0..200 {
         write(&wal, vec![Record::Entry(entry(index))]).await;
@@ -42,7 +42,7 @@ async fn everything_is_there_after_a_restart() {
     write(&wal, vec![Record::Purge(at(99))]).await;
     let before = wal.index().clone();
     drop(wal);
-    let wal = Wal::open(directory.path(), options()).unwrap();
+    let wal = Wal::open(directory.path(), options(), false).unwrap();
     assert_eq!(*wal.index(), before);
     assert_eq!(indexes(&wal), (100..190).collect::<Vec<_>>());
     assert_eq!(wal.index().ballot, Some(ballot));
@@ -54,7 +54,7 @@ async fn everything_is_there_after_a_restart() {
 #[tokio::test]
 async fn segments_are_used_again() {
     let directory = tempfile::tempdir().unwrap();
-    let mut wal = Wal::open(directory.path(), options()).unwrap();
+    let mut wal = Wal::open(directory.path(), options(), false).unwrap();
     for round in 0..40 {
         for index in round * 50..(round + 1) * 50 {
             write(&wal, vec![Record::Entry(entry(index))]).await;
@@ -62,7 +62,7 @@ async fn segments_are_used_again() {
         write(&wal, vec![Record::Purge(at(round * 50 + 39))]).await;
         if round % 7 == 3 {
             drop(wal);
-            wal = Wal::open(directory.path(), options()).unwrap();
+            wal = Wal::open(directory.path(), options(), false).unwrap();
         }
         assert_eq!(indexes(&wal), (round * 50 + 40..(round + 1) * 50).collect::<Vec<_>>());
         let files = std::fs::read_dir(directory.path()).unwrap().count();
@@ -74,14 +74,14 @@ async fn segments_are_used_again() {
 #[tokio::test]
 async fn a_large_entry_fits() {
     let directory = tempfile::tempdir().unwrap();
-    let wal = Wal::open(directory.path(), options()).unwrap();
+    let wal = Wal::open(directory.path(), options(), false).unwrap();
     write(&wal, vec![Record::Entry(entry(0))]).await;
     let mut large = entry(1);
     large.payload = crate::types::Payload::Proposal(vec![7; 100_000].into());
     write(&wal, vec![Record::Entry(large.clone())]).await;
     write(&wal, vec![Record::Entry(entry(2))]).await;
     drop(wal);
-    let wal = Wal::open(directory.path(), options()).unwrap();
+    let wal = Wal::open(directory.path(), options(), false).unwrap();
     assert_eq!(indexes(&wal), [0, 1, 2]);
     assert!(wal.index().range(1, 2).eq([&large]));
 }
@@ -91,7 +91,7 @@ async fn a_large_entry_fits() {
 #[tokio::test]
 async fn a_flipped_bit_is_never_served() {
     let directory = tempfile::tempdir().unwrap();
-    let wal = Wal::open(directory.path(), options()).unwrap();
+    let wal = Wal::open(directory.path(), options(), false).unwrap();
     for index in 0..60 {
         write(&wal, vec![Record::Entry(entry(index))]).await;
     }
@@ -106,7 +106,7 @@ async fn a_flipped_bit_is_never_served() {
             let mut bent = good.clone();
             bent[byte] ^= 1 << (byte % 8);
             std::fs::write(file, &bent).unwrap();
-            match Wal::open(directory.path(), options()) {
+            match Wal::open(directory.path(), options(), false) {
                 Err(DamageError::Damaged { file: named, .. }) => {
                     assert!(files.contains(&named));
                     refused += 1;
@@ -130,7 +130,7 @@ async fn a_flipped_bit_is_never_served() {
 #[tokio::test]
 async fn a_torn_end_is_cut() {
     let directory = tempfile::tempdir().unwrap();
-    let wal = Wal::open(directory.path(), options()).unwrap();
+    let wal = Wal::open(directory.path(), options(), false).unwrap();
     for index in 0..10 {
         write(&wal, vec![Record::Entry(entry(index))]).await;
     }
@@ -140,18 +140,18 @@ async fn a_torn_end_is_cut() {
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     bytes[end - 5..].fill(0);
     std::fs::write(&file, &bytes).unwrap();
-    let wal = Wal::open(directory.path(), options()).unwrap();
+    let wal = Wal::open(directory.path(), options(), false).unwrap();
     assert_eq!(wal.index().last(), Some(at(8)));
     write(&wal, vec![Record::Entry(entry(9)), Record::Entry(entry(10))]).await;
     drop(wal);
-    assert_eq!(Wal::open(directory.path(), options()).unwrap().index().last(), Some(at(10)));
+    assert_eq!(Wal::open(directory.path(), options(), false).unwrap().index().last(), Some(at(10)));
 }
 
 /// A lost segment in the middle is damage.
 #[tokio::test]
 async fn a_lost_segment_is_noticed() {
     let directory = tempfile::tempdir().unwrap();
-    let wal = Wal::open(directory.path(), options()).unwrap();
+    let wal = Wal::open(directory.path(), options(), false).unwrap();
     for index in 0..150 {
         write(&wal, vec![Record::Entry(entry(index))]).await;
     }
@@ -159,5 +159,8 @@ async fn a_lost_segment_is_noticed() {
     let files = segments(directory.path());
     assert!(files.len() >= 3);
     std::fs::remove_file(&files[1]).unwrap();
-    assert!(matches!(Wal::open(directory.path(), options()), Err(DamageError::Damaged { .. })));
+    assert!(matches!(
+        Wal::open(directory.path(), options(), false),
+        Err(DamageError::Damaged { .. })
+    ));
 }

@@ -32,6 +32,7 @@ use crate::{
     identity,
     machine::SnapshotContent,
     types::{Ballot, Peer, TypeConfig, Vote},
+    view::View,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -50,11 +51,25 @@ pub(crate) struct Pool {
     channels: Mutex<BTreeMap<NodeId, (String, Channel)>>,
     /// Becomes true when a peer says that this node was removed.
     removed: watch::Sender<bool>,
+    views: watch::Receiver<Arc<View>>,
 }
 
 impl Pool {
-    pub(crate) fn new(me: Me, tls: rustls::ClientConfig, removed: watch::Sender<bool>) -> Pool {
-        Pool { me, tls: TlsConnector::from(Arc::new(tls)), channels: Mutex::default(), removed }
+    pub(crate) fn new(
+        me: Me,
+        tls: rustls::ClientConfig,
+        removed: watch::Sender<bool>,
+        views: watch::Receiver<Arc<View>>,
+    ) -> Pool {
+        let tls = TlsConnector::from(Arc::new(tls));
+        Pool { me, tls, channels: Mutex::default(), removed, views }
+    }
+
+    /// Where a node is reached: as it reported last, else as it joined.
+    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
+        let view = self.views.borrow();
+        let reported = view.state.nodes.get(&node).map(|member| member.peer_address.clone());
+        reported.or_else(|| view.members.peers.get(&node).map(|peer| peer.address.clone()))
     }
 
     /// A client for `node` at `address`; it connects when it is used.
@@ -135,7 +150,9 @@ pub(crate) struct Connection {
 
 impl Connection {
     fn client(&self) -> Result<PeerClient<Channel>, Rpc> {
-        self.pool.client(self.node, &self.address).map_err(|status| self.failed(&status))
+        // A node may have moved since it became a member.
+        let address = self.pool.address(self.node).unwrap_or_else(|| self.address.clone());
+        self.pool.client(self.node, &address).map_err(|status| self.failed(&status))
     }
 
     /// A failed call. openraft retries a network error at once, many times, and backs off from what

@@ -79,7 +79,8 @@ impl Service {
             return Err(denied("the caller is in another recovery epoch"));
         }
         let view = self.core.views.borrow().clone();
-        if view.state.is_removed(node) {
+        // While Raft still counts it, its vote may be needed to let it go.
+        if view.state.is_removed(node) && !view.members.peers.contains_key(&node) {
             let mut status = denied("the node was removed from the cluster");
             status.metadata_mut().insert(REMOVED, tonic::metadata::MetadataValue::from_static("1"));
             return Err(status);
@@ -99,16 +100,25 @@ impl Service {
     }
 
     /// Writes the pieces of a snapshot to a file of its own.
-    async fn receive(&self, mut pieces: Streaming<Frame>) -> Result<PathBuf, Status> {
+    async fn receive(&self, mut pieces: Streaming<Frame>) -> Result<Received, Status> {
         let number = self.received.fetch_add(1, Ordering::Relaxed);
-        let path = self.core.snapshots.join(format!("received-{number}.tmp"));
+        let received = Received(self.core.snapshots.join(format!("received-{number}.tmp")));
         let io = |error: std::io::Error| Status::internal(error.to_string());
-        let mut file = tokio::fs::File::create(&path).await.map_err(io)?;
+        let mut file = tokio::fs::File::create(&received.0).await.map_err(io)?;
         while let Some(piece) = pieces.message().await? {
             file.write_all(&piece.body).await.map_err(io)?;
         }
         file.sync_all().await.map_err(io)?;
-        Ok(path)
+        Ok(received)
+    }
+}
+
+/// A file that came over the network; it goes with this, unless it was given its name.
+struct Received(PathBuf);
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -158,15 +168,9 @@ impl Peer for Service {
         let first = pieces.message().await?;
         let first = first.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
         let first: wire::AnnounceSnapshot = wire::unpack(&first)?;
-        let path = self.receive(pieces).await?;
-        let read = tokio::task::spawn_blocking(move || {
-            let read = snapshot::read(&path);
-            if read.is_err() {
-                // What came is cut or damaged; it is sent again.
-                let _ = std::fs::remove_file(&path);
-            }
-            read
-        });
+        let received = self.receive(pieces).await?;
+        let path = received.0.clone();
+        let read = tokio::task::spawn_blocking(move || snapshot::read(&path));
         let (file, state) = read.await.map_err(fatal)?.map_err(fatal)?;
         if file.header != first.header {
             return Err(Status::invalid_argument("another snapshot was announced"));

@@ -13,7 +13,7 @@ use super::Record;
 pub(super) const HEADER_BYTES: usize = 24;
 const ALIGNMENT: usize = 8;
 const MAGIC: u32 = u32::from_le_bytes(*b"NCF1");
-/// Longest payload that is believed. A group commit is cut well below it.
+/// Longest payload that is written and believed.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 /// Where a frame stands in the sequence.
@@ -29,6 +29,8 @@ pub(super) struct Link {
 pub(super) enum Found {
     /// A whole frame: its records, its length with header and padding, and what follows on it.
     Whole { records: Vec<Record>, bytes: usize, next: Link, previous_crc: u32, sequence: u64 },
+    /// A frame that is whole but says what this program does not know.
+    Unknown { sequence: u64 },
     /// No whole frame.
     Nothing,
 }
@@ -83,7 +85,9 @@ pub(super) fn decode(bytes: &[u8]) -> Found {
         if checksum(frame) != crc {
             return None;
         }
-        let records = records(&frame[HEADER_BYTES..])?;
+        let Some(records) = records(&frame[HEADER_BYTES..]) else {
+            return Some(Found::Unknown { sequence });
+        };
         let bytes = (HEADER_BYTES + length).next_multiple_of(ALIGNMENT);
         let next = Link { sequence: sequence + 1, crc };
         Some(Found::Whole { records, bytes, next, previous_crc, sequence })
@@ -109,7 +113,8 @@ pub(super) fn find_later(bytes: &[u8], from: usize, sequence: u64) -> Option<usi
     let mut at = from.next_multiple_of(ALIGNMENT);
     while at + HEADER_BYTES <= bytes.len() {
         if bytes[at..at + 4] == MAGIC.to_le_bytes()
-            && let Found::Whole { sequence: found, .. } = decode(&bytes[at..])
+            && let Found::Whole { sequence: found, .. } | Found::Unknown { sequence: found } =
+                decode(&bytes[at..])
             && found >= sequence
         {
             return Some(at);

@@ -25,6 +25,8 @@ impl Index {
                     self.purge(*purged);
                 }
             }
+            // A checkpoint may tell of a purge whose own record comes after these entries.
+            Record::Entry(entry) if self.purged.is_some_and(|p| entry.at.index <= p.index) => {}
             Record::Entry(entry) => {
                 self.entries.insert(entry.at.index, entry.clone());
             }

@@ -14,6 +14,8 @@ use crate::error::DamageError;
 pub(super) struct Tail {
     /// The newest segment; 0 when there is none.
     pub(super) segment: u64,
+    /// The beginning of its last whole frame.
+    pub(super) last: u64,
     /// The end of its last whole frame.
     pub(super) end: u64,
     pub(super) link: Link,
@@ -56,8 +58,15 @@ pub(super) fn recover(directory: &Path) -> Result<Recovered, DamageError> {
             }
             started = true;
             records.iter().for_each(|record| index.note(record));
+            let last = at as u64;
             at += length;
-            tail = Tail { segment: *number, end: at as u64, link: next };
+            tail = Tail { segment: *number, last, end: at as u64, link: next };
+        }
+        if let Found::Unknown { sequence } = frame::decode(&bytes[at..])
+            && (!started || sequence >= tail.link.sequence)
+        {
+            let what = "a frame says what this program does not know; a newer one wrote it";
+            return Err(damaged(at, what));
         }
         // While nothing whole was read, any whole frame further on shows that the beginning is lost.
         let wanted = if started { tail.link.sequence } else { 0 };

@@ -72,14 +72,23 @@ impl Writer {
         let directory = directory.to_owned();
         let mut writer =
             Writer { directory, options, segment, link: tail.link, index, older, failed: false };
-        // What a crashed process wrote may be in the page cache only; from here on it counts as
-        // acknowledged, so it must be on the disk.
-        writer.segment.file.sync_data()?;
+        // What a crashed process wrote may be in the page cache only, and after a failed sync the
+        // kernel takes it for clean; from here on it counts as acknowledged. So the last frame,
+        // the only one that can be unsynced, is written again.
+        writer.rewrite(tail)?;
         if fresh {
             let checkpoint = writer.checkpoint();
             writer.frame(&[checkpoint])?;
         }
         Ok(writer)
+    }
+
+    fn rewrite(&self, tail: Tail) -> io::Result<()> {
+        let length = usize::try_from(tail.end - tail.last).map_err(io::Error::other)?;
+        let mut frame = vec![0; length];
+        self.segment.file.read_exact_at(&mut frame, tail.last)?;
+        self.segment.file.write_all_at(&frame, tail.last)?;
+        self.segment.file.sync_data()
     }
 
     /// Writes until the last sender is gone.
@@ -102,8 +111,7 @@ impl Writer {
                 "an earlier write failed; what the disk holds is unknown",
             ));
         }
-        let records: Vec<Record> = batch.iter().flat_map(|write| write.records.clone()).collect();
-        let result = self.frame(&records).and_then(|()| self.retire_purged(&records));
+        let result = self.write(batch);
         if let Err(error) = &result {
             self.failed = true;
             tracing::error!(directory = %self.directory.display(), %error, "cannot write the log; this node stops");
@@ -111,9 +119,29 @@ impl Writer {
         result
     }
 
+    /// Writes a batch: one frame, or several when a single write carries very much.
+    fn write(&mut self, batch: &[Write]) -> io::Result<()> {
+        let records: Vec<Record> = batch.iter().flat_map(|write| write.records.clone()).collect();
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|record| {
+                bytes += weight_bytes(record);
+                bytes <= FRAME_BYTES_SOFT
+            });
+            let (frame, after) = rest.split_at(fits.count().max(1));
+            self.frame(frame)?;
+            rest = after;
+        }
+        self.retire_purged(&records)
+    }
+
     /// Writes one frame and syncs it.
     fn frame(&mut self, records: &[Record]) -> io::Result<()> {
         let (mut bytes, mut after) = frame::encode(records, self.link);
+        if bytes.len() > frame::PAYLOAD_BYTES_MAX {
+            return Err(io::Error::other("a record is longer than a frame may be"));
+        }
         if self.segment.end + bytes.len() as u64 > self.segment.capacity && self.segment.end > 0 {
             self.rotate(bytes.len() as u64)?;
             let mut with_checkpoint = vec![self.checkpoint()];
@@ -174,22 +202,24 @@ impl Writer {
     }
 }
 
+/// About how many bytes a record takes.
+fn weight_bytes(record: &Record) -> usize {
+    match record {
+        Record::Entry(entry) => match &entry.payload {
+            crate::types::Payload::Proposal(bytes) => bytes.len() + 64,
+            crate::types::Payload::Blank | crate::types::Payload::Members(_) => 1024,
+        },
+        Record::Checkpoint { .. }
+        | Record::Ballot(_)
+        | Record::Truncate(_)
+        | Record::Purge(_)
+        | Record::Committed(_) => 64,
+    }
+}
+
 /// All that waits, up to the bounds of one group commit.
 fn gather(first: Write, writes: &mpsc::Receiver<Write>) -> Vec<Write> {
-    let weight = |write: &Write| -> usize {
-        let of = |record: &Record| match record {
-            Record::Entry(entry) => match &entry.payload {
-                crate::types::Payload::Proposal(bytes) => bytes.len() + 64,
-                crate::types::Payload::Blank | crate::types::Payload::Members(_) => 256,
-            },
-            Record::Checkpoint { .. }
-            | Record::Ballot(_)
-            | Record::Truncate(_)
-            | Record::Purge(_)
-            | Record::Committed(_) => 64,
-        };
-        write.records.iter().map(of).sum()
-    };
+    let weight = |write: &Write| write.records.iter().map(weight_bytes).sum::<usize>();
     let mut bytes = weight(&first);
     let mut batch = vec![first];
     while bytes < FRAME_BYTES_SOFT && batch.len() < WRITES_MAX {

@@ -67,7 +67,7 @@ async fn a_directory_is_not_trusted_blindly() {
 /// A damaged copy in sled, and then a damaged newest snapshot, cost nothing: the rest is enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_made_again_is() {
-    let timing = Timing { snapshot_entries: 50, kept_entries: 1_000, ..Timing::relaxed() };
+    let timing = Timing { snapshot_entries: 50, kept_entries: 10, ..Timing::relaxed() };
     let mut cluster = Cluster::found(timing).await;
     for n in 0..200 {
         create(&cluster.leader().await, &format!("p{n}"), n).await.unwrap();
@@ -93,11 +93,39 @@ async fn what_can_be_made_again_is() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(newest, bytes).unwrap();
-    std::fs::remove_dir_all(directory.join("state")).unwrap();
+    // The log before the snapshot is purged, so only the copy in sled reaches it.
     cluster.open(1).await;
     assert_eq!(
         cluster.leader().await.read(Consistency::Linearizable).await.unwrap().state.projects.len(),
         201
     );
     cluster.stop(1).await;
+
+    // With neither, the node says so and does not serve.
+    let snapshots = std::fs::read_dir(directory.join("snapshot")).unwrap();
+    for path in snapshots.map(|file| file.unwrap().path()) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    std::fs::remove_dir_all(directory.join("state")).unwrap();
+    match cluster.try_open(1).await {
+        Err(StoreError::Damage(error)) => {
+            assert!(error.to_string().contains("is damaged at byte"), "{error}");
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it served from a damaged snapshot"),
+    }
+}
+
+/// A node that is killed before its first vote or entry starts again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_just_begun_starts_again() {
+    let mut cluster = Cluster::of(1, Timing::relaxed()).await;
+    let node = cluster.admit().await;
+    for _ in 0..2 {
+        cluster.open(node).await;
+        cluster.stop(node).await;
+    }
 }

@@ -146,6 +146,16 @@ impl Cluster {
 
     /// Admits a new node, which follows without a vote.
     pub async fn join(&mut self) -> NodeId {
+        let node = self.admit().await;
+        let leader = self.leader().await;
+        self.open(node).await;
+        let address = self.nodes[&node].address.to_string();
+        leader.add_learner(node, &address).await.unwrap();
+        node
+    }
+
+    /// Gives a new node its identity, but does not start it.
+    pub async fn admit(&mut self) -> NodeId {
         self.counter += 1;
         let n = self.counter;
         let (request, key) = signing_request().unwrap();
@@ -164,8 +174,6 @@ impl Cluster {
         let joined = leader.propose(Principal::Joiner, None, command).await.unwrap();
         let node: NodeId = joined.object.parse().unwrap();
         self.prepare(node, &request, &key, address, id(200 + n));
-        self.open(node).await;
-        leader.add_learner(node, &address.to_string()).await.unwrap();
         node
     }
 
