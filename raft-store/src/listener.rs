@@ -19,11 +19,12 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 use tower::Service;
 
@@ -88,7 +89,7 @@ pub async fn serve<S, B>(
         connections.spawn(async move {
             let _slot = slot;
             let _ = tcp.set_nodelay(true);
-            let stream = match tokio::time::timeout(limits.handshake, tls.accept(tcp)).await {
+            let stream = match tokio::time::timeout(limits.handshake, handshake(&tls, tcp)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a caller failed the TLS handshake");
@@ -127,6 +128,26 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpSt
             None
         }
     }
+}
+
+/// The TLS handshake. Whoever speaks plain HTTP is told so, instead of a connection that breaks.
+async fn handshake(tls: &TlsAcceptor, mut tcp: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    /// The first byte of every TLS connection.
+    const HANDSHAKE_RECORD: u8 = 0x16;
+    let mut first = [0];
+    tcp.peek(&mut first).await?;
+    if first[0] == HANDSHAKE_RECORD {
+        return tls.accept(tcp).await;
+    }
+    let text = "this port speaks TLS only: use https://\n";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{text}",
+        text.len()
+    );
+    tcp.write_all(answer.as_bytes()).await?;
+    tcp.shutdown().await?;
+    Err(std::io::Error::other("the caller speaks no TLS"))
 }
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {

@@ -16,7 +16,7 @@ use axum::{
 use domain::principal::{Principal, Role};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
 use http::{HeaderMap, header::AUTHORIZATION};
-use raft_store::Store;
+use raft_store::{Consistency, Store, View};
 use tonic::{Status, transport::server::TcpConnectInfo};
 
 use super::{errors, rest, secret};
@@ -106,24 +106,34 @@ pub(crate) async fn admit(
     }
     let path = request.uri().path();
     let open = OPEN.contains(&path) || (path == "/metrics" && address.is_loopback());
-    match identify(store, request.headers()) {
+    let mut identified = identify(&store.view(), request.headers());
+    // This node may not have heard of the credential yet: it has just started, or is behind.
+    if identified.is_err() && !open && request.headers().contains_key(AUTHORIZATION) {
+        if let Err(status) = RateLimits::check(&limits.failed, address) {
+            return refuse(status);
+        }
+        let newest = store.read(Consistency::Linearizable);
+        if let Ok(Ok(view)) = tokio::time::timeout(CATCH_UP_TIMEOUT, newest).await {
+            identified = identify(&view, request.headers());
+        }
+    }
+    match identified {
         Ok(caller) => CALLER.scope(caller, next.run(request)).await,
         Err(_) if open => next.run(request).await,
-        Err(status) => match RateLimits::check(&limits.failed, address) {
-            Ok(()) => refuse(status),
-            Err(too_many) => refuse(too_many),
-        },
+        Err(status) => refuse(status),
     }
 }
 
-fn identify(store: &Store, headers: &HeaderMap) -> Result<Caller, Status> {
+/// How long a request with an unknown credential waits for this node to catch up.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn identify(view: &View, headers: &HeaderMap) -> Result<Caller, Status> {
     let missing = || errors::unauthenticated("send a credential as `Authorization: Bearer …`");
     let value = headers.get(AUTHORIZATION).ok_or_else(missing)?;
     let text = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
     let (id, hash) = text.and_then(secret::read_bearer).ok_or_else(|| {
         errors::unauthenticated("the credential is malformed; it looks like `nct.…`")
     })?;
-    let view = store.view();
     let known = view.state.credentials.get(&id);
     // Hashes are compared, not secrets: how long a comparison takes says nothing about a secret.
     if known.is_none_or(|credential| credential.secret_sha256 != hash) {

@@ -141,14 +141,8 @@ impl Clusters for Api {
         let message = request.into_inner();
         let view = self.view(None).await?;
         let group = self.store.status();
-        if !group.leads {
-            let leader = group.leader.and_then(|id| view.state.nodes.get(&id));
-            let at = leader.map(|node| node.api_address.clone()).unwrap_or_default();
-            let message = format!("this node does not lead; ask the leader at {at}");
-            return Err(Status::unavailable(message));
-        }
         let to = match message.node.as_str() {
-            "" => group.followers.keys().copied().find(|node| group.voters.contains(node)),
+            "" => group.voters.iter().copied().find(|node| Some(*node) != group.leader),
             text => node(&view.state, text).map(|node| node.id),
         };
         let to = to.ok_or_else(|| errors::rejected(not_found("voter", &message.node)))?;

@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::id::NodeId;
 use openraft::{ChangeMembers, Instant as _, async_runtime::WatchReceiver};
 
-use super::{ProposeError, Store};
-use crate::types::{Peer, Position};
+use super::{ProposeError, Store, core::Core};
+use crate::{
+    transport::wire,
+    types::{Peer, Position},
+};
 
 /// What the leader knows of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,35 +54,7 @@ impl Store {
     /// Where the group stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        let metrics = self.core.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let silent = |node: &NodeId| {
-            let heard = metrics.heartbeat.as_ref()?.get(node)?.as_ref()?;
-            u64::try_from(heard.elapsed().as_millis()).ok()
-        };
-        let followers = metrics.replication.iter().flatten();
-        let followers = followers.map(|(node, matched)| {
-            let matched = matched.as_ref().map(|at| Position::from(*at));
-            (*node, Follower { matched, silent_ms: silent(node) })
-        });
-        Status {
-            node: self.core.me.node,
-            leader: metrics.current_leader,
-            leads: metrics.state == openraft::ServerState::Leader,
-            term: metrics.current_term,
-            last_index: metrics.last_log_index,
-            applied_index: metrics.last_applied.as_ref().map(|at| at.index),
-            snapshot_index: metrics.snapshot.as_ref().map(|at| at.index),
-            purged_index: metrics.purged.as_ref().map(|at| at.index),
-            voters: membership.voter_ids().collect(),
-            unfinished: match membership.get_joint_config().as_slice() {
-                [_, newest] => Some(newest.clone()),
-                _ => None,
-            },
-            learners: membership.learner_ids().collect(),
-            followers: followers.collect(),
-        }
+        self.core.status()
     }
 
     /// Lets a node follow, from an entry or a snapshot on. Only the leader can.
@@ -122,11 +97,83 @@ impl Store {
         }
     }
 
-    /// Hands the leadership to a voter that is caught up, and waits until it leads.
+    /// Hands the leadership to a voter that is caught up, through the leader, and waits until it leads.
+    ///
+    /// # Errors
+    /// [`ProposeError::Unavailable`] when there is no leader, or `to` cannot take over.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
+        let refuse = |why: String| Err(ProposeError::Unavailable(why));
+        let Some(leader) = self.core.leader() else {
+            return refuse("there is no leader".to_owned());
+        };
+        if leader == self.core.me.node {
+            return self.core.hand_over_here(to).await;
+        }
+        let Some(address) = self.core.pool.address(leader) else {
+            return refuse(format!("it is not known where node {leader} is"));
+        };
+        let mut request = self.core.pool.request(leader, wire::pack(&to));
+        request.set_timeout(self.core.timing.deadline);
+        let answer = match self.core.pool.client(leader, &address) {
+            Ok(mut client) => client.hand_over(request).await,
+            Err(status) => Err(status),
+        };
+        let handed: Result<(), String> = match answer {
+            Ok(answer) => wire::unpack(answer.get_ref()).unwrap_or_else(|s| Err(s.to_string())),
+            Err(status) => return Err(ProposeError::Unknown(status.message().to_owned())),
+        };
+        handed.or_else(refuse)
+    }
+
+    /// Makes a snapshot now, and lets the log before it go.
+    ///
+    /// # Errors
+    /// [`ProposeError::Unavailable`] when Raft has stopped.
+    pub async fn snapshot(&self) -> Result<(), ProposeError> {
+        let made = self.core.raft.trigger().snapshot().await;
+        made.map_err(|error| ProposeError::Unavailable(error.to_string()))
+    }
+}
+
+impl Core {
+    /// Where the group stands.
+    pub(crate) fn status(&self) -> Status {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let silent = |node: &NodeId| {
+            let heard = metrics.heartbeat.as_ref()?.get(node)?.as_ref()?;
+            u64::try_from(heard.elapsed().as_millis()).ok()
+        };
+        let followers = metrics.replication.iter().flatten();
+        let followers = followers.map(|(node, matched)| {
+            let matched = matched.as_ref().map(|at| Position::from(*at));
+            (*node, Follower { matched, silent_ms: silent(node) })
+        });
+        Status {
+            node: self.me.node,
+            leader: metrics.current_leader,
+            leads: metrics.state == openraft::ServerState::Leader,
+            term: metrics.current_term,
+            last_index: metrics.last_log_index,
+            applied_index: metrics.last_applied.as_ref().map(|at| at.index),
+            snapshot_index: metrics.snapshot.as_ref().map(|at| at.index),
+            purged_index: metrics.purged.as_ref().map(|at| at.index),
+            voters: membership.voter_ids().collect(),
+            unfinished: match membership.get_joint_config().as_slice() {
+                [_, newest] => Some(newest.clone()),
+                _ => None,
+            },
+            learners: membership.learner_ids().collect(),
+            followers: followers.collect(),
+        }
+    }
+
+    /// Hands the leadership over, as the leader.
     ///
     /// # Errors
     /// [`ProposeError::Unavailable`] when this node does not lead, or `to` cannot take over.
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ProposeError> {
+    pub(crate) async fn hand_over_here(&self, to: NodeId) -> Result<(), ProposeError> {
         let refuse = |why: &str| Err(ProposeError::Unavailable(why.to_owned()));
         let status = self.status();
         if !status.leads {
@@ -149,21 +196,12 @@ impl Store {
         if !caught_up || !heard {
             return refuse("the node is behind or is not heard of");
         }
-        let handed = self.core.raft.trigger().transfer_leader(to).await;
+        let handed = self.raft.trigger().transfer_leader(to).await;
         if let Err(error) = handed {
             return refuse(&error.to_string());
         }
-        let wait = self.core.raft.wait(Some(self.core.timing.deadline));
+        let wait = self.raft.wait(Some(self.timing.deadline));
         let led = wait.current_leader(to, "the leadership is handed over").await;
         led.map(|_| ()).or_else(|error| refuse(&error.to_string()))
-    }
-
-    /// Makes a snapshot now, and lets the log before it go.
-    ///
-    /// # Errors
-    /// [`ProposeError::Unavailable`] when Raft has stopped.
-    pub async fn snapshot(&self) -> Result<(), ProposeError> {
-        let made = self.core.raft.trigger().snapshot().await;
-        made.map_err(|error| ProposeError::Unavailable(error.to_string()))
     }
 }

@@ -197,6 +197,13 @@ impl Peer for Service {
         Ok(Response::new(wire::pack(&answer.map_err(fatal)?.is_ok())))
     }
 
+    async fn hand_over(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        self.caller(&request)?;
+        let to: NodeId = wire::unpack(request.get_ref())?;
+        let handed = self.core.hand_over_here(to).await.map_err(|error| error.to_string());
+        Ok(Response::new(wire::pack(&handed)))
+    }
+
     async fn propose(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
         let caller = self.caller(&request)?;
         let propose: wire::Propose = wire::unpack(request.get_ref())?;

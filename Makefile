@@ -1,0 +1,32 @@
+# NovaCron. `make help` lists what can be made.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: build
+build: ## Build the binary `novacron` (debug).
+	cargo build
+
+.PHONY: dev
+dev: ## A three-node cluster in one process, with simulated hosts. Ctrl-C ends it.
+	cargo run --quiet -- dev
+
+.PHONY: test
+test: ## Everything that proves the project. Says plainly what was skipped and why.
+	scripts/test
+
+.PHONY: check
+check: ## Formatting and lints; changes nothing.
+	cargo fmt --all --check
+	scripts/cargo-all clippy --all-targets -- -D warnings
+
+.PHONY: fix
+fix: ## Format the code.
+	cargo fmt --all
+
+.PHONY: snapshots
+snapshots: ## Write test snapshots and transcripts anew; review the difference.
+	UPDATE=1 INSTA_UPDATE=always cargo test -p novacron-domain

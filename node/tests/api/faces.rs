@@ -1,0 +1,151 @@
+//! gRPC and REST give the same answer.
+
+use std::sync::Arc;
+
+use client::v1;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+use crate::harness::{Lab, create, done, get, spec};
+
+/// One request over HTTP/1.1, as curl would send it.
+async fn rest(lab: &Lab, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    let access = &lab.cluster.access;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(access.authority.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(&access.endpoints[1]).await.unwrap();
+    let name = ServerName::try_from(access.server_name.clone()).unwrap();
+    let mut tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: novacron\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        access.bearer,
+        body.len()
+    );
+    tls.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A server may close without a farewell.
+    let _ = tls.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = if head.to_lowercase().contains("transfer-encoding: chunked") {
+        unchunk(body)
+    } else {
+        body.to_owned()
+    };
+    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            break;
+        }
+        whole.push_str(&rest[..size]);
+        body = &rest[size + 2..];
+    }
+    whole
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_faces_give_the_same_answer() {
+    let lab = Lab::start(3, 3, 0).await;
+    lab.image("tiny").await;
+    let client = lab.client();
+    let vms = "/v1/projects/default/vms";
+
+    // What one face makes the other shows, to the letter.
+    let body = json!({"name": "web", "spec": {"vcpus": 1, "memoryMib": 64, "image": "tiny",
+        "labels": {"tier": "gold"}}});
+    let (status, outcome) = rest(&lab, Method::POST, vms, Some(body)).await;
+    assert_eq!(status, StatusCode::OK, "{outcome}");
+    let outcome: v1::Outcome = serde_json::from_value(outcome).unwrap();
+    done(&client, &outcome).await;
+    let (status, shown) = rest(&lab, Method::GET, &format!("{vms}/web"), None).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(shown, serde_json::to_value(get(&client, "web").await.unwrap()).unwrap());
+    let (_, list) =
+        rest(&lab, Method::GET, &format!("{vms}?page.filter=labels.tier%3Dgold"), None).await;
+    assert_eq!(list["vms"], json!([shown]));
+    let (status, _) =
+        rest(&lab, Method::POST, &format!("{vms}/web:stop"), Some(json!({"force": true}))).await;
+    assert_eq!(status, StatusCode::OK);
+
+    // Failures: the same reason, and the fields.
+    let by_grpc = create(&client, "bad", v1::VmSpec { vcpus: 0, ..spec() }).await.unwrap_err();
+    let body = json!({"name": "bad", "spec": {"memoryMib": 64, "image": "tiny"}});
+    let (status, failure) = rest(&lab, Method::POST, vms, Some(body)).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(failure["message"], by_grpc.to_string());
+    assert_eq!(failure["details"][0]["reason"], by_grpc.reason());
+    assert_eq!(failure["details"][1]["fieldViolations"][0]["field"], "spec.vcpus");
+    let table = [
+        (Method::GET, format!("{vms}/none"), None, 404, "NOT_FOUND"),
+        (Method::GET, "/v1/nowhere".to_owned(), None, 404, ""),
+        (Method::POST, vms.to_owned(), Some(json!({"name": "x", "colour": "red"})), 400, ""),
+        (Method::POST, vms.to_owned(), Some(json!([1])), 400, ""),
+        (Method::GET, "/v1/events?sinceRevision=1".to_owned(), None, 200, ""),
+        (
+            Method::PUT,
+            "/v1/settings/voters-max".to_owned(),
+            Some(json!({"value": 99})),
+            400,
+            "INVALID",
+        ),
+        (Method::PUT, "/v1/settings/none".to_owned(), Some(json!({"value": 1})), 404, "NOT_FOUND"),
+    ];
+    for (method, path, body, expected, reason) in table {
+        let (status, answer) = rest(&lab, method.clone(), &path, body).await;
+        assert_eq!(status.as_u16(), expected, "{method} {path}: {answer}");
+        if !reason.is_empty() {
+            assert_eq!(answer["details"][0]["reason"], reason, "{method} {path}: {answer}");
+        }
+    }
+
+    // Every path of the description is served.
+    let document: Value = serde_json::from_str(proto::OPENAPI).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut paths = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys().filter(|method| *method != "parameters") {
+            if path.ends_with(":watch") {
+                continue;
+            }
+            let filled = path
+                .replace(['{', '}'], "")
+                .replace("/v1/projects/project", "/v1/projects/default");
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let (status, answer) = rest(&lab, method.clone(), &filled, Some(json!({}))).await;
+            assert!(status.as_u16() < 500, "{method} {filled}: {status} {answer}");
+            paths += 1;
+        }
+    }
+    assert!(paths > 30, "only {paths} paths");
+    for (path, expected) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
+        assert_eq!(rest(&lab, Method::GET, path, None).await.1, expected);
+    }
+    let (_, metrics) = rest(&lab, Method::GET, "/metrics", None).await;
+    assert!(metrics.as_str().unwrap().contains("novacron_raft_term"), "{metrics}");
+    lab.cluster.stop().await;
+}

@@ -1,0 +1,108 @@
+//! A cluster for tests, and clients of it.
+
+use std::time::Duration;
+
+use client::{Client, Error, Options, v1};
+use novacron::dev::{Access, DevCluster, DevOptions};
+use raft_store::Timing;
+use tempfile::TempDir;
+use v1::{
+    credentials_client::CredentialsClient, images_client::ImagesClient, vms_client::VmsClient,
+};
+
+pub struct Lab {
+    pub cluster: DevCluster,
+    _directory: Option<TempDir>,
+}
+
+impl Lab {
+    pub async fn start(nodes: usize, hosts: usize, failures_per_mille: u64) -> Lab {
+        let directory = tempfile::tempdir().unwrap();
+        let options = DevOptions {
+            nodes,
+            hosts,
+            directory: directory.path().to_owned(),
+            failures_per_mille,
+            timing: Timing::relaxed(),
+        };
+        let cluster = DevCluster::start(options).await.unwrap();
+        Lab { cluster, _directory: Some(directory) }
+    }
+
+    pub fn client(&self) -> Client {
+        client(&self.cluster.access)
+    }
+
+    /// A client with a credential of its own.
+    pub async fn client_as(&self, role: &str, name: &str) -> (Client, String) {
+        let admin = self.client();
+        let request = v1::CreateCredentialRequest {
+            mutation: admin.mutation(),
+            name: name.to_owned(),
+            role: role.to_owned(),
+            ttl_seconds: 0,
+        };
+        let made = admin
+            .call(request, async |channel, request| {
+                CredentialsClient::new(channel).create_credential(request).await
+            })
+            .await
+            .unwrap();
+        let access = Access { bearer: made.bearer.clone(), ..self.cluster.access.clone() };
+        (client(&access), made.bearer)
+    }
+
+    pub async fn image(&self, name: &str) {
+        let client = self.client();
+        let request = v1::CreateImageRequest {
+            mutation: client.mutation(),
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        let made = client.call(request, async |channel, request| {
+            ImagesClient::new(channel).create_image(request).await
+        });
+        made.await.unwrap();
+    }
+}
+
+pub fn client(access: &Access) -> Client {
+    let options = Options {
+        endpoints: access.endpoints.clone(),
+        authority: access.authority.clone(),
+        server_name: access.server_name.clone(),
+        bearer: access.bearer.clone(),
+        deadline: Duration::from_secs(60),
+    };
+    Client::new(options).unwrap()
+}
+
+pub fn spec() -> v1::VmSpec {
+    v1::VmSpec { vcpus: 1, memory_mib: 64, image: "tiny".to_owned(), ..Default::default() }
+}
+
+pub async fn create(client: &Client, name: &str, spec: v1::VmSpec) -> Result<v1::Outcome, Error> {
+    let request = v1::CreateVmRequest {
+        mutation: client.mutation(),
+        project: String::new(),
+        name: name.to_owned(),
+        spec: Some(spec),
+        stopped: false,
+    };
+    let outcome = client
+        .call(request, async |channel, request| VmsClient::new(channel).create_vm(request).await)
+        .await?;
+    client.note(outcome.revision);
+    Ok(outcome)
+}
+
+pub async fn get(client: &Client, name: &str) -> Result<v1::Vm, Error> {
+    let request = v1::GetVmRequest { vm: name.to_owned(), ..Default::default() };
+    client
+        .call(request, async |channel, request| VmsClient::new(channel).get_vm(request).await)
+        .await
+}
+
+pub async fn done(client: &Client, outcome: &v1::Outcome) -> v1::Operation {
+    client.wait(&outcome.operation, Duration::from_secs(60), |_| ()).await.unwrap()
+}

@@ -1,0 +1,10 @@
+//! The product as its users meet it: a three-node cluster over its API, the rules of the house, and
+//! what the documents say.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod errors;
+mod faces;
+mod fleet;
+mod floors;
+mod harness;
+mod setup;
