@@ -11,7 +11,9 @@ use std::{
 
 use protox::prost_reflect::{DescriptorPool, prost_types::FileDescriptorProto};
 
-const PEER: &[&str] = &["novacron/peer/v1/peer.proto"];
+/// What never leaves the cluster.
+const INTERNAL: &[&str] =
+    &["novacron/peer/v1/peer.proto", "novacron/driver/v1/driver.proto"];
 const API: &[&str] = &[
     "novacron/v1/vm.proto",
     "novacron/v1/operation.proto",
@@ -25,7 +27,7 @@ const PACKAGE: &str = "novacron.v1";
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("proto");
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    peer(&root)?;
+    internal(&root)?;
     api(&root, &out)
 }
 
@@ -38,8 +40,8 @@ fn compiler(root: &Path, files: &[&str]) -> Result<protox::Compiler, Box<dyn Err
     Ok(compiler)
 }
 
-fn peer(root: &Path) -> Result<(), Box<dyn Error>> {
-    let compiler = compiler(root, PEER)?;
+fn internal(root: &Path) -> Result<(), Box<dyn Error>> {
+    let compiler = compiler(root, INTERNAL)?;
     tonic_prost_build::configure().bytes(".").compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

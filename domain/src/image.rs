@@ -59,6 +59,9 @@ pub struct File {
     pub sha256: Digest,
     /// Its length, bytes.
     pub size_bytes: u64,
+    /// A path from which a host takes it when it has no copy yet.
+    #[serde(default)]
+    pub source: String,
 }
 
 /// An image. Its files never change: another content is another image.

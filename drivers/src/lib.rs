@@ -9,6 +9,7 @@ mod error;
 mod order;
 
 pub mod conformance;
+pub mod protocol;
 pub mod simulator;
 
 pub use error::{DriverError, ErrorKind};

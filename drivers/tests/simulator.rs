@@ -21,6 +21,7 @@ use domain::{
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use novacron_drivers::{
     Driver, ErrorKind, Order, conformance,
+    protocol::{self, RemoteDriver},
     simulator::{Call, Options, Simulator},
 };
 use uuid::Uuid;
@@ -93,6 +94,45 @@ fn simulator(options: Options) -> Simulator {
 async fn conforms() {
     let driver = simulator(Options::default());
     conformance::run(&Simulated { driver, next: AtomicU64::new(1) }).await.unwrap();
+}
+
+/// The same suite through a socket: both sides of the driver protocol.
+#[tokio::test]
+async fn conforms_from_afar() {
+    struct Remote {
+        near: Arc<Simulator>,
+        far: RemoteDriver,
+        next: AtomicU64,
+    }
+    #[async_trait]
+    impl conformance::Fixture for Remote {
+        fn driver(&self) -> &dyn Driver {
+            &self.far
+        }
+        fn order(&self, fence: Fence) -> Order {
+            order(self.next.fetch_add(1, Ordering::Relaxed), fence)
+        }
+        async fn crash(&self, instance: InstanceId) {
+            self.near.befall(instance, Body::Stopped(Ended::Crashed));
+        }
+        fn patience(&self) -> Duration {
+            Duration::from_secs(5)
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("driver.sock");
+    let near = Arc::new(simulator(Options::default()));
+    let (served, at) = (near.clone(), socket.clone());
+    let serving = tokio::spawn(async move { protocol::serve(served, &at).await });
+    while !socket.exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let far = RemoteDriver::new(&socket);
+    assert_eq!(far.inventory().await.unwrap(), near.inventory().await.unwrap());
+    // The stream of changes is opened in the background.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    conformance::run(&Remote { near, far, next: AtomicU64::new(1) }).await.unwrap();
+    serving.abort();
 }
 
 /// Every kind of failure can be had for every call; only an ambiguous one has had its effect.

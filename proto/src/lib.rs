@@ -14,6 +14,17 @@ pub mod peer {
     tonic::include_proto!("novacron.peer.v1");
 }
 
+/// What a node and its driver processes say to each other.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the .proto files have the documentation"
+)]
+pub mod driver {
+    tonic::include_proto!("novacron.driver.v1");
+}
+
 /// The public API; the module path is the package's, as the generated code expects it.
 #[allow(
     missing_docs,

@@ -52,6 +52,7 @@ fn file(file: &File) -> v1::ImageFile {
         part: file.part.as_str().to_owned(),
         sha256: file.sha256.to_string(),
         size_bytes: file.size_bytes,
+        source: file.source.clone(),
     }
 }
 
@@ -64,5 +65,8 @@ pub fn read_file(file: &v1::ImageFile) -> Result<File, Rejected> {
         .ok_or_else(|| invalid("files.part", "use qcow2, raw, kernel or initrd"))?;
     let sha256 = Digest::from_hex(&file.sha256)
         .ok_or_else(|| invalid("files.sha256", "must be 64 hexadecimal digits"))?;
-    Ok(File { part, sha256, size_bytes: file.size_bytes })
+    if !file.source.starts_with('/') || file.source.len() > domain::limit::TEXT_BYTES_MAX {
+        return Err(invalid("files.source", "must be an absolute path"));
+    }
+    Ok(File { part, sha256, size_bytes: file.size_bytes, source: file.source.clone() })
 }

@@ -1,0 +1,121 @@
+//! The driver protocol: the same trait on both sides of a Unix socket. A driver that is heavy, or
+//! that may crash, lives in a process of its own and never takes a node with it.
+
+mod client;
+mod server;
+
+pub use client::RemoteDriver;
+pub use server::serve;
+
+use domain::{
+    Fence, codec,
+    id::InstanceId,
+    instance::{Body, Ended},
+};
+use proto::driver as pb;
+use tonic::Status;
+
+use crate::{DriverError, ErrorKind, Observation, Order};
+
+/// The version this program speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// The metadata that carries the kind of a failure.
+const KIND: &str = "novacron-kind";
+
+fn status(error: &DriverError) -> Status {
+    let mut status = Status::unknown(error.message.clone());
+    let kind = tonic::metadata::MetadataValue::from_static(error.kind.as_str());
+    status.metadata_mut().insert(KIND, kind);
+    status
+}
+
+/// A failure that came over the socket. One without a kind came from the way: it may have happened.
+fn failure(status: &Status) -> DriverError {
+    let kind = status.metadata().get(KIND).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| ErrorKind::ALL.into_iter().find(|k| k.as_str() == kind));
+    DriverError::new(kind.unwrap_or(ErrorKind::Ambiguous), status.message())
+}
+
+fn protocol(what: impl std::fmt::Display) -> DriverError {
+    DriverError::new(ErrorKind::Protocol, what.to_string())
+}
+
+const fn body_name(body: Body) -> &'static str {
+    match body {
+        Body::Absent => "absent",
+        Body::Ready => "ready",
+        Body::Running => "running",
+        Body::Paused => "paused",
+        Body::Stopped(Ended::Shutdown) => "shutdown",
+        Body::Stopped(Ended::Killed) => "killed",
+        Body::Stopped(Ended::Crashed) => "crashed",
+    }
+}
+
+fn body_named(name: &str) -> Option<Body> {
+    let all = [
+        Body::Absent,
+        Body::Ready,
+        Body::Running,
+        Body::Paused,
+        Body::Stopped(Ended::Shutdown),
+        Body::Stopped(Ended::Killed),
+        Body::Stopped(Ended::Crashed),
+    ];
+    all.into_iter().find(|body| body_name(*body) == name)
+}
+
+fn instance(text: &str) -> Result<InstanceId, DriverError> {
+    text.parse().map_err(protocol)
+}
+
+fn write_order(order: &Order) -> pb::Order {
+    pb::Order {
+        instance: order.instance.to_string(),
+        fence: order.fence.as_u64(),
+        vm: order.vm.to_string(),
+        project: order.project.to_string(),
+        name: order.name.to_string(),
+        spec: codec::encode(&order.spec).into(),
+        generation: order.generation,
+        image: codec::encode(&*order.image).into(),
+    }
+}
+
+fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
+    let name = |text: &str| domain::name::Name::new(text).map_err(protocol);
+    Ok(Order {
+        instance: instance(&order.instance)?,
+        fence: Fence::from_u64(order.fence),
+        vm: order.vm.parse().map_err(protocol)?,
+        project: name(&order.project)?,
+        name: name(&order.name)?,
+        spec: codec::decode(&order.spec).map_err(protocol)?,
+        generation: order.generation,
+        image: std::sync::Arc::new(codec::decode(&order.image).map_err(protocol)?),
+    })
+}
+
+fn write_observation(seen: &Observation) -> pb::Observation {
+    pb::Observation {
+        instance: seen.instance.to_string(),
+        fence: seen.fence.as_u64(),
+        body: body_name(seen.body).to_owned(),
+        generation: seen.generation,
+        reboots: seen.reboots,
+        starts: seen.starts,
+    }
+}
+
+fn read_observation(seen: &pb::Observation) -> Result<Observation, DriverError> {
+    let body = body_named(&seen.body).ok_or_else(|| protocol(format!("body {:?}", seen.body)))?;
+    Ok(Observation {
+        instance: instance(&seen.instance)?,
+        fence: Fence::from_u64(seen.fence),
+        body,
+        generation: seen.generation,
+        reboots: seen.reboots,
+        starts: seen.starts,
+    })
+}

@@ -1,0 +1,161 @@
+//! The node's side.
+
+use std::{path::Path, time::Duration};
+
+use async_trait::async_trait;
+use domain::{Fence, host::Capacity, id::InstanceId, name::Name};
+use proto::driver::{self as pb, driver_client::DriverClient};
+use tokio::{net::UnixStream, sync::broadcast};
+use tonic::transport::{Channel, Endpoint};
+
+use super::{PROTOCOL, failure, protocol, read_observation, write_order};
+use crate::{Driver, DriverError, ErrorKind, Inventory, Observation, Order};
+
+/// A driver in another process. It is connected to when it is used, and again when it was restarted.
+pub struct RemoteDriver {
+    client: DriverClient<Channel>,
+    changes: broadcast::Sender<InstanceId>,
+    listening: tokio::task::JoinHandle<()>,
+}
+
+/// Changes that may wait for a slow listener; it looks over everything when it missed some.
+const CHANGES: usize = 1_024;
+
+impl RemoteDriver {
+    /// A driver that listens on `socket`, now or later.
+    #[must_use]
+    pub fn new(socket: &Path) -> RemoteDriver {
+        let socket = socket.to_owned();
+        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+            let socket = socket.clone();
+            async move {
+                let stream = UnixStream::connect(socket).await?;
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+            }
+        });
+        let channel = Endpoint::from_static("http://driver").connect_with_connector_lazy(connector);
+        let client = DriverClient::new(channel);
+        let (changes, _) = broadcast::channel(CHANGES);
+        let listening = tokio::spawn(listen(client.clone(), changes.clone()));
+        RemoteDriver { client, changes, listening }
+    }
+
+    fn call(instance: InstanceId, fence: Fence) -> pb::Call {
+        pb::Call { instance: instance.to_string(), fence: fence.as_u64() }
+    }
+}
+
+impl Drop for RemoteDriver {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+/// Passes on what the driver says has changed, over its restarts.
+async fn listen(mut client: DriverClient<Channel>, changes: broadcast::Sender<InstanceId>) {
+    const PAUSE: Duration = Duration::from_millis(500);
+    loop {
+        if let Ok(stream) = client.changes(pb::ChangesRequest {}).await {
+            let mut stream = stream.into_inner();
+            while let Ok(Some(change)) = stream.message().await {
+                if let Ok(instance) = change.instance.parse() {
+                    let _ = changes.send(instance);
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A call, whose failure is told by its kind.
+macro_rules! call {
+    ($self:ident.$method:ident($message:expr)) => {
+        $self
+            .client
+            .clone()
+            .$method($message)
+            .await
+            .map(tonic::Response::into_inner)
+            .map_err(|status| failure(&status))
+    };
+}
+
+#[async_trait]
+impl Driver for RemoteDriver {
+    async fn inventory(&self) -> Result<Inventory, DriverError> {
+        let hello = call!(self.handshake(pb::HandshakeRequest { protocol: PROTOCOL }))?;
+        if hello.protocol != PROTOCOL {
+            let message = format!("the driver speaks protocol {}, not {PROTOCOL}", hello.protocol);
+            return Err(DriverError::new(ErrorKind::Protocol, message));
+        }
+        let inventory = call!(self.get_inventory(pb::InventoryRequest {}))?;
+        Ok(Inventory {
+            kind: Name::new(&inventory.kind).map_err(protocol)?,
+            capacity: Capacity {
+                cpu_millicores: inventory.cpu_millicores,
+                memory_mib: inventory.memory_mib,
+                disk_mib: inventory.disk_mib,
+            },
+            boot: inventory.boot.parse().map_err(protocol)?,
+            foreign: inventory.foreign,
+        })
+    }
+
+    async fn observe(&self, instance: InstanceId) -> Result<Observation, DriverError> {
+        let request = pb::ObserveRequest { instance: instance.to_string() };
+        read_observation(&call!(self.observe(request))?)
+    }
+
+    async fn observe_all(&self) -> Result<Vec<Observation>, DriverError> {
+        let seen = call!(self.observe_all(pb::ObserveAllRequest {}))?;
+        seen.bodies.iter().map(read_observation).collect()
+    }
+
+    async fn prepare(&self, order: &Order) -> Result<(), DriverError> {
+        call!(self.prepare(write_order(order))).map(drop)
+    }
+
+    async fn start(&self, order: &Order) -> Result<(), DriverError> {
+        call!(self.start(write_order(order))).map(drop)
+    }
+
+    async fn shutdown(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.shutdown(RemoteDriver::call(instance, fence))).map(drop)
+    }
+
+    async fn kill(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.kill(RemoteDriver::call(instance, fence))).map(drop)
+    }
+
+    async fn reboot(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.reboot(RemoteDriver::call(instance, fence))).map(drop)
+    }
+
+    async fn pause(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.pause(RemoteDriver::call(instance, fence))).map(drop)
+    }
+
+    async fn resume(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.resume(RemoteDriver::call(instance, fence))).map(drop)
+    }
+
+    async fn release(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.release(RemoteDriver::call(instance, fence))).map(drop)
+    }
+
+    fn changes(&self) -> broadcast::Receiver<InstanceId> {
+        self.changes.subscribe()
+    }
+
+    async fn console_log(
+        &self,
+        instance: InstanceId,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, u64), DriverError> {
+        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+        let request = pb::ConsoleLogRequest { instance: instance.to_string(), offset, bytes_max };
+        let log = call!(self.get_console_log(request))?;
+        Ok((log.data.to_vec(), log.next_offset))
+    }
+}

@@ -1,0 +1,156 @@
+//! The driver's side.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, pin::Pin, sync::Arc};
+
+use domain::{Fence, id::InstanceId};
+use futures_util::{Stream, StreamExt};
+use proto::driver::{
+    self as pb,
+    driver_server::{Driver as Service, DriverServer},
+};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
+use tonic::{Request, Response, Status};
+
+use super::{PROTOCOL, instance, read_order, status, write_observation};
+use crate::{Driver, DriverError};
+
+/// Serves `driver` on a Unix socket that only this user may use, until the process ends.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub async fn serve(driver: Arc<dyn Driver>, socket: &Path) -> std::io::Result<()> {
+    // A socket that a dead process left behind; the caller holds the lock that says it is dead.
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    tonic::transport::Server::builder()
+        .add_service(DriverServer::new(Adapter(driver)))
+        .serve_with_incoming(UnixListenerStream::new(listener))
+        .await
+        .map_err(std::io::Error::other)
+}
+
+struct Adapter(Arc<dyn Driver>);
+
+fn done(result: Result<(), DriverError>) -> Result<Response<pb::Done>, Status> {
+    result.map(|()| Response::new(pb::Done {})).map_err(|error| status(&error))
+}
+
+fn target(call: &pb::Call) -> Result<(InstanceId, Fence), Status> {
+    let id = instance(&call.instance).map_err(|error| status(&error))?;
+    Ok((id, Fence::from_u64(call.fence)))
+}
+
+#[tonic::async_trait]
+impl Service for Adapter {
+    async fn handshake(
+        &self,
+        request: Request<pb::HandshakeRequest>,
+    ) -> Result<Response<pb::HandshakeResponse>, Status> {
+        let theirs = request.into_inner().protocol;
+        if theirs != PROTOCOL {
+            let message = format!("the node speaks driver protocol {theirs}, this is {PROTOCOL}");
+            return Err(Status::failed_precondition(message));
+        }
+        Ok(Response::new(pb::HandshakeResponse { protocol: PROTOCOL }))
+    }
+
+    async fn get_inventory(
+        &self,
+        _: Request<pb::InventoryRequest>,
+    ) -> Result<Response<pb::Inventory>, Status> {
+        let inventory = self.0.inventory().await.map_err(|error| status(&error))?;
+        Ok(Response::new(pb::Inventory {
+            kind: inventory.kind.to_string(),
+            cpu_millicores: inventory.capacity.cpu_millicores,
+            memory_mib: inventory.capacity.memory_mib,
+            disk_mib: inventory.capacity.disk_mib,
+            boot: inventory.boot.to_string(),
+            foreign: inventory.foreign,
+        }))
+    }
+
+    async fn observe(
+        &self,
+        request: Request<pb::ObserveRequest>,
+    ) -> Result<Response<pb::Observation>, Status> {
+        let id = instance(&request.into_inner().instance).map_err(|error| status(&error))?;
+        let seen = self.0.observe(id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(write_observation(&seen)))
+    }
+
+    async fn observe_all(
+        &self,
+        _: Request<pb::ObserveAllRequest>,
+    ) -> Result<Response<pb::Observations>, Status> {
+        let seen = self.0.observe_all().await.map_err(|error| status(&error))?;
+        let bodies = seen.iter().map(write_observation).collect();
+        Ok(Response::new(pb::Observations { bodies }))
+    }
+
+    async fn prepare(&self, request: Request<pb::Order>) -> Result<Response<pb::Done>, Status> {
+        let order = read_order(request.get_ref()).map_err(|error| status(&error))?;
+        done(self.0.prepare(&order).await)
+    }
+
+    async fn start(&self, request: Request<pb::Order>) -> Result<Response<pb::Done>, Status> {
+        let order = read_order(request.get_ref()).map_err(|error| status(&error))?;
+        done(self.0.start(&order).await)
+    }
+
+    async fn shutdown(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
+        let (id, fence) = target(request.get_ref())?;
+        done(self.0.shutdown(id, fence).await)
+    }
+
+    async fn kill(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
+        let (id, fence) = target(request.get_ref())?;
+        done(self.0.kill(id, fence).await)
+    }
+
+    async fn reboot(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
+        let (id, fence) = target(request.get_ref())?;
+        done(self.0.reboot(id, fence).await)
+    }
+
+    async fn pause(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
+        let (id, fence) = target(request.get_ref())?;
+        done(self.0.pause(id, fence).await)
+    }
+
+    async fn resume(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
+        let (id, fence) = target(request.get_ref())?;
+        done(self.0.resume(id, fence).await)
+    }
+
+    async fn release(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
+        let (id, fence) = target(request.get_ref())?;
+        done(self.0.release(id, fence).await)
+    }
+
+    type ChangesStream = Pin<Box<dyn Stream<Item = Result<pb::Change, Status>> + Send>>;
+
+    async fn changes(
+        &self,
+        _: Request<pb::ChangesRequest>,
+    ) -> Result<Response<Self::ChangesStream>, Status> {
+        // Whoever lags misses some, and observes all anyway.
+        let changes = BroadcastStream::new(self.0.changes()).filter_map(|change| async move {
+            change.ok().map(|instance| Ok(pb::Change { instance: instance.to_string() }))
+        });
+        Ok(Response::new(Box::pin(changes)))
+    }
+
+    async fn get_console_log(
+        &self,
+        request: Request<pb::ConsoleLogRequest>,
+    ) -> Result<Response<pb::ConsoleLog>, Status> {
+        let request = request.into_inner();
+        let id = instance(&request.instance).map_err(|error| status(&error))?;
+        let bytes_max = usize::try_from(request.bytes_max).unwrap_or(usize::MAX);
+        let read = self.0.console_log(id, request.offset, bytes_max).await;
+        let (data, next_offset) = read.map_err(|error| status(&error))?;
+        Ok(Response::new(pb::ConsoleLog { data: data.into(), next_offset }))
+    }
+}
