@@ -1,1 +1,78 @@
-fn main() {}
+//! The libvirt driver: runs bodies on one host, for the node on the same machine.
+//!
+//! It is the one serial point of its host: calls on a body queue here, and each is checked against
+//! the highest fence ever seen for that body, which is on the disk before libvirt is called. A call
+//! outlives whoever asked for it, and even this process; so a late one must find the fence raised.
+
+mod body;
+mod disk;
+mod error;
+mod event;
+mod host;
+mod image;
+mod observe;
+mod record;
+mod xml;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use rustix::fs::{FlockOperation, flock};
+
+use host::LibvirtHost;
+
+/// Runs bodies on one host through libvirt, for a NovaCron node on the same machine.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// The Unix socket on which the node finds this driver.
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// Where disks, consoles, images and the durable fence record lie. Keep the path short: QEMU's
+    /// sockets in it may have at most 107 characters.
+    #[arg(long, value_name = "DIRECTORY")]
+    state: PathBuf,
+    /// The libvirt connection.
+    #[arg(long, value_name = "URI", default_value = "qemu:///system")]
+    uri: String,
+    /// The accelerator: `kvm`, or `qemu` for none. It is never guessed: a /dev/kvm that opens proves
+    /// nothing.
+    #[arg(long, value_name = "TYPE", default_value = "kvm", value_parser = ["kvm", "qemu"])]
+    virt_type: String,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    std::fs::create_dir_all(&options.state)
+        .with_context(|| format!("cannot make {}", options.state.display()))?;
+    let lock = std::fs::File::create(options.state.join("lock"))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        anyhow::anyhow!("another driver serves {}; there is one per host", options.state.display())
+    })?;
+    // QEMU detaches itself and would fall to PID 1; as its subreaper this process ends it at once.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    event::start()?;
+    let host = LibvirtHost::open(&options.uri, &options.state, &options.virt_type)?;
+    let host = Arc::new(host);
+    host.listen()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // Each call into libvirt holds one of these for as long as it takes.
+        .max_blocking_threads(64)
+        .enable_all()
+        .build()?;
+    tracing::info!(uri = options.uri, "the driver serves");
+    runtime.block_on(drivers::protocol::serve(host, &options.socket))?;
+    Ok(())
+}

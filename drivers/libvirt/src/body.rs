@@ -1,0 +1,262 @@
+//! What is done to one body. Everything here blocks, and runs under the body's own lock.
+
+use std::path::PathBuf;
+
+use domain::{
+    Fence,
+    id::InstanceId,
+    image::Part,
+    instance::{Body, Ended},
+};
+use drivers::{DriverError, ErrorKind, Order};
+use virt::{domain::Domain, sys};
+
+use crate::{
+    disk,
+    error::{io, is_missing, libvirt},
+    host::Inner,
+    observe,
+    record::Record,
+    xml::{self, Parts},
+};
+
+impl Inner {
+    fn directory(&self, id: InstanceId) -> PathBuf {
+        self.bodies.join(id.to_string())
+    }
+
+    /// The domain, if libvirt knows it.
+    pub(crate) fn find(&self, id: InstanceId) -> Result<Option<Domain>, DriverError> {
+        let connect = self.connect()?;
+        match connect.lookup_domain_by_uuid_string(&id.to_string()) {
+            Ok(domain) => Ok(Some(domain)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    fn existing(&self, id: InstanceId) -> Result<Domain, DriverError> {
+        let missing = || DriverError::new(ErrorKind::NotFound, format!("there is no domain {id}"));
+        self.find(id)?.ok_or_else(missing)
+    }
+
+    /// What there is of a body; ends a guest that a panic left standing.
+    pub(crate) fn look(&self, id: InstanceId, record: &mut Record) -> Result<Body, DriverError> {
+        let Some(domain) = self.find(id)? else { return Ok(Body::Absent) };
+        let seen = observe::body(&domain, record).map_err(|error| self.failed(&error))?;
+        if seen.left_standing {
+            record.ended = Some(Ended::Crashed);
+            self.records.write(id, record)?;
+            domain.destroy().map_err(|error| self.failed(&error))?;
+        }
+        Ok(seen.body)
+    }
+
+    pub(crate) fn prepare(&self, order: &Order) -> Result<(), DriverError> {
+        let mut record = self.records.claim(order.instance, order.fence)?;
+        if record.released {
+            record = Record { fence: record.fence, ..Record::default() };
+            self.records.write(order.instance, &record)?;
+        }
+        let parts = self.parts(order)?;
+        if self.find(order.instance)?.is_none() {
+            self.define(order, &parts)?;
+        }
+        Ok(())
+    }
+
+    /// Everything the body is made of, on this host.
+    fn parts(&self, order: &Order) -> Result<Parts, DriverError> {
+        let directory = self.directory(order.instance);
+        std::fs::create_dir_all(&directory).map_err(io("the body's directory"))?;
+        let image = &order.image;
+        let kernel = self.images.part(image, &[Part::Kernel])?;
+        let initrd = self.images.part(image, &[Part::Initrd])?;
+        let base = self.images.part(image, &[Part::Qcow2, Part::Raw])?;
+        if kernel.is_none() && base.is_none() {
+            let message = format!("image {} has no bytes; it is for simulated hosts", image.name);
+            return Err(DriverError::new(ErrorKind::Permanent, message));
+        }
+        Ok(Parts {
+            kernel: kernel.map(|(path, _)| path),
+            initrd: initrd.map(|(path, _)| path),
+            disks: disk::ensure(order, &directory, base)?,
+            seed: disk::ensure_seed(order, &directory)?,
+            directory,
+        })
+    }
+
+    fn define(&self, order: &Order, parts: &Parts) -> Result<Domain, DriverError> {
+        let text = xml::domain(order, parts, &self.virt_type)?;
+        let connect = self.connect()?;
+        connect.define_domain_xml(&text).map_err(|error| self.failed(&error))
+    }
+
+    pub(crate) fn start(&self, order: &Order) -> Result<(), DriverError> {
+        let id = order.instance;
+        let mut record = self.records.claim(id, order.fence)?;
+        self.existing(id)?;
+        match self.look(id, &mut record)? {
+            Body::Running => return Ok(()),
+            Body::Paused => {
+                return Err(DriverError::new(ErrorKind::Conflict, "the guest is paused"));
+            }
+            Body::Absent | Body::Ready | Body::Stopped(_) => {}
+        }
+        if order.spec.nics.iter().any(|nic| nic.network == domain::vm::Network::Nat) {
+            self.ensure_nat()?;
+        }
+        // Defined anew with the newest spec; never created from XML, since a late creation must
+        // fail when the definition is gone.
+        let parts = self.parts(order)?;
+        let domain = self.define(order, &parts)?;
+        record.starts += 1;
+        record.generation = Some(order.generation);
+        record.ended = None;
+        self.records.write(id, &record)?;
+        // Created paused: the last look at the fence comes before the guest's first instruction.
+        let paused = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED);
+        paused.map_err(|error| self.failed(&error))?;
+        if let Err(fenced) = self.records.claim(id, order.fence) {
+            let _ = domain.destroy();
+            return Err(fenced);
+        }
+        domain.resume().map(drop).map_err(|error| self.failed(&error))
+    }
+
+    fn ensure_nat(&self) -> Result<(), DriverError> {
+        let connect = self.connect()?;
+        let network = match connect.lookup_network_by_name(xml::NAT_NETWORK) {
+            Ok(network) => network,
+            Err(_) => connect
+                .define_network_xml(&xml::nat_network()?)
+                .map_err(|error| self.failed(&error))?,
+        };
+        if !network.is_active().map_err(|error| self.failed(&error))? {
+            network.create().map_err(|error| self.failed(&error))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn shutdown(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        let mut record = self.records.claim(id, fence)?;
+        match self.look(id, &mut record)? {
+            Body::Running => {
+                let domain = self.existing(id)?;
+                let pressed = domain.shutdown_flags(sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN);
+                pressed.map_err(|error| self.failed(&error))
+            }
+            Body::Paused => Err(DriverError::new(ErrorKind::Conflict, "the guest is paused")),
+            Body::Absent => self.existing(id).map(drop),
+            Body::Ready | Body::Stopped(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn kill(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        let mut record = self.records.claim(id, fence)?;
+        if matches!(self.look(id, &mut record)?, Body::Running | Body::Paused) {
+            let domain = self.existing(id)?;
+            record.ended = Some(Ended::Killed);
+            self.records.write(id, &record)?;
+            domain.destroy().map_err(|error| self.failed(&error))?;
+        } else {
+            self.existing(id)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reboot(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        let mut record = self.records.claim(id, fence)?;
+        if self.look(id, &mut record)? != Body::Running {
+            return Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"));
+        }
+        let domain = self.existing(id)?;
+        // A reset and not a request: a guest that does not listen is the commonest reason to reboot.
+        domain.reset().map_err(|error| self.failed(&error))?;
+        record.reboots += 1;
+        self.records.write(id, &record)
+    }
+
+    pub(crate) fn pause(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        let mut record = self.records.claim(id, fence)?;
+        let domain = self.existing(id)?;
+        match self.look(id, &mut record)? {
+            Body::Paused => Ok(()),
+            Body::Running => domain.suspend().map(drop).map_err(|error| self.failed(&error)),
+            Body::Absent | Body::Ready | Body::Stopped(_) => {
+                Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"))
+            }
+        }
+    }
+
+    pub(crate) fn resume(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        let mut record = self.records.claim(id, fence)?;
+        let domain = self.existing(id)?;
+        match self.look(id, &mut record)? {
+            Body::Running => Ok(()),
+            Body::Paused => domain.resume().map(drop).map_err(|error| self.failed(&error)),
+            Body::Absent | Body::Ready | Body::Stopped(_) => {
+                Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"))
+            }
+        }
+    }
+
+    /// Ends the guest and removes body and disks; done when libvirt has twice said that it knows
+    /// nothing of it.
+    pub(crate) fn release(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        let mut record = self.records.claim(id, fence)?;
+        if let Some(domain) = self.find(id)? {
+            if domain.is_active().map_err(|error| self.failed(&error))? {
+                domain.destroy().map_err(|error| self.failed(&error))?;
+            }
+            let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE;
+            match domain.undefine_flags(flags) {
+                Err(error) if !is_missing(&error) => {
+                    return Err(self.failed(&error));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        for _ in 0..2 {
+            if self.find(id)?.is_some() {
+                let message = "the domain is still there after it was removed";
+                return Err(DriverError::new(ErrorKind::Transient, message));
+            }
+        }
+        let directory = self.directory(id);
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).map_err(io("the body's directory"))?;
+        }
+        record.released = true;
+        self.records.write(id, &record)
+    }
+
+    pub(crate) fn console(
+        &self,
+        id: InstanceId,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, u64), DriverError> {
+        use std::os::unix::fs::FileExt;
+        let path = xml::console_log(&self.directory(id));
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok((Vec::new(), 0));
+            }
+            Err(error) => return Err(io("the console's log")(error)),
+        };
+        let length = file.metadata().map_err(io("the console's log"))?.len();
+        let count = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; count.min(bytes_max)];
+        let read = file.read_at(&mut bytes, offset).map_err(io("the console's log"))?;
+        bytes.truncate(read);
+        Ok((bytes, offset.min(length) + read as u64))
+    }
+
+    /// A failed call; a broken connection is made anew with the next one.
+    pub(crate) fn failed(&self, error: &virt::error::Error) -> DriverError {
+        self.forget_broken_connection();
+        libvirt(error)
+    }
+}

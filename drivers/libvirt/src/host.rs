@@ -1,0 +1,230 @@
+//! The host: its connection, its bodies' locks, and the driver's face.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use domain::{Fence, host::Capacity, id::InstanceId, instance::Body, name::Name};
+use drivers::{Driver, DriverError, ErrorKind, Inventory, Observation, Order};
+use newtype_uuid::GenericUuid;
+use tokio::sync::broadcast;
+use virt::connect::Connect;
+
+use crate::{error::libvirt, event, image::Images, record::Records};
+
+/// A host's libvirt and our records of it.
+pub(crate) struct LibvirtHost {
+    inner: Arc<Inner>,
+}
+
+/// What blocking calls work with.
+pub(crate) struct Inner {
+    uri: String,
+    pub(crate) virt_type: String,
+    connection: Mutex<Option<Connect>>,
+    pub(crate) records: Records,
+    pub(crate) images: Images,
+    pub(crate) bodies: PathBuf,
+    /// One lock per body: calls on it come one after the other, also those whose caller has gone.
+    locks: Mutex<HashMap<InstanceId, Arc<Mutex<()>>>>,
+    changes: broadcast::Sender<InstanceId>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LibvirtHost {
+    pub(crate) fn open(uri: &str, state: &Path, virt_type: &str) -> Result<LibvirtHost> {
+        let bodies = state.join("bodies");
+        std::fs::create_dir_all(&bodies)
+            .with_context(|| format!("cannot make {}", bodies.display()))?;
+        let (changes, _) = broadcast::channel(1_024);
+        let inner = Inner {
+            uri: uri.to_owned(),
+            virt_type: virt_type.to_owned(),
+            connection: Mutex::new(None),
+            records: Records::open(state)?,
+            images: Images::open(state)?,
+            bodies: bodies.canonicalize()?,
+            locks: Mutex::default(),
+            changes,
+        };
+        Ok(LibvirtHost { inner: Arc::new(inner) })
+    }
+
+    /// Connects for the first time, so that a wrong URI is told at once.
+    pub(crate) fn listen(&self) -> Result<()> {
+        self.inner.connect().map(drop).map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// Runs a blocking call in a thread of its own. It goes on when nobody waits for it any more.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Inner) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, DriverError> {
+        let inner = self.inner.clone();
+        let done = tokio::task::spawn_blocking(move || call(&inner)).await;
+        done.unwrap_or_else(|error| {
+            Err(DriverError::new(ErrorKind::Ambiguous, format!("the call broke off: {error}")))
+        })
+    }
+
+    /// The same, under the body's lock.
+    async fn on_body<T: Send + 'static>(
+        &self,
+        id: InstanceId,
+        call: impl FnOnce(&Inner) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, DriverError> {
+        self.blocking(move |inner| {
+            let body = lock(&inner.locks).entry(id).or_default().clone();
+            let _turn = lock(&body);
+            call(inner)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    /// The connection; made anew when the last one broke.
+    pub(crate) fn connect(&self) -> Result<Connect, DriverError> {
+        let mut connection = lock(&self.connection);
+        if let Some(connect) = &*connection {
+            return Ok(connect.clone());
+        }
+        let unreachable = |error: &dyn std::fmt::Display| {
+            DriverError::new(ErrorKind::Transient, format!("libvirt does not answer: {error}"))
+        };
+        let connect = Connect::open(Some(&self.uri)).map_err(|error| unreachable(&error.message()))?;
+        // A daemon that hangs is noticed after some seconds.
+        connect.set_keep_alive(5, 3).map_err(|error| unreachable(&error.message()))?;
+        event::listen(&connect, &self.changes).map_err(|error| unreachable(&error))?;
+        *connection = Some(connect.clone());
+        Ok(connect)
+    }
+
+    pub(crate) fn forget_broken_connection(&self) {
+        let mut connection = lock(&self.connection);
+        let broken =
+            connection.as_ref().is_some_and(|connect| !connect.is_alive().unwrap_or(false));
+        if broken {
+            *connection = None;
+        }
+    }
+
+    fn observation(&self, id: InstanceId) -> Result<Observation, DriverError> {
+        let mut record = self.records.read(id)?.unwrap_or_default();
+        let body = self.look(id, &mut record)?;
+        Ok(Observation {
+            instance: id,
+            fence: record.fence,
+            body,
+            generation: record.generation,
+            reboots: record.reboots,
+            starts: record.starts,
+        })
+    }
+
+    fn inventory(&self) -> Result<Inventory, DriverError> {
+        let connect = self.connect()?;
+        let node = connect.node_info().map_err(|error| libvirt(&error))?;
+        let disk = rustix::fs::statvfs(&self.bodies).map_err(|error| {
+            DriverError::new(ErrorKind::Transient, format!("the disk cannot be asked: {error}"))
+        })?;
+        let domains = connect.list_all_domains(0).map_err(|error| libvirt(&error))?;
+        let mut foreign = 0;
+        for domain in domains {
+            let id = domain.uuid().map_err(|error| libvirt(&error))?;
+            if self.records.read(InstanceId::from_untyped_uuid(id))?.is_none() {
+                foreign += 1;
+            }
+        }
+        let boot = event::boot_id().map_err(crate::error::io("the machine's boot id"))?;
+        Ok(Inventory {
+            kind: Name::new("libvirt").expect("the literal is a name"),
+            capacity: Capacity {
+                cpu_millicores: u64::from(node.cpus) * 1_000,
+                memory_mib: node.memory / 1_024,
+                disk_mib: disk.f_blocks * disk.f_frsize / (1 << 20),
+            },
+            boot: boot.parse().map_err(|_| {
+                DriverError::new(ErrorKind::Protocol, "the machine's boot id is no UUID")
+            })?,
+            foreign,
+        })
+    }
+}
+
+#[async_trait]
+impl Driver for LibvirtHost {
+    async fn inventory(&self) -> Result<Inventory, DriverError> {
+        self.blocking(Inner::inventory).await
+    }
+
+    async fn observe(&self, instance: InstanceId) -> Result<Observation, DriverError> {
+        self.on_body(instance, move |inner| inner.observation(instance)).await
+    }
+
+    async fn observe_all(&self) -> Result<Vec<Observation>, DriverError> {
+        let ids = self.blocking(|inner| inner.records.all()).await?;
+        let mut all = Vec::new();
+        for id in ids {
+            let seen = self.observe(id).await?;
+            if seen.body != Body::Absent {
+                all.push(seen);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn prepare(&self, order: &Order) -> Result<(), DriverError> {
+        let order = order.clone();
+        self.on_body(order.instance, move |inner| inner.prepare(&order)).await
+    }
+
+    async fn start(&self, order: &Order) -> Result<(), DriverError> {
+        let order = order.clone();
+        self.on_body(order.instance, move |inner| inner.start(&order)).await
+    }
+
+    async fn shutdown(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(instance, move |inner| inner.shutdown(instance, fence)).await
+    }
+
+    async fn kill(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(instance, move |inner| inner.kill(instance, fence)).await
+    }
+
+    async fn reboot(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(instance, move |inner| inner.reboot(instance, fence)).await
+    }
+
+    async fn pause(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(instance, move |inner| inner.pause(instance, fence)).await
+    }
+
+    async fn resume(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(instance, move |inner| inner.resume(instance, fence)).await
+    }
+
+    async fn release(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(instance, move |inner| inner.release(instance, fence)).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<InstanceId> {
+        self.inner.changes.subscribe()
+    }
+
+    async fn console_log(
+        &self,
+        instance: InstanceId,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<(Vec<u8>, u64), DriverError> {
+        self.blocking(move |inner| inner.console(instance, offset, bytes_max)).await
+    }
+}
