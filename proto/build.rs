@@ -12,8 +12,7 @@ use std::{
 use protox::prost_reflect::{DescriptorPool, prost_types::FileDescriptorProto};
 
 /// What never leaves the cluster.
-const INTERNAL: &[&str] =
-    &["novacron/peer/v1/peer.proto", "novacron/driver/v1/driver.proto"];
+const INTERNAL: &[&str] = &["novacron/peer/v1/peer.proto", "novacron/driver/v1/driver.proto"];
 const API: &[&str] = &[
     "novacron/v1/vm.proto",
     "novacron/v1/operation.proto",

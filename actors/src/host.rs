@@ -40,6 +40,8 @@ pub struct LocalHost {
     pub boot: BootId,
     /// What is kept back for the machine itself.
     pub reserved: Capacity,
+    /// What of the whole machine is given out.
+    pub offered: Box<dyn Fn(Capacity) -> Capacity + Send + Sync>,
     /// Its driver.
     pub driver: Arc<dyn Driver>,
 }
@@ -193,7 +195,7 @@ impl HostState {
             host: self.host.id,
             name: self.host.name.clone(),
             driver: inventory.kind,
-            capacity: inventory.capacity,
+            capacity: (self.host.offered)(inventory.capacity),
             reserved: self.host.reserved,
             boot: self.host.boot,
             foreign: inventory.foreign,

@@ -1,6 +1,8 @@
 //! Hosts and images.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use client::v1::{self, hosts_client::HostsClient, images_client::ImagesClient};
 
@@ -22,6 +24,11 @@ pub enum HostVerb {
         /// A filter, such as `status=lost`.
         #[arg(short = 'l', long, value_name = "FILTER", default_value = "")]
         selector: String,
+    },
+    /// Say that you have seen a lost host to be off: VMs on it that are being deleted can then go.
+    ConfirmDead {
+        /// Its name or id.
+        name: String,
     },
     /// Forget a lost host that has no VMs.
     Remove {
@@ -62,6 +69,13 @@ pub(crate) async fn run_host(session: &Session, verb: HostVerb) -> Result<()> {
             let (hosts, _) = all_pages!(session, HostsClient<_>, list_hosts, request, hosts);
             output::rows(session.format, &hosts, HOST_COLUMNS)
         }
+        HostVerb::ConfirmDead { name } => {
+            let what = format!("host {name} confirmed dead");
+            let mutation = session.client.mutation();
+            let request = v1::ConfirmHostDeadRequest { mutation, host: name };
+            let outcome = call!(session, HostsClient<_>, confirm_host_dead, request).await?;
+            session.settle(&what, Some(outcome)).await
+        }
         HostVerb::Remove { name } => {
             let what = format!("host {name} removed");
             let request = v1::RemoveHostRequest { mutation: session.client.mutation(), host: name };
@@ -74,10 +88,24 @@ pub(crate) async fn run_host(session: &Session, verb: HostVerb) -> Result<()> {
 /// What may be done with images.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ImageVerb {
-    /// Make an image without bytes known, for simulated hosts.
+    /// Make an image known: a disk, or a kernel with an initrd. The files must lie at the same path
+    /// on each host; hosts copy them when they need them and check that they are the same.
+    /// Without any file the image is for simulated hosts.
     Create {
         /// Its name.
         name: String,
+        /// A disk in qcow2 format.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "kernel", "initrd"])]
+        qcow2: Option<PathBuf>,
+        /// A disk in raw format.
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
+        raw: Option<PathBuf>,
+        /// A Linux kernel.
+        #[arg(long, value_name = "FILE")]
+        kernel: Option<PathBuf>,
+        /// Its initial file system.
+        #[arg(long, value_name = "FILE", requires = "kernel")]
+        initrd: Option<PathBuf>,
     },
     /// Show one image.
     Get {
@@ -93,6 +121,21 @@ pub enum ImageVerb {
     },
 }
 
+/// A file of an image: where it lies and what is in it.
+fn file(part: &str, path: &Path) -> Result<v1::ImageFile> {
+    use sha2::Digest;
+    let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
+    let read = || -> std::io::Result<(String, u64)> {
+        let mut hasher = sha2::Sha256::new();
+        let size = std::io::copy(&mut std::fs::File::open(&path)?, &mut hasher)?;
+        let digest = hasher.finalize();
+        Ok((digest.iter().map(|byte| format!("{byte:02x}")).collect(), size))
+    };
+    let (sha256, size_bytes) = read().with_context(|| format!("cannot read {}", path.display()))?;
+    let source = path.to_string_lossy().into_owned();
+    Ok(v1::ImageFile { part: part.to_owned(), sha256, size_bytes, source })
+}
+
 const IMAGE_COLUMNS: &[Column] = &[
     column("NAME", |row| at(row, "name")),
     column("VMS", |row| number(row, "vms")),
@@ -102,14 +145,17 @@ const IMAGE_COLUMNS: &[Column] = &[
 
 pub(crate) async fn run_image(session: &Session, verb: ImageVerb) -> Result<()> {
     match verb {
-        ImageVerb::Create { name } => {
+        ImageVerb::Create { name, qcow2, raw, kernel, initrd } => {
             let what = format!("image {name} created");
-            let request = v1::CreateImageRequest {
-                mutation: session.client.mutation(),
-                name,
-                files: Vec::new(),
-                origin: "no bytes: for simulated hosts".to_owned(),
+            let parts = [("qcow2", qcow2), ("raw", raw), ("kernel", kernel), ("initrd", initrd)];
+            let files = parts.into_iter().filter_map(|(part, path)| Some(file(part, &path?)));
+            let files = files.collect::<Result<Vec<_>>>()?;
+            let origin = match files.first() {
+                Some(file) => file.source.clone(),
+                None => "no bytes: for simulated hosts".to_owned(),
             };
+            let mutation = session.client.mutation();
+            let request = v1::CreateImageRequest { mutation, name, files, origin };
             let outcome = call!(session, ImagesClient<_>, create_image, request).await?;
             session.settle(&what, Some(outcome)).await
         }

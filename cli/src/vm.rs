@@ -83,6 +83,16 @@ pub enum Verb {
         #[command(flatten)]
         project: Project,
     },
+    /// What a guest wrote to its serial console.
+    Logs {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+        /// Go on as it is written.
+        #[arg(short, long)]
+        follow: bool,
+    },
     /// Change a VM's spec; what is not given stays.
     Update {
         /// Its name or id.
@@ -160,6 +170,9 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
             if watch { follow(session, &project, revision).await } else { Ok(()) }
         }
         Verb::Describe { name, project } => describe(session, &project.project, &name).await,
+        Verb::Logs { name, project, follow } => {
+            logs(session, &project.project, &name, follow).await
+        }
         Verb::Update { name, project, spec } => {
             update(session, &project.project, &name, *spec).await
         }
@@ -247,6 +260,31 @@ async fn describe(session: &Session, project: &str, name: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+async fn logs(session: &Session, project: &str, name: &str, follow: bool) -> Result<()> {
+    use std::io::Write;
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+    let mut offset = 0;
+    loop {
+        let request = v1::GetConsoleLogRequest {
+            project: project.to_owned(),
+            vm: name.to_owned(),
+            offset,
+            bytes_max: 0,
+        };
+        let log = call!(session, VmsClient<_>, get_console_log, request).await?;
+        print!("{}", log.text);
+        std::io::stdout().flush()?;
+        let more = log.next_offset > offset;
+        offset = log.next_offset;
+        if !more {
+            if !follow {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 /// Every field on a line of its own.

@@ -7,6 +7,7 @@ mod admin;
 mod auth;
 mod change;
 mod clusters;
+mod console;
 mod errors;
 mod events;
 mod filter;
@@ -39,6 +40,8 @@ pub struct Api {
     pub(crate) store: Store,
     /// This node's files: the authority signs those who join.
     pub(crate) files: Arc<Files>,
+    /// The hosts this node drives: their consoles are read here.
+    pub(crate) hosts: Vec<Arc<actors::LocalHost>>,
 }
 
 impl Api {

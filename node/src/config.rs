@@ -94,8 +94,21 @@ pub struct NodeSection {
 pub struct HostSection {
     /// Its name, unique in the cluster: 1 to 63 of a-z, 0-9 and '-'.
     pub name: Spanned<String>,
-    /// `simulator`.
+    /// `libvirt` or `simulator`.
     pub driver: Spanned<String>,
+    /// Only for libvirt: the connection.
+    #[serde(default = "default_uri")]
+    pub uri: String,
+    /// Only for libvirt: `kvm`, or `qemu` for no acceleration. It is never guessed.
+    #[serde(default)]
+    pub virt_type: VirtType,
+    /// Only for libvirt: the driver's program; beside `novacron` if absent.
+    #[serde(default)]
+    pub program: Option<PathBuf>,
+    /// Only for libvirt: where disks, consoles and the fence record lie; in the data directory if
+    /// absent. At most 40 characters: QEMU's sockets lie in it.
+    #[serde(default)]
+    pub state_directory: Option<PathBuf>,
     /// CPUs that may be given out; the machine's, times an overcommit of your choice.
     #[serde(default)]
     pub cpus: Option<u32>,
@@ -111,6 +124,32 @@ pub struct HostSection {
     /// Only for the simulator: calls that fail, out of a thousand.
     #[serde(default)]
     pub failures_per_mille: u64,
+}
+
+fn default_uri() -> String {
+    "qemu:///system".to_owned()
+}
+
+/// How guests are accelerated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VirtType {
+    /// By the kernel.
+    #[default]
+    Kvm,
+    /// Not at all.
+    Qemu,
+}
+
+impl VirtType {
+    /// The name in libvirt.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            VirtType::Kvm => "kvm",
+            VirtType::Qemu => "qemu",
+        }
+    }
 }
 
 /// What is logged.
@@ -207,8 +246,8 @@ impl Config {
             if !names.insert(host.name.get_ref()) {
                 problems.add("host.name", &host.name, "appears twice; use another");
             }
-            if host.driver.get_ref() != "simulator" {
-                problems.add("host.driver", &host.driver, "is not known; use simulator");
+            if !matches!(host.driver.get_ref().as_str(), "libvirt" | "simulator") {
+                problems.add("host.driver", &host.driver, "is not known; use libvirt or simulator");
             }
         }
         if !(1..=100_000).contains(&config.api.connections) {

@@ -78,7 +78,8 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let limits = Limits { connections: options.api.connections, ..Limits::default() };
         let rate = api::rate_limits(options.api.requests_per_second);
-        let router = api::router(Api { store: store.clone(), files: files.clone() }, rate);
+        let api = Api { store: store.clone(), files: files.clone(), hosts: options.hosts.clone() };
+        let router = api::router(api, rate);
         let service = router.map_request(|request: http::Request<hyper::body::Incoming>| {
             request.map(axum::body::Body::new)
         });

@@ -1,6 +1,11 @@
 //! From a `[[host]]` of the configuration to a host with a driver.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use actors::LocalHost;
 use anyhow::{Context, Result};
@@ -9,8 +14,12 @@ use domain::{
     id::{BootId, HostId},
     name::Name,
 };
-use drivers::simulator::{Options, Simulator};
+use drivers::{
+    protocol::RemoteDriver,
+    simulator::{Options, Simulator},
+};
 use newtype_uuid::GenericUuid;
+use tokio::net::UnixStream;
 
 use crate::config::HostSection;
 
@@ -22,17 +31,120 @@ pub fn local_hosts(data: &Path, sections: &[HostSection]) -> Result<Vec<Arc<Loca
     let mut hosts = Vec::new();
     for section in sections {
         let name = Name::new(section.name.get_ref())?;
-        let whole = Options::default();
-        let options = Options {
-            seed: seed(&name),
-            capacity: section.capacity(whole.capacity),
-            failures_per_mille: section.failures_per_mille,
-            ..whole
-        };
+        let id = kept_id(data, &name)?;
         let reserved = Capacity { memory_mib: section.reserved_memory_mib, ..Capacity::default() };
-        hosts.push(simulated(kept_id(data, &name)?, name, reserved, options));
+        hosts.push(match section.driver.get_ref().as_str() {
+            "libvirt" => libvirt(data, section, id, name, reserved)?,
+            _ => {
+                let whole = Options::default();
+                let options = Options {
+                    seed: seed(&name),
+                    capacity: section.capacity(whole.capacity),
+                    failures_per_mille: section.failures_per_mille,
+                    ..whole
+                };
+                simulated(id, name, reserved, options)
+            }
+        });
     }
     Ok(hosts)
+}
+
+/// A host of this machine's libvirt, through a driver process that is started and watched.
+fn libvirt(
+    data: &Path,
+    section: &HostSection,
+    id: HostId,
+    name: Name,
+    reserved: Capacity,
+) -> Result<Arc<LocalHost>> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .context("cannot read the machine's boot id")?;
+    let boot: BootId = boot.trim().parse().context("the machine's boot id is no UUID")?;
+    let state =
+        section.state_directory.clone().unwrap_or_else(|| data.join("drivers").join(name.as_str()));
+    let program = match &section.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("novacron-driver-libvirt"),
+    };
+    let process = DriverProcess {
+        program,
+        socket: state.join("driver.sock"),
+        state,
+        uri: section.uri.clone(),
+        virt_type: section.virt_type.as_str(),
+        host: name.clone(),
+    };
+    let driver = Arc::new(RemoteDriver::new(&process.socket));
+    tokio::spawn(process.watch());
+    let section = section.clone();
+    let offered = Box::new(move |whole| section.capacity(whole));
+    Ok(Arc::new(LocalHost { id, name, boot, reserved, offered, driver }))
+}
+
+/// A driver process.
+struct DriverProcess {
+    program: PathBuf,
+    socket: PathBuf,
+    state: PathBuf,
+    uri: String,
+    virt_type: &'static str,
+    host: Name,
+}
+
+impl DriverProcess {
+    /// Starts the driver when none listens, for ever. One that outlived a killed node is kept: its
+    /// guests are its children.
+    async fn watch(self) {
+        const LOOK_EVERY: Duration = Duration::from_secs(1);
+        const PAUSE_MAX: Duration = Duration::from_secs(30);
+        let mut pause = LOOK_EVERY;
+        loop {
+            if UnixStream::connect(&self.socket).await.is_ok() {
+                pause = LOOK_EVERY;
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            let started = std::time::Instant::now();
+            let ended = self.run().await;
+            tracing::warn!(host = %self.host, %ended, "the driver has ended; it is started again");
+            if started.elapsed() > PAUSE_MAX {
+                pause = LOOK_EVERY;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn run(&self) -> String {
+        if let Err(error) = std::fs::create_dir_all(&self.state) {
+            return format!("cannot make {}: {error}", self.state.display());
+        }
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.state.join("driver.log"));
+        let log = log.map_or_else(|_| Stdio::null(), Stdio::from);
+        let child = tokio::process::Command::new(&self.program)
+            .arg("--socket")
+            .arg(&self.socket)
+            .arg("--state")
+            .arg(&self.state)
+            .args(["--uri", &self.uri, "--virt-type", self.virt_type])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            // A signal to the node's terminal is not for it.
+            .process_group(0)
+            .spawn();
+        match child {
+            Ok(mut child) => match child.wait().await {
+                Ok(status) => format!("{status}; see {}", self.state.join("driver.log").display()),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => format!("cannot start {}: {error}", self.program.display()),
+        }
+    }
 }
 
 /// A simulated host that has just booted.
@@ -40,7 +152,8 @@ pub fn local_hosts(data: &Path, sections: &[HostSection]) -> Result<Vec<Arc<Loca
 pub fn simulated(id: HostId, name: Name, reserved: Capacity, options: Options) -> Arc<LocalHost> {
     let boot = BootId::from_untyped_uuid(uuid::Uuid::now_v7());
     let driver = Arc::new(Simulator::new(options, boot));
-    Arc::new(LocalHost { id, name, boot, reserved, driver })
+    let offered = Box::new(|whole| whole);
+    Arc::new(LocalHost { id, name, boot, reserved, offered, driver })
 }
 
 /// The same name gives the same behaviour.

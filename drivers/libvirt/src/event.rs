@@ -35,7 +35,13 @@ pub(crate) fn listen(connect: &Connect, changes: &Sender) -> Result<()> {
     // libvirt owns `opaque` from here on and gives it back to `release` once.
     let id = unsafe {
         let callback: sys::virConnectDomainEventGenericCallback = Some(std::mem::transmute::<
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int,
+            unsafe extern "C" fn(
+                sys::virConnectPtr,
+                sys::virDomainPtr,
+                c_int,
+                c_int,
+                *mut c_void,
+            ) -> c_int,
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
         >(lifecycle));
         sys::virConnectDomainEventRegisterAny(

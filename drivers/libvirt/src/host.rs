@@ -99,7 +99,8 @@ impl Inner {
         let unreachable = |error: &dyn std::fmt::Display| {
             DriverError::new(ErrorKind::Transient, format!("libvirt does not answer: {error}"))
         };
-        let connect = Connect::open(Some(&self.uri)).map_err(|error| unreachable(&error.message()))?;
+        let connect =
+            Connect::open(Some(&self.uri)).map_err(|error| unreachable(&error.message()))?;
         // A daemon that hangs is noticed after some seconds.
         connect.set_keep_alive(5, 3).map_err(|error| unreachable(&error.message()))?;
         event::listen(&connect, &self.changes).map_err(|error| unreachable(&error))?;

@@ -60,8 +60,6 @@ fn run(options: Options) -> Result<()> {
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         anyhow::anyhow!("another driver serves {}; there is one per host", options.state.display())
     })?;
-    // QEMU detaches itself and would fall to PID 1; as its subreaper this process ends it at once.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     event::start()?;
     let host = LibvirtHost::open(&options.uri, &options.state, &options.virt_type)?;
     let host = Arc::new(host);

@@ -232,15 +232,12 @@ pub(crate) struct Parts {
 pub(crate) const NAT_NETWORK: &str = "novacron-nat";
 
 /// The domain's definition.
-pub(crate) fn domain(
-    order: &Order,
-    parts: &Parts,
-    virt_type: &str,
-) -> Result<String, DriverError> {
+pub(crate) fn domain(order: &Order, parts: &Parts, virt_type: &str) -> Result<String, DriverError> {
     let spec = &order.spec;
-    let cmdline = parts.kernel.as_ref().map(|_| {
-        format!("console=ttyS0 panic=-1 g.id={} {}", order.vm, spec.cmdline)
-    });
+    let cmdline = parts
+        .kernel
+        .as_ref()
+        .map(|_| format!("console=ttyS0 panic=-1 g.id={} {}", order.vm, spec.cmdline));
     let boots_disk = parts.kernel.is_none();
     let domain = Domain {
         kind: virt_type,
@@ -291,10 +288,9 @@ fn devices(order: &Order, parts: &Parts) -> Devices {
     });
     let interface = order.spec.nics.iter().map(|nic| {
         let (kind, source) = match &nic.network {
-            domain::vm::Network::Nat => (
-                "network",
-                InterfaceSource { network: Some(NAT_NETWORK.to_owned()), bridge: None },
-            ),
+            domain::vm::Network::Nat => {
+                ("network", InterfaceSource { network: Some(NAT_NETWORK.to_owned()), bridge: None })
+            }
             domain::vm::Network::Bridge(name) => {
                 ("bridge", InterfaceSource { network: None, bridge: Some(name.to_string()) })
             }

@@ -57,6 +57,19 @@ impl Hosts for Api {
         Ok(Response::new(v1::ListHostsResponse { hosts, next_page_token, revision }))
     }
 
+    async fn confirm_host_dead(
+        &self,
+        request: Request<v1::ConfirmHostDeadRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let confirmed = self.change(Role::Admin, mutation, &message, |state, _| {
+            let row = host(state, &message.host).ok_or_else(|| not_found("host", &message.host))?;
+            Ok(Command::Host(HostCommand::ConfirmDead { host: row.id, boot: row.boot }))
+        });
+        Ok(answer(confirmed.await?))
+    }
+
     async fn remove_host(
         &self,
         request: Request<v1::RemoveHostRequest>,

@@ -149,6 +149,14 @@ impl Vms for Api {
         self.act(request, "resume", |vm, operation| VmCommand::Resume { vm, operation }).await
     }
 
+    async fn get_console_log(
+        &self,
+        request: Request<v1::GetConsoleLogRequest>,
+    ) -> Result<Response<v1::ConsoleLog>, Status> {
+        auth::caller(Role::Viewer)?;
+        self.console_log(request).await
+    }
+
     async fn delete_vm(
         &self,
         request: Request<v1::DeleteVmRequest>,

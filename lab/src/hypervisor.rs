@@ -1,0 +1,191 @@
+//! A hypervisor host: a libvirtd of its own, in network, mount and host name namespaces of its own.
+//! When its processes have ended nothing of it is left.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Why this machine cannot run real VMs, if it cannot.
+///
+/// # Errors
+/// The reason in a sentence.
+pub fn is_possible() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("real VMs need root, for namespaces and libvirtd".to_owned());
+    }
+    for program in ["libvirtd", "qemu-system-x86_64", "qemu-img", "unshare", "mount"] {
+        let found = std::env::var_os("PATH").is_some_and(|paths| {
+            std::env::split_paths(&paths).any(|path| path.join(program).exists())
+        });
+        if !found {
+            return Err(format!("{program} is not installed; `scripts/packages` installs it"));
+        }
+    }
+    Ok(())
+}
+
+/// A running libvirtd.
+pub struct Hypervisor {
+    directory: PathBuf,
+    daemon: Child,
+}
+
+impl Hypervisor {
+    /// Starts one in `directory`, which should have a short path.
+    ///
+    /// # Errors
+    /// When it cannot be started or is not ready in time.
+    pub fn start(directory: &Path, name: &str, programs: &Path) -> Result<Hypervisor> {
+        for part in ["run", "lib", "log", "cache", "etc"] {
+            std::fs::create_dir_all(directory.join(part))?;
+        }
+        for path in [
+            "/run/libvirt",
+            "/var/lib/libvirt",
+            "/var/log/libvirt",
+            "/var/cache/libvirt",
+            "/etc/libvirt",
+        ] {
+            std::fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
+        }
+        write_settings(directory)?;
+        let daemon = spawn(directory, name, programs)?;
+        let mut hypervisor = Hypervisor { directory: directory.to_owned(), daemon };
+        hypervisor.await_ready()?;
+        Ok(hypervisor)
+    }
+
+    /// Where libvirt clients connect.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("qemu+unix:///system?socket={}", self.directory.join("run/libvirt-sock").display())
+    }
+
+    fn await_ready(&mut self) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let begun = Instant::now();
+        loop {
+            let asked = Command::new("timeout")
+                .args(["5", "virsh", "-q", "-c", &self.uri(), "version"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .context("cannot run virsh")?;
+            if asked.success() {
+                return Ok(());
+            }
+            if let Some(status) = self.daemon.try_wait()? {
+                bail!("libvirtd ended with {status}; see {}/log", self.directory.display());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("libvirtd was not ready after {PATIENCE:?}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The pids of the QEMUs that run here, as libvirtd wrote them down.
+    #[must_use]
+    pub fn guests(&self) -> Vec<i32> {
+        pids(&self.directory.join("run/qemu"))
+    }
+
+    /// Ends libvirtd and everything it started. The reaper ends by itself when nothing is left.
+    pub fn stop(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let daemon = pid_in(&self.directory.join("run/libvirtd.pid"));
+        let guests = self.guests();
+        let helpers = pids(&self.directory.join("run/network"));
+        for pid in daemon.into_iter().chain(guests).chain(helpers) {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            match self.daemon.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Ok(Some(_)) | Err(_) => return,
+            }
+        }
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+impl Drop for Hypervisor {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn pid_in(file: &Path) -> Option<i32> {
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+fn pids(directory: &Path) -> Vec<i32> {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let files = files
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "pid"));
+    files.filter_map(|path| pid_in(&path)).collect()
+}
+
+fn write_settings(directory: &Path) -> Result<()> {
+    let uuid = uuid::Uuid::new_v4();
+    let log = directory.join("log/libvirtd.log");
+    let daemon = format!(
+        "host_uuid = \"{uuid}\"\nlog_outputs = \"2:file:{}\"\nauth_unix_rw = \"none\"\n\
+         unix_sock_rw_perms = \"0700\"\nkeepalive_interval = 2\nkeepalive_count = 3\n",
+        log.display()
+    );
+    std::fs::write(directory.join("etc/libvirtd.conf"), daemon)?;
+    // No control groups and no namespaces per guest: nothing is left on the machine.
+    let qemu = "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\n\
+                security_driver = \"none\"\ncgroup_controllers = [ ]\nnamespaces = [ ]\n\
+                stdio_handler = \"file\"\n";
+    std::fs::write(directory.join("etc/qemu.conf"), qemu)?;
+    // libvirtd looks its user up before it reads that it needs none.
+    for (file, line) in [
+        ("passwd", "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin\n"),
+        ("group", "libvirt-qemu:x:64055:\nkvm:x:64056:\n"),
+    ] {
+        let mut text = std::fs::read_to_string(Path::new("/etc").join(file))?;
+        text.push_str(line);
+        std::fs::write(directory.join(file), text)?;
+    }
+    Ok(())
+}
+
+fn spawn(directory: &Path, name: &str, programs: &Path) -> Result<Child> {
+    // The shell gets names and paths as arguments, never as text to be read.
+    const SCRIPT: &str = r#"
+        set -e
+        hostname "$2"; ip link set lo up
+        mount --bind "$1/run" /run/libvirt
+        mount --bind "$1/lib" /var/lib/libvirt
+        mount --bind "$1/log" /var/log/libvirt
+        mount --bind "$1/cache" /var/cache/libvirt
+        mount --bind "$1/etc" /etc/libvirt
+        mount --bind "$1/passwd" /etc/passwd
+        mount --bind "$1/group" /etc/group
+        exec "$3" libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
+    "#;
+    let path = std::env::var("PATH").unwrap_or_default();
+    Command::new("unshare")
+        .args(["--net", "--mount", "--uts", "--propagation", "private", "sh", "-c", SCRIPT, "sh"])
+        .arg(directory)
+        .arg(name)
+        .arg(programs.join("novacron-lab-reaper"))
+        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(directory.join("log/start.log"))?)
+        .spawn()
+        .context("cannot start libvirtd")
+}

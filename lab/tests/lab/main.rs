@@ -1,0 +1,6 @@
+//! Real processes, and real VMs where the machine can run them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod harness;
+mod processes;
+mod real;

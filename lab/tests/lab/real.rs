@@ -1,0 +1,143 @@
+//! Real VMs under libvirt and QEMU.
+
+use std::time::{Duration, Instant};
+
+use client::{Client, v1, v1::vms_client::VmsClient};
+use novacron_lab::is_possible;
+
+use crate::harness::{await_phase, cluster, console, create, get, guest, spec};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until a guest's own output has a text; the answer is how long it took.
+async fn await_console(client: &Client, name: &str, text: &str, count: usize) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let seen = console(client, name).await;
+        if seen.matches(text).count() >= count {
+            return begun.elapsed();
+        }
+        assert!(begun.elapsed() < PATIENCE, "{name} never said {text:?} {count} times:\n{seen}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+macro_rules! act {
+    ($client:expr, $method:ident, $message:expr) => {{
+        let client: &Client = $client;
+        let outcome = client
+            .call($message, async |channel, request| VmsClient::new(channel).$method(request).await)
+            .await
+            .unwrap();
+        client.note(outcome.revision);
+        client.wait(&outcome.operation, PATIENCE, |_| ()).await.unwrap()
+    }};
+}
+
+fn action(client: &Client, vm: &str) -> v1::VmActionRequest {
+    v1::VmActionRequest { mutation: client.mutation(), project: String::new(), vm: vm.to_owned() }
+}
+
+/// The whole life of a real guest, and every way in which it or its keepers may die.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_guest_lives_and_dies() {
+    if let Err(why) = is_possible() {
+        assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
+        println!("SKIPPED real VMs: {why}");
+        return;
+    }
+    let (kernel, initrd) = guest();
+    let mut cluster = cluster(3, true).await;
+    let client = cluster.client().unwrap();
+    let (kernel, initrd) = (kernel.to_str().unwrap(), initrd.to_str().unwrap());
+    cluster
+        .novacron(0, &["image", "create", "tiny", "--kernel", kernel, "--initrd", initrd])
+        .unwrap();
+
+    // It boots through the API, and says so itself, with its own id.
+    let begun = Instant::now();
+    let spec_of = |cmdline: &str| v1::VmSpec { cmdline: cmdline.to_owned(), ..spec("tiny") };
+    let outcome = create(&client, "web", spec_of("g.tick=1 g.noshell=1")).await.unwrap();
+    let ended = client.wait(&outcome.operation, PATIENCE, |_| ()).await.unwrap();
+    assert_eq!(ended.status, "done", "{}", ended.message);
+    let running = begun.elapsed();
+    let vm = get(&client, "web").await.unwrap();
+    await_console(&client, "web", &format!("GUEST-UP id={}", vm.id), 1).await;
+    println!("create -> running {running:.1?}, -> guest up {:.1?}", begun.elapsed());
+    let home: usize = vm.host.trim_start_matches('h').parse::<usize>().unwrap() - 1;
+    let pid = cluster.guests(home);
+    assert_eq!(pid.len(), 1);
+
+    // Node and driver are killed: the guest does not notice, and is taken up again as it is.
+    cluster.kill(home).unwrap();
+    cluster.kill_driver(home).unwrap();
+    assert_eq!(cluster.guests(home), pid);
+    cluster.run(home).unwrap();
+    cluster.await_ready(home).await.unwrap();
+    await_phase(&client, "web", "running", PATIENCE).await;
+    assert_eq!(cluster.guests(home), pid, "the guest was started again");
+    let ticks = console(&client, "web").await.matches("tick ").count();
+    await_console(&client, "web", "tick ", ticks + 2).await;
+    assert_eq!(console(&client, "web").await.matches("GUEST-UP").count(), 1);
+
+    // Pause: the guest stands still.
+    act!(&client, pause_vm, action(&client, "web"));
+    let before = console(&client, "web").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(console(&client, "web").await, before, "a paused guest went on");
+    act!(&client, resume_vm, action(&client, "web"));
+    await_console(&client, "web", "tick ", before.matches("tick ").count() + 1).await;
+
+    // Reboot within the same process; a graceful stop, which the guest answers; start.
+    act!(&client, reboot_vm, action(&client, "web"));
+    await_console(&client, "web", "GUEST-UP", 2).await;
+    assert_eq!(cluster.guests(home), pid);
+    let stop = |force| v1::StopVmRequest {
+        mutation: client.mutation(),
+        project: String::new(),
+        vm: "web".to_owned(),
+        force,
+    };
+    let stopped = act!(&client, stop_vm, stop(false));
+    assert_eq!(stopped.message, "the guest shut itself down");
+    assert!(cluster.guests(home).is_empty());
+    act!(&client, start_vm, action(&client, "web"));
+    await_console(&client, "web", "GUEST-UP", 3).await;
+
+    // Its hypervisor process is killed: a crash, after which its policy starts it again.
+    let pid = cluster.guests(home)[0];
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let crashed = Instant::now();
+    await_console(&client, "web", "GUEST-UP", 4).await;
+    println!("QEMU killed -> guest up again {:.1?}", crashed.elapsed());
+    assert_eq!(get(&client, "web").await.unwrap().restarts, 1);
+
+    // A guest that panics is started again; one whose policy is manual is not, and one that powers
+    // itself off rests.
+    let panic = |policy: &str| v1::VmSpec {
+        run_policy: policy.to_owned(),
+        ..spec_of("g.crash=2 g.noshell=1")
+    };
+    create(&client, "panics", panic("on_failure")).await.unwrap();
+    create(&client, "panics-once", panic("manual")).await.unwrap();
+    create(&client, "leaves", spec_of("g.exit=1 g.noshell=1")).await.unwrap();
+    await_console(&client, "panics", "GUEST-UP", 2).await;
+    await_phase(&client, "panics-once", "stopped", PATIENCE).await;
+    await_phase(&client, "leaves", "stopped", PATIENCE).await;
+    assert_eq!(console(&client, "panics-once").await.matches("GUEST-UP").count(), 1);
+
+    // Deleted is gone: no process, no definition, no files.
+    for name in ["web", "panics", "panics-once", "leaves"] {
+        let delete = v1::DeleteVmRequest {
+            mutation: client.mutation(),
+            vm: name.to_owned(),
+            ..Default::default()
+        };
+        act!(&client, delete_vm, delete);
+    }
+    for node in 0..3 {
+        assert!(cluster.guests(node).is_empty(), "node {node} still runs a guest");
+        assert_eq!(cluster.bodies(node), 0, "node {node} still has a body's files");
+    }
+}
