@@ -130,9 +130,11 @@ fn pid_in(file: &Path) -> Option<i32> {
 
 fn pids(directory: &Path) -> Vec<i32> {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let files = files
-        .map(|file| file.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "pid"));
+    let files = files.map(|file| file.path()).filter(|path| {
+        // libvirtd's own lies among its guests'.
+        path.extension().is_some_and(|extension| extension == "pid")
+            && path.file_stem().is_some_and(|stem| stem != "driver")
+    });
     files.filter_map(|path| pid_in(&path)).collect()
 }
 

@@ -78,7 +78,8 @@ async fn a_real_guest_lives_and_dies() {
     assert_eq!(cluster.guests(home), pid, "the guest was started again");
     let ticks = console(&client, "web").await.matches("tick ").count();
     await_console(&client, "web", "tick ", ticks + 2).await;
-    assert_eq!(console(&client, "web").await.matches("GUEST-UP").count(), 1);
+    let said = console(&client, "web").await;
+    assert_eq!(said.matches("GUEST-UP").count(), 1, "{said}");
 
     // Pause: the guest stands still.
     act!(&client, pause_vm, action(&client, "web"));
