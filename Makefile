@@ -10,6 +10,14 @@ help: ## Show this list.
 build: ## Build the binary `novacron` (debug).
 	cargo build
 
+.PHONY: demo
+demo: ## Three nodes with a real hypervisor each, on this machine: real VMs boot, stop, start, go. YES=1 SIM=1 ONCE=1
+	scripts/demo
+
+.PHONY: demo-down
+demo-down: ## Ends what a demo that crashed left behind.
+	target/debug/novacron-demo --down
+
 .PHONY: dev
 dev: ## A three-node cluster in one process, with simulated hosts. Ctrl-C ends it.
 	cargo run --quiet -- dev

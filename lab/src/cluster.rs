@@ -15,7 +15,7 @@ use client::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::hypervisor::Hypervisor;
+use crate::{down, hypervisor::Hypervisor};
 
 /// What the cluster is to be like.
 #[derive(Clone, Debug)]
@@ -54,6 +54,7 @@ impl Cluster {
     pub async fn start(options: ClusterOptions, mut tell: impl FnMut(&str)) -> Result<Cluster> {
         // Short: QEMU's sockets lie in it.
         let root = tempfile::Builder::new().prefix("nc").tempdir_in("/tmp")?;
+        std::fs::write(root.path().join(down::OWNER), std::process::id().to_string())?;
         let access = Access {
             endpoints: Vec::new(),
             authority: String::new(),

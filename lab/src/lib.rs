@@ -4,7 +4,9 @@
 //! directory of its own, so two labs on one machine do not meet.
 
 mod cluster;
+mod down;
 mod hypervisor;
 
 pub use cluster::{Cluster, ClusterOptions};
+pub use down::sweep;
 pub use hypervisor::{Hypervisor, is_possible};

@@ -1,0 +1,246 @@
+//! `make demo`: a three-node cluster on this machine, shown step by step.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what speaks to people")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use client::{
+    Client,
+    v1::{self, vms_client::VmsClient},
+};
+use novacron_lab::{Cluster, ClusterOptions, is_possible, sweep};
+
+/// How long a guest may take to boot without acceleration, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+const VMS: [&str; 3] = ["web-1", "web-2", "db-1"];
+
+fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "--down") {
+        let ended = sweep();
+        println!("ended {ended} processes that a demo had left behind");
+        return ExitCode::SUCCESS;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(demo()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nthe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| value == "1")
+}
+
+/// Says what is done, and then how long it took.
+struct Steps(Instant);
+
+impl Steps {
+    fn done(&mut self, what: &str) {
+        println!("  {:>6.1} s  {what}", self.0.elapsed().as_secs_f64());
+        self.0 = Instant::now();
+    }
+}
+
+async fn demo() -> Result<()> {
+    let (simulated, once) = (set("SIM"), set("ONCE"));
+    let real = match is_possible() {
+        Ok(()) => !simulated,
+        Err(why) if simulated => {
+            println!("simulated hosts, as asked ({why})");
+            false
+        }
+        Err(why) if once => bail!("no real VMs: {why}"),
+        Err(why) => {
+            println!("NO REAL VMS: {why}\nGoing on with simulated hosts.");
+            false
+        }
+    };
+    let programs = std::env::current_exe()?.parent().context("no directory")?.to_owned();
+    let begun = Instant::now();
+    let mut steps = Steps(begun);
+    println!("A NovaCron cluster of three nodes on this machine:\n");
+    let guest = if real { Some(build_guest(&programs)?) } else { None };
+    if real {
+        steps.done("the guest's kernel and its initial file system are made");
+    }
+    let mut told = Instant::now();
+    let options = ClusterOptions { nodes: 3, real, programs: programs.clone() };
+    let started = Cluster::start(options, |step| {
+        println!("  {:>6.1} s  … {step}", told.elapsed().as_secs_f64());
+        told = Instant::now();
+    });
+    let mut cluster = started.await?;
+    steps.done("three nodes run, each with a hypervisor, over mutual TLS");
+    let client = cluster.client()?;
+
+    import(&cluster, guest.as_ref())?;
+    steps.done("the image `tiny` is imported");
+    let mut operations = Vec::new();
+    for name in VMS {
+        operations.push(create(&client, name).await?);
+    }
+    for operation in operations {
+        settle(&client, &operation).await?;
+    }
+    steps.done("three VMs run");
+    if real {
+        for name in VMS {
+            let vm = get(&client, name).await?;
+            await_console(&client, name, &format!("GUEST-UP id={}", vm.id)).await?;
+        }
+        steps.done("each guest says on its serial console, with its own id, that it is up");
+    }
+    println!("\n{}", cluster.novacron(0, &["vm", "list", "-o", "wide"])?);
+
+    steps.0 = Instant::now();
+    cluster.novacron(0, &["vm", "stop", "web-1"])?;
+    steps.done("web-1 was asked to shut down, and did");
+    cluster.novacron(0, &["vm", "start", "web-1"])?;
+    steps.done("web-1 runs again");
+    cluster.novacron(0, &["vm", "delete", "db-1"])?;
+    steps.done("db-1 is deleted");
+
+    let leader = cluster.leader().await?.context("nobody leads")?;
+    let before = all_guests(&cluster);
+    cluster.kill(leader)?;
+    println!("            the leader, n{}, is killed", leader + 1);
+    steps.0 = Instant::now();
+    let survivor = (leader + 1) % 3;
+    let client = cluster.client()?;
+    let vm = v1::VmSpec { host: format!("h{}", survivor + 1), ..spec() };
+    let operation = create_with(&client, "after", vm).await?;
+    settle(&client, &operation).await?;
+    steps.done("another node leads, and a new VM runs");
+    if real {
+        let after = all_guests(&cluster);
+        if !before.iter().all(|pid| after.contains(pid)) {
+            bail!("a guest was lost with the leader");
+        }
+        println!("            no guest noticed: {} go on", before.len());
+    }
+    cluster.run(leader)?;
+    cluster.await_ready(leader).await?;
+    steps.done("the killed node is back and has caught up");
+    println!("\nAll of it took {:.0} s.", begun.elapsed().as_secs_f64());
+    if once {
+        return Ok(());
+    }
+    farewell(&cluster, &programs);
+    tokio::signal::ctrl_c().await?;
+    println!("\nending everything …");
+    Ok(())
+}
+
+fn farewell(cluster: &Cluster, programs: &Path) {
+    println!("\nThe cluster stays up. The API, gRPC and REST over TLS:");
+    for endpoint in &cluster.access.endpoints {
+        println!("  https://{endpoint}");
+    }
+    println!(
+        "The admin credential lies in {}. Try, in another terminal:",
+        cluster.access_file().display()
+    );
+    println!("  export NOVACRON_ACCESS={}", cluster.access_file().display());
+    println!("  export PATH={}:$PATH", programs.display());
+    println!("  novacron cluster status");
+    println!("  novacron vm create mine --image tiny --memory 96");
+    println!("  novacron vm logs mine -f");
+    println!("  novacron event list -f");
+    println!("Ctrl-C ends everything and leaves nothing behind.");
+}
+
+/// Builds the tiny guest beside the programs.
+fn build_guest(programs: &Path) -> Result<(PathBuf, PathBuf)> {
+    let out = programs.join("guest");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build");
+    let built = Command::new(script).arg(&out).output().context("cannot build the guest")?;
+    if !built.status.success() {
+        bail!("cannot build the guest: {}", String::from_utf8_lossy(&built.stderr));
+    }
+    let kernels = [out.join("vmlinux"), out.join("vmlinuz")];
+    let kernel = kernels.into_iter().find(|path| path.exists()).context("there is no kernel")?;
+    Ok((kernel, out.join("initrd.cpio")))
+}
+
+fn import(cluster: &Cluster, guest: Option<&(PathBuf, PathBuf)>) -> Result<()> {
+    let said = match guest {
+        Some((kernel, initrd)) => {
+            let (kernel, initrd) = (kernel.to_string_lossy(), initrd.to_string_lossy());
+            let files = ["--kernel", &kernel, "--initrd", &initrd];
+            cluster.novacron(0, &[&["image", "create", "tiny"], files.as_slice()].concat())
+        }
+        None => cluster.novacron(0, &["image", "create", "tiny"]),
+    };
+    said.map(drop)
+}
+
+fn spec() -> v1::VmSpec {
+    v1::VmSpec { vcpus: 1, memory_mib: 96, image: "tiny".to_owned(), ..Default::default() }
+}
+
+async fn create(client: &Client, name: &str) -> Result<String> {
+    create_with(client, name, spec()).await
+}
+
+async fn create_with(client: &Client, name: &str, spec: v1::VmSpec) -> Result<String> {
+    let request = v1::CreateVmRequest {
+        mutation: client.mutation(),
+        name: name.to_owned(),
+        spec: Some(spec),
+        ..Default::default()
+    };
+    let call = client
+        .call(request, async |channel, request| VmsClient::new(channel).create_vm(request).await);
+    Ok(call.await?.operation)
+}
+
+async fn settle(client: &Client, operation: &str) -> Result<()> {
+    let ended = client.wait(operation, PATIENCE, |_| ()).await?;
+    if ended.status != "done" {
+        bail!("{} of {} is {}: {}", ended.kind, ended.vm, ended.status, ended.message);
+    }
+    Ok(())
+}
+
+async fn get(client: &Client, name: &str) -> Result<v1::Vm> {
+    let request = v1::GetVmRequest { vm: name.to_owned(), ..Default::default() };
+    let call = client
+        .call(request, async |channel, request| VmsClient::new(channel).get_vm(request).await);
+    Ok(call.await?)
+}
+
+async fn await_console(client: &Client, name: &str, text: &str) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let request = v1::GetConsoleLogRequest {
+            vm: name.to_owned(),
+            bytes_max: 1 << 20,
+            ..Default::default()
+        };
+        let log = client.call(request, async |channel, request| {
+            VmsClient::new(channel).get_console_log(request).await
+        });
+        if log.await?.text.contains(text) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bail!("{name} did not say {text:?} in {PATIENCE:?}")
+}
+
+fn all_guests(cluster: &Cluster) -> Vec<i32> {
+    (0..3).flat_map(|node| cluster.guests(node)).collect()
+}
