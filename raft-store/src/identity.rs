@@ -343,6 +343,7 @@ impl ResolvesClientCert for Identity {
 ///
 /// # Errors
 /// When it is for no node of this cluster.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is another crate's")]
 pub(crate) fn peer_node(der: &[u8], cluster: ClusterId) -> Result<NodeId, IdentityError> {
     use x509_parser::prelude::GeneralName;
     let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(read)?;

@@ -72,7 +72,8 @@ pub fn next_change(group: &Group) -> Option<Change> {
     if group.voters.len() > group.voters_max {
         // The lost ones first, never the leader.
         let others = || group.voters.iter().filter(|node| **node != group.me);
-        let least = others().find(|node| group.lost.contains(node)).or_else(|| others().last())?;
+        let least =
+            others().find(|node| group.lost.contains(node)).or_else(|| others().next_back())?;
         return swap(Some(least), None);
     }
     let spare = spare?;

@@ -4,6 +4,7 @@ use drivers::{DriverError, ErrorKind};
 use virt::error::{Error, ErrorNumber};
 
 /// A failed call into libvirt.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is another crate's")]
 pub(crate) fn libvirt(error: &Error) -> DriverError {
     let kind = match error.code().unwrap_or(ErrorNumber::InternalError) {
         ErrorNumber::NoDomain | ErrorNumber::NoNetwork => ErrorKind::NotFound,

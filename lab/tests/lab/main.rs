@@ -1,5 +1,6 @@
 //! Real processes, and real VMs where the machine can run them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
 mod harness;
 mod processes;

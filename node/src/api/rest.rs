@@ -69,6 +69,7 @@ async fn readiness(store: raft_store::Store) -> Response {
 }
 
 /// A failure as the REST face shows it: `{"code", "message", "details"}`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is another crate's")]
 pub(super) fn response(status: &Status) -> Response {
     let code = match status.code() {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -129,6 +130,7 @@ fn expand(value: Value) -> Vec<Value> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is another crate's")]
 fn detail(detail: ErrorDetail) -> Option<Value> {
     match detail {
         ErrorDetail::ErrorInfo(info) => Some(json!({

@@ -1,6 +1,7 @@
 //! The product as its users meet it: a three-node cluster over its API, the rules of the house, and
 //! what the documents say.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
 mod errors;
 mod faces;

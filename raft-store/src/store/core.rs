@@ -135,6 +135,7 @@ impl Core {
     }
 
     /// Proposes through the leader.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is another crate's")]
     async fn propose_at(&self, leader: NodeId, propose: &Propose) -> Proposed {
         let Some(address) = self.pool.address(leader) else { return Proposed::NotLeader(None) };
         let mut request = self.pool.request(leader, wire::pack(propose));

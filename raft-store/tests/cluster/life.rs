@@ -43,7 +43,8 @@ async fn a_repeated_request_has_one_effect() {
     let cluster = Cluster::of(3, Timing::relaxed()).await;
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..10 {
-        for store in cluster.running.values().cloned() {
+        for store in cluster.running.values() {
+            let store = store.clone();
             calls.spawn(async move { create(&store, "once", 5).await.unwrap() });
         }
     }
