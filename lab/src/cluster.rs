@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use cli::Access;
 use client::{
     Client, Options,
@@ -15,7 +15,7 @@ use client::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{down, hypervisor::Hypervisor};
+use crate::{disk::Disk, down, hypervisor::Hypervisor};
 
 /// What the cluster is to be like.
 #[derive(Clone, Debug)]
@@ -26,12 +26,27 @@ pub struct ClusterOptions {
     pub real: bool,
     /// The directory with the programs.
     pub programs: PathBuf,
+    /// How each node keeps its data.
+    pub storage: Storage,
+}
+
+/// How nodes keep their data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// In a directory of this machine.
+    #[default]
+    Directory,
+    /// On a disk of its own whose power can be cut; snapshots are made often.
+    Disk,
+    /// The same, and the log is never synced: to show that a test would notice.
+    DiskNeverSynced,
 }
 
 struct Node {
     directory: PathBuf,
     process: Option<Child>,
     hypervisor: Option<Hypervisor>,
+    disk: Option<Disk>,
 }
 
 /// A running cluster.
@@ -75,10 +90,16 @@ impl Cluster {
             } else {
                 None
             };
+            let disk = match cluster.options.storage {
+                Storage::Directory => None,
+                Storage::Disk | Storage::DiskNeverSynced => {
+                    Some(Disk::make(&directory.join("disk"), &directory.join("data"))?)
+                }
+            };
             let pair = (free()?, free()?);
             cluster.write_config(number, &directory, &pair, hypervisor.as_ref())?;
             addresses.push(pair.1);
-            cluster.nodes.push(Node { directory, process: None, hypervisor });
+            cluster.nodes.push(Node { directory, process: None, hypervisor, disk });
         }
         tell("founding the cluster");
         let said = cluster.novacron(0, &["init", "--access-out", "access.json"])?;
@@ -111,11 +132,15 @@ impl Cluster {
             (2..=self.options.nodes).map(|number| format!("\"n{number}\"")).collect();
         let mut text = format!(
             "[cluster]\nname = \"lab\"\nexpect = [{}]\ntiming = \"relaxed\"\n\n[node]\nname = \"n{}\"\n\
-             data_directory = \"{}\"\npeer_address = \"{peer}\"\napi_address = \"{api}\"\n\n[[host]]\n\
-             name = \"h{}\"\n",
+             data_directory = \"{}\"\npeer_address = \"{peer}\"\napi_address = \"{api}\"\n\
+             snapshot_entries = {}\n\n[[host]]\nname = \"h{}\"\n",
             expect.join(", "),
             number + 1,
-            directory.join("data").display(),
+            data(directory).display(),
+            match self.options.storage {
+                Storage::Directory => 20_000,
+                Storage::Disk | Storage::DiskNeverSynced => 1_000,
+            },
             number + 1,
         );
         match hypervisor {
@@ -166,7 +191,11 @@ impl Cluster {
             .create(true)
             .append(true)
             .open(row.directory.join("node.log"))?;
-        let process = Command::new(self.options.programs.join("novacron"))
+        let mut command = Command::new(self.options.programs.join("novacron"));
+        if self.options.storage == Storage::DiskNeverSynced {
+            command.env("NOVACRON_TEST_NEVER_SYNC", "1");
+        }
+        let process = command
             .arg("run")
             .current_dir(&row.directory)
             .stdin(Stdio::null())
@@ -213,10 +242,7 @@ impl Cluster {
         let client = self.client_of(node)?;
         let begun = Instant::now();
         loop {
-            let asked = client.call(v1::GetClusterRequest::default(), async |channel, request| {
-                ClustersClient::new(channel).get_cluster(request).await
-            });
-            if asked.await.is_ok() {
+            if status(&client).await.is_ok() {
                 return Ok(());
             }
             let row = &mut self.nodes[node];
@@ -236,13 +262,25 @@ impl Cluster {
     /// # Errors
     /// When nobody answers.
     pub async fn leader(&self) -> Result<Option<usize>> {
-        let client = self.client()?;
-        let cluster = client
-            .call(v1::GetClusterRequest::default(), async |channel, request| {
-                ClustersClient::new(channel).get_cluster(request).await
-            })
-            .await?;
-        Ok(cluster.leader.strip_prefix('n').and_then(|n| n.parse::<usize>().ok()).map(|n| n - 1))
+        let leader = status(&self.client()?).await?.leader;
+        Ok(leader.strip_prefix('n').and_then(|n| n.parse::<usize>().ok()).map(|n| n - 1))
+    }
+
+    /// Waits until so many nodes vote, and any majority of them can go on alone.
+    ///
+    /// # Errors
+    /// When nobody answers, or they do not in time.
+    pub async fn await_voters(&self, count: usize) -> Result<()> {
+        let (client, begun) = (self.client()?, Instant::now());
+        loop {
+            let nodes = status(&client).await?.nodes;
+            let votes = |node: &&v1::Node| matches!(node.role.as_str(), "leader" | "voter");
+            if nodes.iter().filter(votes).count() == count {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "not {count} voters after {PATIENCE:?}: {nodes:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Kills a node's process at once, as a power cut does. Its guests run on.
@@ -255,6 +293,17 @@ impl Cluster {
             process.wait()?;
         }
         Ok(())
+    }
+
+    /// Cuts the power of a killed node's disk and gives it back; the answer is how many bytes that
+    /// were not synced are known to be lost.
+    ///
+    /// # Errors
+    /// When the node has no disk of its own, runs, or nothing was lost.
+    pub fn cut_power(&self, node: usize) -> Result<u64> {
+        let node = &self.nodes[node];
+        ensure!(node.process.is_none(), "the node still runs");
+        node.disk.as_ref().context("the node has no disk of its own")?.cut_power()
     }
 
     /// Kills the driver process of a node.
@@ -287,7 +336,7 @@ impl Cluster {
     /// # Errors
     /// When it cannot be emptied.
     pub fn wipe(&self, node: usize) -> Result<()> {
-        Ok(std::fs::remove_dir_all(self.nodes[node].directory.join("data"))?)
+        Ok(std::fs::remove_dir_all(data(&self.nodes[node].directory))?)
     }
 
     /// The pids of a node's guests.
@@ -310,6 +359,17 @@ impl Cluster {
     }
 }
 
+/// Where the cluster stands.
+///
+/// # Errors
+/// When nobody answers.
+pub async fn status(client: &Client) -> Result<v1::Cluster, client::Error> {
+    let call = client.call(v1::GetClusterRequest::default(), async |channel, request| {
+        ClustersClient::new(channel).get_cluster(request).await
+    });
+    call.await
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         for number in 0..self.nodes.len() {
@@ -320,10 +380,25 @@ impl Drop for Cluster {
         }
         for node in &mut self.nodes {
             node.hypervisor = None;
+            node.disk = None;
         }
     }
 }
 
+/// A node's data directory: a directory of its disk's, beside what the file system keeps there.
+fn data(directory: &Path) -> PathBuf {
+    directory.join("data/novacron")
+}
+
+/// An address that nobody listens on. It is below the ports that the kernel hands out: one of
+/// those could be somebody's before the node listens.
 fn free() -> Result<String> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.to_string())
+    const TRIES: usize = 64;
+    for _ in 0..TRIES {
+        let address = (Ipv4Addr::LOCALHOST, fastrand::u16(10_240..32_768));
+        if let Ok(listener) = TcpListener::bind(address) {
+            return Ok(listener.local_addr()?.to_string());
+        }
+    }
+    bail!("no free port after {TRIES} tries")
 }

@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -22,6 +23,9 @@ pub fn sweep() -> usize {
         let processes = processes_of(&lab);
         for pid in &processes {
             let _ = kill_process(*pid, Signal::KILL);
+        }
+        for mount in mounts_of(&lab) {
+            let _ = Command::new("umount").arg(mount).status();
         }
         let _ = std::fs::remove_dir_all(&lab);
         processes.len()
@@ -45,11 +49,28 @@ fn processes_of(lab: &Path) -> Vec<Pid> {
             .split(|byte| *byte == 0)
             .any(|argument| mentions(OsStr::from_bytes(argument), lab));
         let inside = std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(lab));
-        let mounted = std::fs::read_to_string(process.join("mountinfo"))
-            .is_ok_and(|mounts| mounts.contains(&format!("{}/", lab.display())));
-        named || inside || mounted
+        let mounts = std::fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
+        named || inside || mounts.lines().any(|mount| is_hypervisor_of(mount, lab))
     });
     ours.filter_map(Pid::from_raw).collect()
+}
+
+/// Whether a line of a process' mounts shows that it lives in a hypervisor's namespace of the lab.
+/// Its disks do not tell: every process of the machine sees them.
+fn is_hypervisor_of(mount: &str, lab: &Path) -> bool {
+    let mut fields = mount.split(' ').skip(3);
+    let (source, target) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+    target == "/run/libvirt" && lab.file_name().is_some_and(|name| has_part(source, name))
+}
+
+fn has_part(path: &str, part: &OsStr) -> bool {
+    Path::new(path).components().any(|component| component.as_os_str() == part)
+}
+
+fn mounts_of(lab: &Path) -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(lab)).collect()
 }
 
 fn mentions(argument: &OsStr, lab: &Path) -> bool {

@@ -4,9 +4,11 @@
 //! directory of its own, so two labs on one machine do not meet.
 
 mod cluster;
+mod disk;
 mod down;
 mod hypervisor;
 
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, Storage, status};
+pub use disk::is_possible as disks_are_possible;
 pub use down::sweep;
 pub use hypervisor::{Hypervisor, is_possible};

@@ -4,7 +4,7 @@
 use std::{
     fmt::Write as _,
     net::SocketAddr,
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
 };
 
@@ -57,17 +57,6 @@ pub enum TimingPreset {
     Relaxed,
 }
 
-impl TimingPreset {
-    /// The times it stands for.
-    #[must_use]
-    pub fn timing(self) -> Timing {
-        match self {
-            TimingPreset::Normal => Timing::default(),
-            TimingPreset::Relaxed => Timing::relaxed(),
-        }
-    }
-}
-
 /// This node.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +75,14 @@ pub struct NodeSection {
     /// Where it listens for clients, `ip:port`; the API address if absent.
     #[serde(default)]
     pub api_listen: Option<Spanned<String>>,
+    /// Entries of the log between two snapshots; a quarter as many are kept for peers that are a
+    /// little behind.
+    #[serde(default = "default_snapshot_entries")]
+    pub snapshot_entries: NonZeroU64,
+}
+
+fn default_snapshot_entries() -> NonZeroU64 {
+    NonZeroU64::new(20_000).unwrap_or(NonZeroU64::MIN)
 }
 
 /// A host this node drives.
@@ -203,6 +200,17 @@ impl Default for ApiSection {
 pub struct ConfigError(String);
 
 impl Config {
+    /// How fast things are expected to go on this node.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        let snapshot_entries = self.node.snapshot_entries.get();
+        let preset = match self.cluster.timing {
+            TimingPreset::Normal => Timing::default(),
+            TimingPreset::Relaxed => Timing::relaxed(),
+        };
+        Timing { snapshot_entries, kept_entries: snapshot_entries / 4, ..preset }
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors

@@ -75,11 +75,7 @@ impl Files {
         key_pem: &str,
     ) -> Result<()> {
         let directory = folder(data);
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
+        make_directory(&directory)?;
         write(&directory.join(AUTHORITY), authority.certificate_pem())?;
         write(&directory.join(AUTHORITY_KEY), authority.key_pem())?;
         write(&directory.join(KEY), key_pem)?;
@@ -136,8 +132,24 @@ impl Files {
     }
 }
 
+/// Makes a directory that only its owner reads, and those above it, so that a crash does not undo
+/// it.
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().unwrap_or(Path::new("/"));
+    make_directory(above)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .and_then(|()| std::fs::File::open(above)?.sync_all())
+        .with_context(|| format!("cannot make {}", path.display()))
+}
+
 /// Writes a file that only its owner reads, so that after a crash it is the old one or the new one.
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     let temporary = path.with_extension("tmp");
     let written = std::fs::OpenOptions::new()
         .create(true)

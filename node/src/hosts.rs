@@ -21,7 +21,7 @@ use drivers::{
 use newtype_uuid::GenericUuid;
 use tokio::net::UnixStream;
 
-use crate::config::HostSection;
+use crate::{config::HostSection, files};
 
 /// The hosts of a configuration. Their identities are kept in the data directory.
 ///
@@ -165,14 +165,12 @@ fn seed(name: &Name) -> u64 {
 
 fn kept_id(data: &Path, name: &Name) -> Result<HostId> {
     let directory = data.join("hosts");
-    std::fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
+    files::make_directory(&directory)?;
     let path = directory.join(name.as_str());
     if let Ok(text) = std::fs::read_to_string(&path) {
         return text.trim().parse().with_context(|| format!("{} is damaged", path.display()));
     }
     let id = HostId::from_untyped_uuid(uuid::Uuid::now_v7());
-    std::fs::write(&path, format!("{id}\n"))
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    files::write(&path, &format!("{id}\n"))?;
     Ok(id)
 }

@@ -14,7 +14,7 @@ use novacron::{
     founding::{self, Setup},
     hosts, telemetry,
 };
-use raft_store::{Timing, WalOptions};
+use raft_store::{SyncPolicy, Timing, WalOptions};
 
 /// A control plane for virtual machines that needs no database, no broker and no Kubernetes.
 #[derive(Parser)]
@@ -192,8 +192,8 @@ async fn run(file: &ConfigFile) -> Result<()> {
         peer_address: config.node.peer_address.get_ref().clone(),
         api_listen: config.api_listen(),
         api_address: config.node.api_address.get_ref().clone(),
-        timing: config.cluster.timing.timing(),
-        wal: WalOptions::default(),
+        timing: config.timing(),
+        wal: wal(),
         hosts: hosts::local_hosts(&data, &config.host)?,
         api: config.api,
         directory: data,
@@ -211,6 +211,16 @@ async fn run(file: &ConfigFile) -> Result<()> {
     };
     daemon.stop().await;
     end
+}
+
+/// The log's files.
+fn wal() -> WalOptions {
+    // So that the power-cut test can show that it would notice; not in a release.
+    #[cfg(debug_assertions)]
+    if std::env::var_os("NOVACRON_TEST_NEVER_SYNC").is_some() {
+        return WalOptions { sync: SyncPolicy::NeverForTests, ..WalOptions::default() };
+    }
+    WalOptions::default()
 }
 
 async fn stop_signal() -> Result<&'static str> {

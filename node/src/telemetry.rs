@@ -1,6 +1,6 @@
 //! Logs and metrics.
 
-use std::sync::OnceLock;
+use std::{io::IsTerminal, sync::OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use raft_store::Store;
@@ -9,7 +9,7 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 use crate::config::{LogFormat, LogSection};
 
 /// Libraries that say too much.
-const QUIET: &str = "sled=warn,openraft=error,h2=warn,hyper=warn,tower=warn,rustls=warn";
+const QUIET: &str = "ractor=off,sled=warn,openraft=error,h2=warn,hyper=warn,tower=warn,rustls=warn";
 
 /// Starts logging to standard error. A second start changes nothing.
 pub fn log(section: &LogSection) {
@@ -18,9 +18,14 @@ pub fn log(section: &LogSection) {
     let registry = tracing_subscriber::registry().with(filter);
     // Only the first call in a process can succeed; tests start several nodes in one.
     let _ = match section.format {
-        LogFormat::Human => {
-            registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false)).try_init()
-        }
+        LogFormat::Human => registry
+            .with(
+                fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_target(false),
+            )
+            .try_init(),
         LogFormat::Json => registry
             .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .try_init(),

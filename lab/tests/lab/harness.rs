@@ -7,7 +7,7 @@ use std::{
 };
 
 use client::{Client, v1};
-use novacron_lab::{Cluster, ClusterOptions};
+use novacron_lab::{Cluster, ClusterOptions, Storage};
 use v1::{images_client::ImagesClient, vms_client::VmsClient};
 
 /// Where the programs lie: cargo builds them beside the tests.
@@ -17,7 +17,8 @@ pub fn programs() -> PathBuf {
 }
 
 pub async fn cluster(nodes: usize, real: bool) -> Cluster {
-    let options = ClusterOptions { nodes, real, programs: programs() };
+    let storage = Storage::Directory;
+    let options = ClusterOptions { nodes, real, programs: programs(), storage };
     Cluster::start(options, |step| println!("{step}")).await.unwrap()
 }
 

@@ -4,40 +4,21 @@ use std::time::Duration;
 
 use client::{
     Client,
-    v1::{self, clusters_client::ClustersClient, tokens_client::TokensClient},
+    v1::{self, tokens_client::TokensClient},
 };
+
+use novacron_lab::status;
 
 use crate::harness::{await_phase, cluster, create, get, simulated_image, spec};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn status(client: &Client) -> v1::Cluster {
-    let asked = client.call(v1::GetClusterRequest::default(), async |channel, request| {
-        ClustersClient::new(channel).get_cluster(request).await
-    });
-    asked.await.unwrap()
-}
-
-/// Waits until so many nodes vote.
-async fn await_voters(client: &Client, count: usize) {
-    let begun = std::time::Instant::now();
-    loop {
-        let nodes = status(client).await.nodes;
-        let voters = nodes.iter().filter(|node| matches!(node.role.as_str(), "leader" | "voter"));
-        if voters.count() == count {
-            return;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{nodes:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_process_may_be_killed_and_wiped() {
     let mut cluster = cluster(3, false).await;
     let client = cluster.client().unwrap();
     simulated_image(&client).await;
-    await_voters(&client, 3).await;
+    cluster.await_voters(3).await.unwrap();
 
     // Each process in turn, the leader among them; the others go on, and it catches up.
     for node in 0..3 {
@@ -53,7 +34,7 @@ async fn any_process_may_be_killed_and_wiped() {
 
     // A node whose disk is lost is removed and joins as a new one. Its old self would be told.
     let lost = 2;
-    let before = status(&client).await;
+    let before = status(&client).await.unwrap();
     let old = before.nodes.iter().find(|node| node.name == "n3").unwrap().id;
     cluster.kill(lost).unwrap();
     let vm = v1::VmSpec { host: "h1".to_owned(), ..spec("none") };
@@ -68,7 +49,7 @@ async fn any_process_may_be_killed_and_wiped() {
     await_host_lost(&client, &mut cluster).await;
     cluster.novacron(0, &["host", "confirm-dead", "h3"]).unwrap();
     cluster.novacron(0, &["cluster", "remove", "n3"]).unwrap();
-    await_voters(&client, 2).await;
+    cluster.await_voters(2).await.unwrap();
     cluster.wipe(lost).unwrap();
     let request = v1::CreateTokenRequest { mutation: client.mutation(), ..Default::default() };
     let token = client.call(request, async |channel, request| {
@@ -79,8 +60,8 @@ async fn any_process_may_be_killed_and_wiped() {
     cluster.novacron(lost, &["join", &token]).unwrap();
     cluster.run(lost).unwrap();
     cluster.await_ready(lost).await.unwrap();
-    await_voters(&client, 3).await;
-    let after = status(&client).await;
+    cluster.await_voters(3).await.unwrap();
+    let after = status(&client).await.unwrap();
     let new = after.nodes.iter().find(|node| node.name == "n3").unwrap().id;
     assert!(new > old, "an id came back: {new}");
     get(&cluster.client_of(lost).unwrap(), "meanwhile").await.unwrap();

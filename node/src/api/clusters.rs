@@ -35,23 +35,26 @@ fn count(rows: usize) -> u32 {
 fn losable(group: &Group) -> u32 {
     /// A voter not heard of for this long is not counted on, milliseconds.
     const SILENCE_MS_MAX: u64 = 2_000;
-    let up = group.voters.iter().filter(|voter| {
+    let up = |voter: &&NodeId| {
         **voter == group.node
             || group
                 .followers
                 .get(voter)
                 .is_some_and(|follower| follower.silent_ms.is_some_and(|ms| ms <= SILENCE_MS_MAX))
+    };
+    let spare = group.electorates.iter().map(|voters| {
+        let quorum = voters.len() / 2 + 1;
+        voters.iter().filter(up).count().saturating_sub(quorum)
     });
-    let quorum = group.voters.len() / 2 + 1;
-    count(up.count().saturating_sub(quorum))
+    count(spare.min().unwrap_or(0))
 }
 
 fn role(group: &Group, node: NodeId) -> &'static str {
     if group.leader == Some(node) {
         "leader"
-    } else if group.voters.contains(&node) {
+    } else if group.electorates.iter().all(|voters| voters.contains(&node)) {
         "voter"
-    } else if group.learners.contains(&node) {
+    } else if group.learners.contains(&node) || group.voters.contains(&node) {
         "learner"
     } else {
         "joining"

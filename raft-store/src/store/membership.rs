@@ -42,6 +42,9 @@ pub struct Status {
     pub purged_index: Option<u64>,
     /// The voters; of both sets while one replaces the other.
     pub voters: BTreeSet<NodeId>,
+    /// Sets of voters of each of which a majority is needed, by this node's knowledge: one, or
+    /// several until a change of voters is committed.
+    pub electorates: BTreeSet<BTreeSet<NodeId>>,
     /// The set that is to be in force, when a change of voters was left half done.
     pub unfinished: Option<BTreeSet<NodeId>>,
     /// The nodes that follow without a vote.
@@ -145,6 +148,9 @@ impl Core {
             let heard = metrics.heartbeat.as_ref()?.get(node)?.as_ref()?;
             u64::try_from(heard.elapsed().as_millis()).ok()
         };
+        let sets = membership.get_joint_config();
+        // A change that is in force here may be unknown to those who would elect the next leader.
+        let committed = self.views.borrow().members.voters.clone();
         let followers = metrics.replication.iter().flatten();
         let followers = followers.map(|(node, matched)| {
             let matched = matched.as_ref().map(|at| Position::from(*at));
@@ -160,7 +166,8 @@ impl Core {
             snapshot_index: metrics.snapshot.as_ref().map(|at| at.index),
             purged_index: metrics.purged.as_ref().map(|at| at.index),
             voters: membership.voter_ids().collect(),
-            unfinished: match membership.get_joint_config().as_slice() {
+            electorates: sets.iter().cloned().chain(committed).collect(),
+            unfinished: match sets.as_slice() {
                 [_, newest] => Some(newest.clone()),
                 _ => None,
             },

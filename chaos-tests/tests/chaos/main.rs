@@ -1,0 +1,5 @@
+//! Faults on clusters of real processes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
+
+mod power_cut;

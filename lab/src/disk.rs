@@ -1,0 +1,99 @@
+//! A disk of a node's own, whose power can be cut: a file with an ext4 in it, mounted.
+
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::{
+    io::Errno,
+    ioctl::{Opcode, Setter, ioctl, opcode},
+};
+
+/// Why this machine cannot have such disks, if it cannot.
+///
+/// # Errors
+/// The reason in a sentence.
+pub fn is_possible() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("disks of one's own need root, to mount them".to_owned());
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        return Err("disks of one's own need /dev/loop-control".to_owned());
+    }
+    Ok(())
+}
+
+/// A mounted disk; unmounted when dropped.
+pub(crate) struct Disk {
+    image: PathBuf,
+    mount: PathBuf,
+}
+
+const BYTES: u64 = 1 << 30;
+
+/// Written but not synced before each cut; a disk that still has it was not cut.
+const WITNESS: &str = "witness";
+const WITNESS_BYTES: usize = 64 << 10;
+
+impl Disk {
+    /// Makes a disk and mounts it on a new directory.
+    pub(crate) fn make(image: &Path, mount: &Path) -> Result<Disk> {
+        std::fs::create_dir_all(mount)?;
+        // Sparse: it takes what is written.
+        File::create(image)?.set_len(BYTES)?;
+        tool(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(image))?;
+        let disk = Disk { image: image.to_owned(), mount: mount.to_owned() };
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn mount(&self) -> Result<()> {
+        tool(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.mount))
+    }
+
+    /// Cuts the power and gives it back: what was not synced is gone. Nothing may use the disk: a
+    /// sync that is under way could be answered and not be durable. The answer is how many bytes of
+    /// the witness were lost.
+    pub(crate) fn cut_power(&self) -> Result<u64> {
+        let witness = self.mount.join(WITNESS);
+        let bytes = vec![0xA5; WITNESS_BYTES];
+        File::create(&witness)?.write_all(&bytes)?;
+        go_down(&File::open(&self.mount)?).context("cannot cut the power")?;
+        tool(Command::new("umount").arg(&self.mount))?;
+        self.mount()?;
+        let kept = std::fs::metadata(&witness).map_or(0, |metadata| metadata.len());
+        let dropped = bytes.len() as u64 - kept;
+        ensure!(dropped > 0, "the power of {} was not cut: nothing was lost", self.mount.display());
+        Ok(dropped)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = tool(Command::new("umount").arg(&self.mount));
+    }
+}
+
+/// Stops a file system where it is, without writing its journal out.
+#[allow(unsafe_code, reason = "the ioctl has no safe wrapper")]
+fn go_down(root: &File) -> Result<(), Errno> {
+    const EXT4_IOC_SHUTDOWN: Opcode = opcode::read::<u32>(b'X', 125);
+    const WITHOUT_JOURNAL: u32 = 2;
+    // SAFETY: the kernel reads one u32 for this opcode, and the setter holds one.
+    unsafe { ioctl(root, Setter::<EXT4_IOC_SHUTDOWN, u32>::new(WITHOUT_JOURNAL)) }
+}
+
+fn tool(command: &mut Command) -> Result<()> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let command = command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot run {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
