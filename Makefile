@@ -38,3 +38,4 @@ fix: ## Format the code.
 .PHONY: snapshots
 snapshots: ## Write test snapshots and transcripts anew; review the difference.
 	UPDATE=1 INSTA_UPDATE=always cargo test -p novacron-domain
+	UPDATE=1 cargo test -p novacron --test api reference

@@ -25,7 +25,8 @@ pub fn sweep() -> usize {
             let _ = kill_process(*pid, Signal::KILL);
         }
         for mount in mounts_of(&lab) {
-            let _ = Command::new("umount").arg(mount).status();
+            // Lazily: the processes may not have ended yet.
+            let _ = Command::new("umount").arg("--lazy").arg(mount).status();
         }
         let _ = std::fs::remove_dir_all(&lab);
         processes.len()

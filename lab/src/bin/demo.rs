@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(demo()) {
+    match runtime.block_on(demo_until_interrupted()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nthe demo failed: {error:#}");
@@ -51,6 +51,17 @@ impl Steps {
     fn done(&mut self, what: &str) {
         println!("  {:>6.1} s  {what}", self.0.elapsed().as_secs_f64());
         self.0 = Instant::now();
+    }
+}
+
+/// At any moment Ctrl-C drops the cluster, and that ends everything it has started.
+async fn demo_until_interrupted() -> Result<()> {
+    tokio::select! {
+        ended = demo() => ended,
+        interrupted = tokio::signal::ctrl_c() => {
+            println!("\nending everything …");
+            Ok(interrupted?)
+        }
     }
 }
 
@@ -114,6 +125,8 @@ async fn demo() -> Result<()> {
     cluster.novacron(0, &["vm", "delete", "db-1"])?;
     steps.done("db-1 is deleted");
 
+    cluster.await_voters(3).await?;
+    steps.done("all three nodes vote: any one may be lost");
     let leader = cluster.leader().await?.context("nobody leads")?;
     let before = all_guests(&cluster);
     cluster.kill(leader)?;
@@ -140,9 +153,7 @@ async fn demo() -> Result<()> {
         return Ok(());
     }
     farewell(&cluster, &programs);
-    tokio::signal::ctrl_c().await?;
-    println!("\nending everything …");
-    Ok(())
+    std::future::pending().await
 }
 
 fn farewell(cluster: &Cluster, programs: &Path) {

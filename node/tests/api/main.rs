@@ -8,4 +8,5 @@ mod faces;
 mod fleet;
 mod floors;
 mod harness;
+mod reference;
 mod setup;
