@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::{
     io::Errno,
     ioctl::{Opcode, Setter, ioctl, opcode},
@@ -35,9 +35,8 @@ pub(crate) struct Disk {
 
 const BYTES: u64 = 1 << 30;
 
-/// Written but not synced before each cut; a disk that still has it was not cut.
+/// Written until the power is gone and never synced; a disk that has all of it was not cut.
 const WITNESS: &str = "witness";
-const WITNESS_BYTES: usize = 64 << 10;
 
 impl Disk {
     /// Makes a disk and mounts it on a new directory.
@@ -60,16 +59,36 @@ impl Disk {
     /// the witness were lost.
     pub(crate) fn cut_power(&self) -> Result<u64> {
         let witness = self.mount.join(WITNESS);
-        let bytes = vec![0xA5; WITNESS_BYTES];
-        File::create(&witness)?.write_all(&bytes)?;
+        let file = File::create(&witness)?;
+        let writer = std::thread::spawn(move || write_while_possible(file));
+        // So that there is something to lose.
+        while std::fs::metadata(&witness)?.len() == 0 && !writer.is_finished() {
+            std::thread::yield_now();
+        }
         go_down(&File::open(&self.mount)?).context("cannot cut the power")?;
+        let written = writer.join().map_err(|_| anyhow!("the witness' writer has panicked"))?;
         tool(Command::new("umount").arg(&self.mount))?;
         self.mount()?;
         let kept = std::fs::metadata(&witness).map_or(0, |metadata| metadata.len());
-        let dropped = bytes.len() as u64 - kept;
-        ensure!(dropped > 0, "the power of {} was not cut: nothing was lost", self.mount.display());
-        Ok(dropped)
+        let lost = written.saturating_sub(kept);
+        ensure!(lost > 0, "the power of {} was not cut: nothing was lost", self.mount.display());
+        if kept > 0 {
+            std::fs::remove_file(&witness)?;
+        }
+        Ok(lost)
     }
+}
+
+/// Writes until the disk refuses; the answer is how many bytes it took.
+fn write_while_possible(mut file: File) -> u64 {
+    let chunk = [0xA5; 64 << 10];
+    let mut written = 0;
+    while written < BYTES / 4
+        && let Ok(count) = file.write(&chunk)
+    {
+        written += count as u64;
+    }
+    written
 }
 
 impl Drop for Disk {

@@ -95,7 +95,8 @@ async fn demo() -> Result<()> {
         told = Instant::now();
     });
     let mut cluster = started.await?;
-    steps.done("three nodes run, each with a hypervisor, over mutual TLS");
+    let hosts = if real { "a hypervisor" } else { "a simulated host" };
+    steps.done(&format!("three nodes run, each with {hosts}, over mutual TLS"));
     let client = cluster.client()?;
 
     import(&cluster, guest.as_ref())?;
