@@ -24,7 +24,7 @@ use domain::{
 };
 use drivers::Driver;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
-use raft_store::Store;
+use raft_store::{Consistency, Store};
 use tokio::time::Instant;
 
 use crate::{reporter::Reporter, root::StaffOptions};
@@ -120,8 +120,22 @@ impl Actor for HostActor {
         state: &mut HostState,
     ) -> Result<(), ActorProcessingErr> {
         let mut views = state.store.views();
-        let view = views.borrow_and_update().clone();
-        if state.hold_lease(&view.state).await {
+        let mut view = views.borrow_and_update().clone();
+        let mut acts = state.hold_lease(&view.state).await;
+        if acts && state.seen.is_none() {
+            // After a restart this node's state may be behind, and what it wanted long over.
+            match state.store.read(Consistency::Linearizable).await {
+                Ok(newest) => {
+                    acts = state.hold_lease(&newest.state).await;
+                    view = newest;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the newest state cannot be read");
+                    acts = false;
+                }
+            }
+        }
+        if acts {
             state.gather(&view.state);
             state.sweep(&view.state).await;
             state.dispatch(&me, &view.state).await;
@@ -184,7 +198,7 @@ impl HostState {
         if !state.nodes.contains_key(&node) {
             return false;
         }
-        let inventory = match self.host.driver.inventory().await {
+        let inventory = match instance::within(self.host.driver.inventory()).await {
             Ok(inventory) => inventory,
             Err(error) => {
                 tracing::warn!(host = %self.host.name, %error, "the host does not answer");

@@ -5,6 +5,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -54,6 +55,26 @@ impl Disk {
         tool(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.mount))
     }
 
+    /// Waits until the kernel has let go of the file system: mounted again before, it would still be
+    /// what it was in memory.
+    fn await_detached(&self) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let begun = Instant::now();
+        while self.is_attached()? {
+            ensure!(begun.elapsed() < PATIENCE, "{} stays mounted somewhere", self.mount.display());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn is_attached(&self) -> Result<bool> {
+        let devices = std::fs::read_dir("/sys/block")?.flatten();
+        let files = devices.filter_map(|device| {
+            std::fs::read_to_string(device.path().join("loop/backing_file")).ok()
+        });
+        Ok(files.into_iter().any(|file| Path::new(file.trim_end()) == self.image))
+    }
+
     /// Cuts the power and gives it back: what was not synced is gone. Nothing may use the disk: a
     /// sync that is under way could be answered and not be durable. The answer is how many bytes of
     /// the witness were lost.
@@ -68,6 +89,7 @@ impl Disk {
         go_down(&File::open(&self.mount)?).context("cannot cut the power")?;
         let written = writer.join().map_err(|_| anyhow!("the witness' writer has panicked"))?;
         tool(Command::new("umount").arg(&self.mount))?;
+        self.await_detached()?;
         self.mount()?;
         let kept = std::fs::metadata(&witness).map_or(0, |metadata| metadata.len());
         let lost = written.saturating_sub(kept);

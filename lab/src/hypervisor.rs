@@ -169,6 +169,8 @@ fn spawn(directory: &Path, name: &str, programs: &Path) -> Result<Child> {
     const SCRIPT: &str = r#"
         set -e
         hostname "$2"; ip link set lo up
+        # A lab's disk that was mounted here too could not be unmounted by its lab.
+        grep -o ' /tmp/nc[^ ]*/data ' /proc/mounts | xargs -r umount --lazy || true
         mount --bind "$1/run" /run/libvirt
         mount --bind "$1/lib" /var/lib/libvirt
         mount --bind "$1/log" /var/log/libvirt

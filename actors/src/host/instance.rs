@@ -162,7 +162,9 @@ impl Task {
 }
 
 /// A driver's call that takes too long may have happened.
-async fn within<T>(call: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
+pub(super) async fn within<T>(
+    call: impl Future<Output = Result<T, DriverError>>,
+) -> Result<T, DriverError> {
     let timed_out =
         || DriverError::new(ErrorKind::Ambiguous, format!("no answer in {CALL_TIMEOUT:?}"));
     tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(timed_out()))

@@ -12,7 +12,7 @@ use drivers::Observation;
 use raft_store::Consistency;
 use tokio::time::Instant;
 
-use super::{HostState, SWEEP_INTERVAL};
+use super::{HostState, SWEEP_INTERVAL, instance::within};
 
 impl HostState {
     pub(super) async fn sweep(&mut self, state: &State) {
@@ -20,7 +20,7 @@ impl HostState {
             return;
         }
         self.next_sweep = Instant::now() + SWEEP_INTERVAL;
-        let observed = match self.host.driver.observe_all().await {
+        let observed = match within(self.host.driver.observe_all()).await {
             Ok(observed) => observed,
             Err(error) => {
                 tracing::warn!(host = %self.host.name, %error, "the host cannot be looked over");
@@ -59,7 +59,7 @@ impl HostState {
             return;
         }
         tracing::warn!(instance = %stray.instance, "a body that belongs to no VM is removed");
-        if let Err(error) = self.host.driver.release(stray.instance, stray.fence).await {
+        if let Err(error) = within(self.host.driver.release(stray.instance, stray.fence)).await {
             tracing::warn!(instance = %stray.instance, %error, "it could not be removed");
         }
     }

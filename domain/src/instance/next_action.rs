@@ -57,11 +57,16 @@ impl State {
             (Phase::Running, Desired::Running) | (Phase::Paused, Desired::Paused) => Action::Rest,
             (Phase::Running, Desired::Paused) => Action::Pause,
             (Phase::Paused, Desired::Running) => Action::Resume,
-            // A paused guest cannot answer; it is resumed so that it may shut down in order.
-            (Phase::Paused, Desired::Stopped) => Action::Resume,
-            (Phase::Running, Desired::Stopped) => {
+            (Phase::Running | Phase::Paused, Desired::Stopped) => {
                 let until_ms = vm.desired_since_ms + self.setting(Key::StopGraceMs);
-                if self.now_ms >= until_ms { Action::Kill } else { Action::Shutdown { until_ms } }
+                if self.now_ms >= until_ms {
+                    Action::Kill
+                } else if body.phase == Phase::Paused {
+                    // It cannot answer; it is resumed so that it may shut down in order.
+                    Action::Resume
+                } else {
+                    Action::Shutdown { until_ms }
+                }
             }
             (Phase::Running | Phase::Paused, Desired::Killed) => Action::Kill,
         }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl Inner {
-    fn directory(&self, id: InstanceId) -> PathBuf {
+    pub(crate) fn directory(&self, id: InstanceId) -> PathBuf {
         self.bodies.join(id.to_string())
     }
 
@@ -52,10 +52,16 @@ impl Inner {
         Ok(seen.body)
     }
 
+    /// What there is of a body, and nothing is done about it.
+    pub(crate) fn glance(&self, id: InstanceId, record: &Record) -> Result<Body, DriverError> {
+        let Some(domain) = self.find(id)? else { return Ok(Body::Absent) };
+        observe::body(&domain, record).map(|seen| seen.body).map_err(|error| self.failed(&error))
+    }
+
     pub(crate) fn prepare(&self, order: &Order) -> Result<(), DriverError> {
-        let mut record = self.records.claim(order.instance, order.fence)?;
+        let record = self.records.claim_to_make(order.instance, order.fence)?;
         if record.released {
-            record = Record { fence: record.fence, ..Record::default() };
+            let record = Record { fence: record.fence, ..Record::default() };
             self.records.write(order.instance, &record)?;
         }
         let parts = self.parts(order)?;
@@ -94,7 +100,7 @@ impl Inner {
 
     pub(crate) fn start(&self, order: &Order) -> Result<(), DriverError> {
         let id = order.instance;
-        let mut record = self.records.claim(id, order.fence)?;
+        let mut record = self.records.claim_to_make(id, order.fence)?;
         self.existing(id)?;
         match self.look(id, &mut record)? {
             Body::Running => return Ok(()),
@@ -110,13 +116,19 @@ impl Inner {
         // fail when the definition is gone.
         let parts = self.parts(order)?;
         let domain = self.define(order, &parts)?;
+        let before = record.clone();
         record.starts += 1;
         record.generation = Some(order.generation);
         record.ended = None;
         self.records.write(id, &record)?;
         // Created paused: the last look at the fence comes before the guest's first instruction.
-        let paused = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED);
-        paused.map_err(|error| self.failed(&error))?;
+        if let Err(error) = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED) {
+            // A start that failed is not one that ended.
+            if domain.is_active().is_ok_and(|active| !active) {
+                self.records.write(id, &before)?;
+            }
+            return Err(self.failed(&error));
+        }
         if let Err(fenced) = self.records.claim(id, order.fence) {
             let _ = domain.destroy();
             return Err(fenced);
@@ -201,14 +213,15 @@ impl Inner {
         }
     }
 
-    /// Ends the guest and removes body and disks; done when libvirt has twice said that it knows
-    /// nothing of it.
+    /// Ends the guest and removes disks and body; done when libvirt has twice said that it knows
+    /// nothing of it. The files go first, so that a body that is gone has left none.
     pub(crate) fn release(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
         let mut record = self.records.claim(id, fence)?;
         if let Some(domain) = self.find(id)? {
             if domain.is_active().map_err(|error| self.failed(&error))? {
                 domain.destroy().map_err(|error| self.failed(&error))?;
             }
+            self.remove_files(id)?;
             let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE;
             match domain.undefine_flags(flags) {
                 Err(error) if !is_missing(&error) => {
@@ -223,12 +236,18 @@ impl Inner {
                 return Err(DriverError::new(ErrorKind::Transient, message));
             }
         }
-        let directory = self.directory(id);
-        if directory.exists() {
-            std::fs::remove_dir_all(&directory).map_err(io("the body's directory"))?;
-        }
+        self.remove_files(id)?;
         record.released = true;
         self.records.write(id, &record)
+    }
+
+    fn remove_files(&self, id: InstanceId) -> Result<(), DriverError> {
+        match std::fs::remove_dir_all(self.directory(id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(io("the body's directory")(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     pub(crate) fn console(

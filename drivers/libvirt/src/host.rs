@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 use anyhow::{Context, Result};
@@ -14,7 +14,12 @@ use newtype_uuid::GenericUuid;
 use tokio::sync::broadcast;
 use virt::connect::Connect;
 
-use crate::{error::libvirt, event, image::Images, record::Records};
+use crate::{
+    error::libvirt,
+    event,
+    image::Images,
+    record::{Record, Records},
+};
 
 /// A host's libvirt and our records of it.
 pub(crate) struct LibvirtHost {
@@ -74,18 +79,27 @@ impl LibvirtHost {
         })
     }
 
-    /// The same, under the body's lock.
+    /// The same, under the body's lock. A call whose caller has gone while it waited is not made:
+    /// what it was for may be long over.
     async fn on_body<T: Send + 'static>(
         &self,
         id: InstanceId,
         call: impl FnOnce(&Inner) -> Result<T, DriverError> + Send + 'static,
     ) -> Result<T, DriverError> {
-        self.blocking(move |inner| {
-            let body = lock(&inner.locks).entry(id).or_default().clone();
-            let _turn = lock(&body);
-            call(inner)
-        })
-        .await
+        let caller = Arc::new(());
+        let waits = Arc::downgrade(&caller);
+        let done = self
+            .blocking(move |inner| {
+                let body = inner.turns(id);
+                let _turn = lock(&body);
+                if waits.upgrade().is_none() {
+                    return Err(DriverError::new(ErrorKind::Ambiguous, "nobody waits any more"));
+                }
+                call(inner)
+            })
+            .await;
+        drop(caller);
+        done
     }
 }
 
@@ -117,17 +131,46 @@ impl Inner {
         }
     }
 
+    fn turns(&self, id: InstanceId) -> Arc<Mutex<()>> {
+        lock(&self.locks).entry(id).or_default().clone()
+    }
+
     fn observation(&self, id: InstanceId) -> Result<Observation, DriverError> {
         let mut record = self.records.read(id)?.unwrap_or_default();
         let body = self.look(id, &mut record)?;
-        Ok(Observation {
+        Ok(Inner::seen(id, &record, body))
+    }
+
+    /// All bodies of which anything is left, be it only files. A body that is being worked on,
+    /// which may take long, is only looked at.
+    fn observe_all(&self) -> Result<Vec<Observation>, DriverError> {
+        let mut all = Vec::new();
+        for id in self.records.all()? {
+            let body = self.turns(id);
+            let seen = if let Err(TryLockError::WouldBlock) = body.try_lock().map(drop) {
+                let record = self.records.read(id)?.unwrap_or_default();
+                let body = self.glance(id, &record)?;
+                Inner::seen(id, &record, body)
+            } else {
+                let _turn = lock(&body);
+                self.observation(id)?
+            };
+            if seen.body != Body::Absent || self.directory(id).exists() {
+                all.push(seen);
+            }
+        }
+        Ok(all)
+    }
+
+    fn seen(id: InstanceId, record: &Record, body: Body) -> Observation {
+        Observation {
             instance: id,
             fence: record.fence,
             body,
             generation: record.generation,
             reboots: record.reboots,
             starts: record.starts,
-        })
+        }
     }
 
     fn inventory(&self) -> Result<Inventory, DriverError> {
@@ -171,15 +214,7 @@ impl Driver for LibvirtHost {
     }
 
     async fn observe_all(&self) -> Result<Vec<Observation>, DriverError> {
-        let ids = self.blocking(|inner| inner.records.all()).await?;
-        let mut all = Vec::new();
-        for id in ids {
-            let seen = self.observe(id).await?;
-            if seen.body != Body::Absent {
-                all.push(seen);
-            }
-        }
-        Ok(all)
+        self.blocking(Inner::observe_all).await
     }
 
     async fn prepare(&self, order: &Order) -> Result<(), DriverError> {

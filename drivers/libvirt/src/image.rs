@@ -22,7 +22,14 @@ impl Images {
     pub(crate) fn open(state: &Path) -> std::io::Result<Images> {
         let directory = state.join("images");
         std::fs::create_dir_all(&directory)?;
-        Ok(Images(directory))
+        // Copies that were under way when the driver was killed.
+        for entry in std::fs::read_dir(&directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(Images(directory.canonicalize()?))
     }
 
     /// The copy of an image's part; it is brought here first when there is none.

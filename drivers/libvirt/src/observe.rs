@@ -38,8 +38,9 @@ fn ended(reason: u32, record: &Record) -> Body {
         sys::VIR_DOMAIN_SHUTOFF_CRASHED | sys::VIR_DOMAIN_SHUTOFF_FAILED => {
             Body::Stopped(Ended::Crashed)
         }
-        // libvirtd forgets reasons when it restarts.
-        _ => Body::Ready,
+        // libvirtd forgets reasons when it restarts. An end that was seen in time is told already;
+        // of one that was not, nobody knows that it was in order.
+        _ => Body::Stopped(Ended::Crashed),
     }
 }
 

@@ -68,6 +68,20 @@ impl Records {
         Ok(record)
     }
 
+    /// The same for calls that make something: a late one must not bring back what was released
+    /// under its own fence.
+    pub(crate) fn claim_to_make(
+        &self,
+        id: InstanceId,
+        fence: Fence,
+    ) -> Result<Record, DriverError> {
+        if self.read(id)?.is_some_and(|known| known.released && fence <= known.fence) {
+            let message = format!("the body was released under fence {fence}");
+            return Err(DriverError::new(ErrorKind::Fenced, message));
+        }
+        self.claim(id, fence)
+    }
+
     pub(crate) fn write(&self, id: InstanceId, record: &Record) -> Result<(), DriverError> {
         let path = self.path(id);
         let temporary = path.with_extension("tmp");
@@ -109,6 +123,11 @@ mod tests {
         let refused = records.claim(id, fence(5)).unwrap_err();
         assert_eq!(refused.kind, ErrorKind::Fenced);
         assert_eq!(records.all().unwrap(), [id]);
+        let released = Record { fence: fence(6), released: true, ..Record::default() };
+        records.write(id, &released).unwrap();
+        records.claim(id, fence(6)).unwrap();
+        assert_eq!(records.claim_to_make(id, fence(6)).unwrap_err().kind, ErrorKind::Fenced);
+        records.claim_to_make(id, fence(7)).unwrap();
         std::fs::write(records.path(id), "{").unwrap();
         assert_eq!(records.claim(id, fence(9)).unwrap_err().kind, ErrorKind::Permanent);
     }

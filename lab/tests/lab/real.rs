@@ -22,6 +22,19 @@ async fn await_console(client: &Client, name: &str, text: &str, count: usize) ->
     }
 }
 
+/// Waits until a VM tells a problem with this word.
+async fn await_message(client: &Client, name: &str, word: &str) {
+    let begun = Instant::now();
+    loop {
+        let vm = get(client, name).await.unwrap();
+        if vm.message.contains(word) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{name} is {} and says {:?}", vm.phase, vm.message);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 macro_rules! act {
     ($client:expr, $method:ident, $message:expr) => {{
         let client: &Client = $client;
@@ -128,8 +141,14 @@ async fn a_real_guest_lives_and_dies() {
     await_phase(&client, "leaves", "stopped", PATIENCE).await;
     assert_eq!(console(&client, "panics-once").await.matches("GUEST-UP").count(), 1);
 
+    // A start that fails says why, in libvirt's words, and is no guest that ended.
+    let nics = vec![v1::Nic { network: "bridge:nowhere".to_owned() }];
+    let unplugged = v1::VmSpec { nics, run_policy: "manual".to_owned(), ..spec_of("") };
+    create(&client, "unplugged", unplugged).await.unwrap();
+    await_message(&client, "unplugged", "nowhere").await;
+
     // Deleted is gone: no process, no definition, no files.
-    for name in ["web", "panics", "panics-once", "leaves"] {
+    for name in ["web", "panics", "panics-once", "leaves", "unplugged"] {
         let delete = v1::DeleteVmRequest {
             mutation: client.mutation(),
             vm: name.to_owned(),

@@ -9,6 +9,8 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, change::not_found, errors, project, vm};
 
+/// Longest wait for a host.
+const CONSOLE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Set on a request that a node passes on; it is not passed on again.
 const HOP: &str = "novacron-hop";
 const BYTES_DEFAULT: u32 = 64 << 10;
@@ -43,7 +45,11 @@ impl Api {
             bytes => bytes.min(BYTES_MAX),
         };
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let read = host.driver.console_log(body.id, message.offset, bytes_max).await;
+        let read = host.driver.console_log(body.id, message.offset, bytes_max);
+        let read = tokio::time::timeout(CONSOLE_TIMEOUT, read).await;
+        let read = read.map_err(|_| {
+            Status::deadline_exceeded(format!("the host did not answer in {CONSOLE_TIMEOUT:?}"))
+        })?;
         let (bytes, next_offset) =
             read.map_err(|error| Status::failed_precondition(error.to_string()))?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
