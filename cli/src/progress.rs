@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use client::v1;
+use client::{Error, v1};
 use indicatif::ProgressBar;
 
 use crate::{Session, exit::Exit, output::Format};
@@ -30,12 +30,17 @@ impl Session {
         let begun = std::time::Instant::now();
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(100));
+        let mut last = v1::Operation::default();
         let ended = self.client.wait(operation, self.timeout, |seen| {
             bar.set_message(format!("{what}: {} {}", seen.status, seen.message));
+            last = seen.clone();
         });
         let ended = ended.await;
         bar.finish_and_clear();
-        let ended = ended?;
+        let ended = match ended {
+            Err(Error::Timeout(operation)) => return Err(not_yet(what, &operation, &last).into()),
+            ended => ended?,
+        };
         let took = begun.elapsed();
         match ended.status.as_str() {
             "done" => {
@@ -53,5 +58,16 @@ impl Session {
                 Err(Exit::Stuck(message).into())
             }
         }
+    }
+}
+
+/// What to tell of an operation that goes on. One that is queued and says why has no host.
+fn not_yet(what: &str, operation: &str, last: &v1::Operation) -> Exit {
+    let why = if last.message.is_empty() { last.status.as_str() } else { last.message.as_str() };
+    let text = format!("{what}: not yet: {why}\nIt goes on: `novacron operation get {operation}`");
+    if last.status == "queued" && !last.message.is_empty() {
+        Exit::Stuck(text)
+    } else {
+        Exit::Timeout(text)
     }
 }

@@ -10,8 +10,12 @@ pub struct Name(std::sync::Arc<str>);
 
 /// Why a text is no [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a name: use 1 to 63 of a-z, 0-9 and '-'")]
+#[error("{}: use 1 to 63 of a-z, 0-9 and '-'", problem(.0))]
 pub struct InvalidName(String);
+
+fn problem(text: &str) -> String {
+    if text.is_empty() { "no name is given".to_owned() } else { format!("{text:?} is not a name") }
+}
 
 impl Name {
     /// Checks `text`.

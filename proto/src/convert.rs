@@ -32,9 +32,6 @@ impl From<Outcome> for v1::Outcome {
 /// # Errors
 /// A violation of `field`.
 pub fn name(field: &str, text: &str) -> Result<Name, Rejected> {
-    if text.is_empty() {
-        return Err(invalid(field, "is missing: give a name"));
-    }
     Name::new(text).map_err(|error| invalid(field, error))
 }
 

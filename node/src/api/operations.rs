@@ -35,7 +35,7 @@ impl Operations for Api {
         let row = view.state.operations.get(&id);
         let row =
             row.ok_or_else(|| errors::rejected(not_found("operation", &message.operation)))?;
-        Ok(Response::new(convert::operation::operation(row)))
+        Ok(Response::new(convert::operation::operation_now(&view.state, row)))
     }
 
     async fn list_operations(
@@ -46,7 +46,8 @@ impl Operations for Api {
         let message = request.into_inner();
         let view = self.view(message.freshness.as_ref()).await?;
         let rows = view.state.operations.values();
-        let rows = rows.map(|row| Lazy::new(row.id, || convert::operation::operation(row)));
+        let rows = rows
+            .map(|row| Lazy::new(row.id, || convert::operation::operation_now(&view.state, row)));
         let (operations, next_page_token) = page(message.page, MESSAGE, "", rows)?;
         let revision = view.revision().as_u64();
         Ok(Response::new(v1::ListOperationsResponse { operations, next_page_token, revision }))
@@ -78,7 +79,7 @@ impl Operations for Api {
         let row = view.state.operations.get(&id);
         let row =
             row.ok_or_else(|| errors::rejected(not_found("operation", &message.operation)))?;
-        Ok(Response::new(convert::operation::operation(row)))
+        Ok(Response::new(convert::operation::operation_now(&view.state, row)))
     }
 
     async fn cancel_operation(

@@ -1,5 +1,7 @@
 //! What goes wrong and how it is told: the table of docs/errors.md, row by row.
 
+use std::time::{Duration, Instant};
+
 use client::v1;
 use novacron::dev::Access;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -169,6 +171,27 @@ async fn every_mistake_has_its_answer() {
     lab.cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_waits_says_for_what() {
+    let lab = Lab::start(1, 2, 0).await;
+    lab.image("tiny").await;
+    let client = lab.client();
+    let big = v1::VmSpec { vcpus: 512, ..spec() };
+    let outcome = create(&client, "big", big).await.unwrap();
+    let mut said = v1::Operation::default();
+    let (begun, patience) = (Instant::now(), Duration::from_secs(10));
+    while said.message.is_empty() {
+        let waited = client.wait(&outcome.operation, Duration::from_millis(500), |seen| {
+            said = seen.clone();
+        });
+        assert!(matches!(waited.await, Err(client::Error::Timeout(_))));
+        assert!(begun.elapsed() < patience, "{said:?}");
+    }
+    assert_eq!((said.status.as_str(), said.done), ("queued", false));
+    assert_eq!(said.message, "no host of 2: 2 without enough cpu");
+    lab.cluster.stop().await;
+}
+
 /// A watch ends soon after its credential is revoked, and resumes over nodes without a gap.
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_end_with_their_credential_and_miss_nothing() {
@@ -216,7 +239,7 @@ async fn watches_end_with_their_credential_and_miss_nothing() {
         })
         .await
         .unwrap();
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), watching).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), watching).await;
     let (seen, error) = ended.expect("the watch outlives its credential").unwrap();
     assert_eq!(error.reason(), "UNAUTHENTICATED");
     for n in 1..10 {

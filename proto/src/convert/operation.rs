@@ -1,8 +1,8 @@
 //! Operations.
 
-use domain::operation::Operation;
+use domain::{State, operation::Operation};
 
-use super::time;
+use super::{time, vm::trouble};
 use crate::v1;
 
 /// An operation as the API shows it.
@@ -20,4 +20,15 @@ pub fn operation(operation: &Operation) -> v1::Operation {
         ended_at: time(operation.ended_wall_ms),
         etag: operation.revision.as_u64(),
     }
+}
+
+/// The same; one that goes on says what its VM waits for.
+#[must_use]
+pub fn operation_now(state: &State, row: &Operation) -> v1::Operation {
+    let mut shown = operation(row);
+    if !shown.done && shown.message.is_empty() {
+        let trouble = state.vms.get(&row.vm).and_then(|vm| trouble(state, vm));
+        shown.message = trouble.unwrap_or_default();
+    }
+    shown
 }

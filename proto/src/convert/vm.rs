@@ -17,7 +17,6 @@ use crate::v1;
 pub fn vm(state: &State, vm: &Vm) -> v1::Vm {
     let body = state.instance_of(vm.id);
     let host = body.and_then(|body| state.hosts.get(&body.host));
-    let said = body.and_then(|body| body.failure.clone()).or_else(|| vm.placement_failure.clone());
     v1::Vm {
         id: vm.id.to_string(),
         project: vm.project.to_string(),
@@ -27,12 +26,18 @@ pub fn vm(state: &State, vm: &Vm) -> v1::Vm {
         host: host.map(|host| host.name.to_string()).unwrap_or_default(),
         instance: body.map(|body| body.id.to_string()).unwrap_or_default(),
         operation: vm.operation.map(|id| id.to_string()).unwrap_or_default(),
-        message: said.unwrap_or_default(),
+        message: trouble(state, vm).unwrap_or_default(),
         restarts: vm.restarts.count,
         restart_needed: body.is_some_and(|body| body.generation != vm.generation),
         created_at: time(vm.created_wall_ms),
         etag: vm.revision.as_u64(),
     }
+}
+
+/// What keeps a VM from being as it is wanted, as far as it is known.
+pub(super) fn trouble(state: &State, vm: &Vm) -> Option<String> {
+    let body = state.instance_of(vm.id);
+    body.and_then(|body| body.failure.clone()).or_else(|| vm.placement_failure.clone())
 }
 
 /// A spec as the API shows it.
