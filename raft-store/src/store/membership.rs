@@ -207,8 +207,8 @@ impl Core {
         if let Err(error) = handed {
             return refuse(&error.to_string());
         }
-        let wait = self.raft.wait(Some(self.timing.deadline));
+        let wait = self.raft.wait(Some(self.timing.hand_over()));
         let led = wait.current_leader(to, "the leadership is handed over").await;
-        led.map(|_| ()).or_else(|error| refuse(&error.to_string()))
+        led.map(|_| ()).or_else(|_| refuse("the node did not take over in time"))
     }
 }

@@ -79,6 +79,13 @@ impl Timing {
         }
     }
 
+    /// How long a hand-over is waited for. Who takes over stands for election at once; who has just
+    /// gone away never answers, and a node that is stopping must not wait for it.
+    pub(crate) fn hand_over(&self) -> Duration {
+        const ELECTIONS: u64 = 3;
+        Duration::from_millis(ELECTIONS * self.election_ms_max)
+    }
+
     pub(crate) fn raft_config(&self) -> Result<Arc<Config>, String> {
         let config = Config {
             cluster_name: "novacron".to_owned(),
