@@ -8,6 +8,7 @@ mod watch;
 
 pub use error::Error;
 pub use proto::v1;
+pub use tonic::Code;
 pub use watch::Watch;
 
 use std::{

@@ -1,9 +1,8 @@
 //! A cluster of real processes: set up as on real machines, with `novacron init` and `join`.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -13,21 +12,34 @@ use client::{
     Client, Options,
     v1::{self, clusters_client::ClustersClient},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-use crate::{disk::Disk, down, hypervisor::Hypervisor};
+use crate::{
+    config::Config, disk::Disk, down, hypervisor::Hypervisor, network::Network, node::Node,
+};
 
 /// What the cluster is to be like.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     /// How many nodes.
     pub nodes: usize,
-    /// Whether each node has a real hypervisor, or a simulated host.
-    pub real: bool,
+    /// What its hosts are.
+    pub hosts: Hosts,
     /// The directory with the programs.
     pub programs: PathBuf,
     /// How each node keeps its data.
     pub storage: Storage,
+}
+
+/// What the hosts of a cluster are. There is one for each node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// Simulated; the nodes talk over loopback.
+    Simulated,
+    /// Simulated, each with an address of its own on a bridge, whose links can be cut.
+    Bridged,
+    /// Real hypervisors, on the same bridge.
+    Real,
 }
 
 /// How nodes keep their data.
@@ -42,21 +54,20 @@ pub enum Storage {
     DiskNeverSynced,
 }
 
-struct Node {
-    directory: PathBuf,
-    process: Option<Child>,
-    hypervisor: Option<Hypervisor>,
-    disk: Option<Disk>,
-}
-
 /// A running cluster.
 pub struct Cluster {
     root: tempfile::TempDir,
     options: ClusterOptions,
+    // Before the network: they run in it.
     nodes: Vec<Node>,
-    /// What a client needs.
+    network: Option<Network>,
+    /// What a client on this machine needs.
     pub access: Access,
 }
+
+/// Ports of nodes that have an address of their own.
+const PEER_PORT: u16 = 7201;
+const API_PORT: u16 = 7200;
 
 /// How long a node may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,37 +87,29 @@ impl Cluster {
             server_name: String::new(),
             bearer: String::new(),
         };
-        let mut cluster = Cluster { root, options, nodes: Vec::new(), access };
-        let mut addresses = Vec::new();
+        let network = match options.hosts {
+            Hosts::Simulated => None,
+            Hosts::Bridged | Hosts::Real => Some(Network::make(options.nodes, API_PORT)?),
+        };
+        let mut cluster = Cluster { root, options, nodes: Vec::new(), network, access };
+        let mut inside = Vec::new();
         for number in 0..cluster.options.nodes {
-            let name = format!("n{}", number + 1);
-            let directory = cluster.root.path().join(&name);
-            std::fs::create_dir_all(&directory)?;
-            let hypervisor = if cluster.options.real {
+            if cluster.options.hosts == Hosts::Real {
                 tell(&format!("hypervisor {}", number + 1));
-                let programs = cluster.options.programs.clone();
-                let name = format!("h{}", number + 1);
-                Some(Hypervisor::start(&directory.join("h"), &name, &programs)?)
-            } else {
-                None
-            };
-            let disk = match cluster.options.storage {
-                Storage::Directory => None,
-                Storage::Disk | Storage::DiskNeverSynced => {
-                    Some(Disk::make(&directory.join("disk"), &directory.join("data"))?)
-                }
-            };
-            let pair = (free()?, free()?);
-            cluster.write_config(number, &directory, &pair, hypervisor.as_ref())?;
-            addresses.push(pair.1);
-            cluster.nodes.push(Node { directory, process: None, hypervisor, disk });
+            }
+            inside.push(cluster.add(number)?);
         }
         tell("founding the cluster");
         let said = cluster.novacron(0, &["init", "--access-out", "access.json"])?;
         let access = std::fs::read_to_string(cluster.nodes[0].directory.join("access.json"))?;
         cluster.access = serde_json::from_str(&access)?;
-        cluster.access.endpoints = addresses;
-        std::fs::write(cluster.access_file(), serde_json::to_string_pretty(&cluster.access)?)?;
+        cluster.access.endpoints = inside.iter().map(ToString::to_string).collect();
+        cluster.write_access("inside.json")?;
+        if let Some(network) = &cluster.network {
+            let doors = (0..inside.len()).map(|node| network.door(node).to_string());
+            cluster.access.endpoints = doors.collect();
+        }
+        cluster.write_access("access.json")?;
         cluster.run(0)?;
         cluster.await_ready(0).await?;
         let tokens = said.lines().filter_map(|line| line.trim().strip_prefix("novacron join "));
@@ -120,54 +123,64 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn write_config(
-        &self,
-        number: usize,
-        directory: &Path,
-        (peer, api): &(String, String),
-        hypervisor: Option<&Hypervisor>,
-    ) -> Result<()> {
-        use std::fmt::Write;
-        let expect: Vec<String> =
-            (2..=self.options.nodes).map(|number| format!("\"n{number}\"")).collect();
-        let mut text = format!(
-            "[cluster]\nname = \"lab\"\nexpect = [{}]\ntiming = \"relaxed\"\n\n[node]\nname = \"n{}\"\n\
-             data_directory = \"{}\"\npeer_address = \"{peer}\"\napi_address = \"{api}\"\n\
-             snapshot_entries = {}\n\n[[host]]\nname = \"h{}\"\n",
-            expect.join(", "),
-            number + 1,
-            data(directory).display(),
-            match self.options.storage {
+    /// Makes a node's place. The answer is its API's address, as its host's network has it.
+    fn add(&mut self, number: usize) -> Result<SocketAddr> {
+        let directory = self.root.path().join(format!("n{}", number + 1));
+        std::fs::create_dir_all(&directory)?;
+        let programs = self.options.programs.clone();
+        let space = self.network.as_ref().map(|network| network.space(number));
+        let hypervisor = match (&space, self.options.hosts) {
+            (Some(space), Hosts::Real) => {
+                let name = format!("h{}", number + 1);
+                Some(Hypervisor::start(&directory.join("h"), &name, space, &programs)?)
+            }
+            (_, Hosts::Simulated | Hosts::Bridged | Hosts::Real) => None,
+        };
+        let disk = match self.options.storage {
+            Storage::Directory => None,
+            Storage::Disk | Storage::DiskNeverSynced => {
+                Some(Disk::make(&directory.join("disk"), &directory.join("data"))?)
+            }
+        };
+        let (peer, api) = match space {
+            Some(_) => {
+                let address = Network::address(number);
+                ((address, PEER_PORT).into(), (address, API_PORT).into())
+            }
+            None => (free()?, free()?),
+        };
+        let node = Node { directory, programs, space, hypervisor, disk, process: None };
+        let state = node.directory.join("d");
+        let config = Config {
+            number,
+            nodes: self.options.nodes,
+            data: &node.data(),
+            peer,
+            api,
+            snapshot_entries: match self.options.storage {
                 Storage::Directory => 20_000,
                 Storage::Disk | Storage::DiskNeverSynced => 1_000,
             },
-            number + 1,
-        );
-        match hypervisor {
-            Some(hypervisor) => write!(
-                text,
-                "driver = \"libvirt\"\nvirt_type = \"qemu\"\nuri = \"{}\"\nstate_directory = \"{}\"\n\
-                 cpus = 8\nmemory_mib = 2048\n",
-                hypervisor.uri(),
-                directory.join("d").display(),
-            )?,
-            None => text.push_str("driver = \"simulator\"\n"),
-        }
-        std::fs::write(directory.join("cluster.toml"), text)?;
-        Ok(())
+            hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),
+        };
+        std::fs::write(node.directory.join("cluster.toml"), config.text())?;
+        self.nodes.push(node);
+        Ok(api)
     }
 
-    /// Runs a command of `novacron` in a node's directory, to its end.
+    fn write_access(&self, file: &str) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.access)?;
+        Ok(std::fs::write(self.root.path().join(file), text)?)
+    }
+
+    /// Runs a command of `novacron` on a node's host and in its directory, to its end.
     ///
     /// # Errors
     /// With what it said, when it fails.
     pub fn novacron(&self, node: usize, arguments: &[&str]) -> Result<String> {
-        let output = Command::new(self.options.programs.join("novacron"))
-            .args(arguments)
-            .current_dir(&self.nodes[node].directory)
-            .env("NOVACRON_ACCESS", self.access_file())
-            .stdin(Stdio::null())
-            .output()?;
+        let mut command = self.nodes[node].novacron();
+        let access = self.root.path().join("inside.json");
+        let output = command.args(arguments).env("NOVACRON_ACCESS", access).output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             bail!("novacron {}: {}: {said}", arguments.join(" "), output.status);
@@ -186,25 +199,8 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn run(&mut self, node: usize) -> Result<()> {
-        let row = &mut self.nodes[node];
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(row.directory.join("node.log"))?;
-        let mut command = Command::new(self.options.programs.join("novacron"));
-        if self.options.storage == Storage::DiskNeverSynced {
-            command.env("NOVACRON_TEST_NEVER_SYNC", "1");
-        }
-        let process = command
-            .arg("run")
-            .current_dir(&row.directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("cannot start a node")?;
-        row.process = Some(process);
-        Ok(())
+        let never_synced = self.options.storage == Storage::DiskNeverSynced;
+        self.nodes[node].run(never_synced.then_some(("NOVACRON_TEST_NEVER_SYNC", "1")))
     }
 
     /// A client of one node alone.
@@ -221,6 +217,16 @@ impl Cluster {
     /// As [`Cluster::client_of`].
     pub fn client(&self) -> Result<Client> {
         self.client_with(self.access.endpoints.clone(), Duration::from_secs(60))
+    }
+
+    /// A client of all nodes but one.
+    ///
+    /// # Errors
+    /// As [`Cluster::client_of`].
+    pub fn client_without(&self, node: usize) -> Result<Client> {
+        let mut endpoints = self.access.endpoints.clone();
+        endpoints.remove(node);
+        self.client_with(endpoints, Duration::from_secs(60))
     }
 
     fn client_with(&self, endpoints: Vec<String>, deadline: Duration) -> Result<Client> {
@@ -245,11 +251,8 @@ impl Cluster {
             if status(&client).await.is_ok() {
                 return Ok(());
             }
-            let row = &mut self.nodes[node];
-            let ended = row.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
-            if let Some(status) = ended {
-                let log = std::fs::read_to_string(row.directory.join("node.log"))?;
-                bail!("node {} ended with {status}:\n{log}", node + 1);
+            if let Some(status) = self.nodes[node].ended() {
+                bail!("node {} ended with {status}:\n{}", node + 1, self.log(node));
             }
             if begun.elapsed() > PATIENCE {
                 bail!("node {} was not ready after {PATIENCE:?}", node + 1);
@@ -288,11 +291,62 @@ impl Cluster {
     /// # Errors
     /// When it cannot be killed.
     pub fn kill(&mut self, node: usize) -> Result<()> {
-        if let Some(mut process) = self.nodes[node].process.take() {
-            process.kill()?;
-            process.wait()?;
-        }
-        Ok(())
+        self.nodes[node].kill()
+    }
+
+    /// Stops a node's process where it is, as a machine does that is out of breath.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self, node: usize) -> Result<()> {
+        self.nodes[node].signal(Signal::STOP)
+    }
+
+    /// Lets a paused node go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self, node: usize) -> Result<()> {
+        self.nodes[node].signal(Signal::CONT)
+    }
+
+    /// Cuts links between hosts, each in the direction from → to, and no others.
+    ///
+    /// # Errors
+    /// When the hosts have no network of their own.
+    pub fn cut(&self, links: &[(usize, usize)]) -> Result<()> {
+        self.network()?.cut(links)
+    }
+
+    /// Cuts every link between these nodes and the others, in both directions.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn isolate(&self, nodes: &[usize]) -> Result<()> {
+        let all = 0..self.nodes.len();
+        let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
+        let crosses = |(from, to): &(usize, usize)| nodes.contains(from) != nodes.contains(to);
+        self.cut(&pairs.filter(crosses).collect::<Vec<_>>())
+    }
+
+    /// Mends every link.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn heal(&self) -> Result<()> {
+        self.cut(&[])
+    }
+
+    /// How many packets were dropped on cut links so far: the proof that a cut happened.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn dropped(&self) -> Result<u64> {
+        self.network()?.dropped()
+    }
+
+    fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("the hosts have no network of their own")
     }
 
     /// Cuts the power of a killed node's disk and gives it back; the answer is how many bytes that
@@ -301,9 +355,7 @@ impl Cluster {
     /// # Errors
     /// When the node has no disk of its own, runs, or nothing was lost.
     pub fn cut_power(&self, node: usize) -> Result<u64> {
-        let node = &self.nodes[node];
-        ensure!(node.process.is_none(), "the node still runs");
-        node.disk.as_ref().context("the node has no disk of its own")?.cut_power()
+        self.nodes[node].cut_power()
     }
 
     /// Kills the driver process of a node.
@@ -311,24 +363,8 @@ impl Cluster {
     /// # Errors
     /// When there is none.
     pub fn kill_driver(&self, node: usize) -> Result<()> {
-        let pid = self.driver(node).context("there is no driver process")?;
-        kill_process(pid, Signal::KILL)?;
-        Ok(())
-    }
-
-    /// The driver's pid: the one process of ours that holds the lock of the driver's state.
-    fn driver(&self, node: usize) -> Option<Pid> {
-        let lock = self.nodes[node].directory.join("d/lock");
-        let processes = std::fs::read_dir("/proc").ok()?.flatten();
-        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        pids.into_iter().find_map(|pid| {
-            let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-            let holds = files
-                .into_iter()
-                .any(|file| std::fs::read_link(file.path()).is_ok_and(|target| target == lock));
-            let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-            (holds && program.starts_with("novacron-driver")).then(|| Pid::from_raw(pid)).flatten()
-        })
+        let pid = self.nodes[node].driver().context("there is no driver process")?;
+        Ok(kill_process(pid, Signal::KILL)?)
     }
 
     /// Empties a node's data directory, as a new disk does.
@@ -336,7 +372,7 @@ impl Cluster {
     /// # Errors
     /// When it cannot be emptied.
     pub fn wipe(&self, node: usize) -> Result<()> {
-        Ok(std::fs::remove_dir_all(data(&self.nodes[node].directory))?)
+        Ok(std::fs::remove_dir_all(self.nodes[node].data())?)
     }
 
     /// The pids of a node's guests.
@@ -355,7 +391,7 @@ impl Cluster {
     /// A node's log.
     #[must_use]
     pub fn log(&self, node: usize) -> String {
-        std::fs::read_to_string(self.nodes[node].directory.join("node.log")).unwrap_or_default()
+        std::fs::read_to_string(self.nodes[node].log_file()).unwrap_or_default()
     }
 }
 
@@ -370,34 +406,14 @@ pub async fn status(client: &Client) -> Result<v1::Cluster, client::Error> {
     call.await
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for number in 0..self.nodes.len() {
-            let _ = self.kill(number);
-            if let Some(driver) = self.driver(number) {
-                let _ = kill_process(driver, Signal::KILL);
-            }
-        }
-        for node in &mut self.nodes {
-            node.hypervisor = None;
-            node.disk = None;
-        }
-    }
-}
-
-/// A node's data directory: a directory of its disk's, beside what the file system keeps there.
-fn data(directory: &Path) -> PathBuf {
-    directory.join("data/novacron")
-}
-
 /// An address that nobody listens on. It is below the ports that the kernel hands out: one of
 /// those could be somebody's before the node listens.
-fn free() -> Result<String> {
+fn free() -> Result<SocketAddr> {
     const TRIES: usize = 64;
     for _ in 0..TRIES {
         let address = (Ipv4Addr::LOCALHOST, fastrand::u16(10_240..32_768));
         if let Ok(listener) = TcpListener::bind(address) {
-            return Ok(listener.local_addr()?.to_string());
+            return Ok(listener.local_addr()?);
         }
     }
     bail!("no free port after {TRIES} tries")

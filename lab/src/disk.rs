@@ -14,6 +14,8 @@ use rustix::{
     ioctl::{Opcode, Setter, ioctl, opcode},
 };
 
+use crate::programs;
+
 /// Why this machine cannot have such disks, if it cannot.
 ///
 /// # Errors
@@ -25,7 +27,7 @@ pub fn is_possible() -> Result<(), String> {
     if !Path::new("/dev/loop-control").exists() {
         return Err("disks of one's own need /dev/loop-control".to_owned());
     }
-    Ok(())
+    programs::require(&["mkfs.ext4", "mount"])
 }
 
 /// A mounted disk; unmounted when dropped.
@@ -129,8 +131,7 @@ fn go_down(root: &File) -> Result<(), Errno> {
 }
 
 fn tool(command: &mut Command) -> Result<()> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let command = command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+    let command = command.env("PATH", programs::path());
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {

@@ -1,4 +1,4 @@
-//! A hypervisor host: a libvirtd of its own, in network, mount and host name namespaces of its own.
+//! A hypervisor host: a libvirtd of its own, in its host's network, with mounts and a name of its own.
 //! When its processes have ended nothing of it is left.
 
 use std::{
@@ -10,6 +10,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::{
+    network::{self, Space},
+    programs,
+};
+
 /// Why this machine cannot run real VMs, if it cannot.
 ///
 /// # Errors
@@ -18,15 +23,8 @@ pub fn is_possible() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("real VMs need root, for namespaces and libvirtd".to_owned());
     }
-    for program in ["libvirtd", "qemu-system-x86_64", "qemu-img", "unshare", "mount"] {
-        let found = std::env::var_os("PATH").is_some_and(|paths| {
-            std::env::split_paths(&paths).any(|path| path.join(program).exists())
-        });
-        if !found {
-            return Err(format!("{program} is not installed; `scripts/packages` installs it"));
-        }
-    }
-    Ok(())
+    network::is_possible()?;
+    programs::require(&["libvirtd", "qemu-system-x86_64", "qemu-img", "unshare", "mount"])
 }
 
 /// A running libvirtd.
@@ -40,7 +38,12 @@ impl Hypervisor {
     ///
     /// # Errors
     /// When it cannot be started or is not ready in time.
-    pub fn start(directory: &Path, name: &str, programs: &Path) -> Result<Hypervisor> {
+    pub(crate) fn start(
+        directory: &Path,
+        name: &str,
+        space: &Space,
+        programs: &Path,
+    ) -> Result<Hypervisor> {
         for part in ["run", "lib", "log", "cache", "etc"] {
             std::fs::create_dir_all(directory.join(part))?;
         }
@@ -54,7 +57,7 @@ impl Hypervisor {
             std::fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
         }
         write_settings(directory)?;
-        let daemon = spawn(directory, name, programs)?;
+        let daemon = spawn(directory, name, space, programs)?;
         let mut hypervisor = Hypervisor { directory: directory.to_owned(), daemon };
         hypervisor.await_ready()?;
         Ok(hypervisor)
@@ -164,11 +167,11 @@ fn write_settings(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn spawn(directory: &Path, name: &str, programs: &Path) -> Result<Child> {
+fn spawn(directory: &Path, name: &str, space: &Space, built: &Path) -> Result<Child> {
     // The shell gets names and paths as arguments, never as text to be read.
     const SCRIPT: &str = r#"
         set -e
-        hostname "$2"; ip link set lo up
+        hostname "$2"
         # A lab's disk that was mounted here too could not be unmounted by its lab.
         grep -o ' /tmp/nc[^ ]*/data ' /proc/mounts | xargs -r umount --lazy || true
         mount --bind "$1/run" /run/libvirt
@@ -180,13 +183,13 @@ fn spawn(directory: &Path, name: &str, programs: &Path) -> Result<Child> {
         mount --bind "$1/group" /etc/group
         exec "$3" libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
     "#;
-    let path = std::env::var("PATH").unwrap_or_default();
-    Command::new("unshare")
-        .args(["--net", "--mount", "--uts", "--propagation", "private", "sh", "-c", SCRIPT, "sh"])
+    space
+        .command("unshare")
+        .args(["--mount", "--uts", "--propagation", "private", "sh", "-c", SCRIPT, "sh"])
         .arg(directory)
         .arg(name)
-        .arg(programs.join("novacron-lab-reaper"))
-        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+        .arg(built.join("novacron-lab-reaper"))
+        .env("PATH", programs::path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(directory.join("log/start.log"))?)

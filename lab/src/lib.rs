@@ -4,11 +4,16 @@
 //! directory of its own, so two labs on one machine do not meet.
 
 mod cluster;
+mod config;
 mod disk;
 mod down;
 mod hypervisor;
+mod network;
+mod node;
+mod programs;
 
-pub use cluster::{Cluster, ClusterOptions, Storage, status};
+pub use cluster::{Cluster, ClusterOptions, Hosts, Storage, status};
 pub use disk::is_possible as disks_are_possible;
 pub use down::sweep;
-pub use hypervisor::{Hypervisor, is_possible};
+pub use hypervisor::is_possible;
+pub use network::is_possible as bridges_are_possible;

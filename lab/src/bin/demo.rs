@@ -12,7 +12,7 @@ use client::{
     Client,
     v1::{self, vms_client::VmsClient},
 };
-use novacron_lab::{Cluster, ClusterOptions, Storage, is_possible, sweep};
+use novacron_lab::{Cluster, ClusterOptions, Hosts, Storage, is_possible, sweep};
 
 /// How long a guest may take to boot without acceleration, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -88,8 +88,9 @@ async fn demo() -> Result<()> {
         steps.done("the guest's kernel and its initial file system are made");
     }
     let mut told = Instant::now();
-    let options =
-        ClusterOptions { nodes: 3, real, programs: programs.clone(), storage: Storage::Directory };
+    let hosts = if real { Hosts::Real } else { Hosts::Simulated };
+    let storage = Storage::Directory;
+    let options = ClusterOptions { nodes: 3, hosts, programs: programs.clone(), storage };
     let started = Cluster::start(options, |step| {
         println!("  {:>6.1} s  … {step}", told.elapsed().as_secs_f64());
         told = Instant::now();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use client::{Client, v1};
-use novacron_lab::{Cluster, ClusterOptions, Storage};
+use novacron_lab::{Cluster, ClusterOptions, Hosts, Storage};
 use v1::{images_client::ImagesClient, vms_client::VmsClient};
 
 /// Where the programs lie: cargo builds them beside the tests.
@@ -16,9 +16,9 @@ pub fn programs() -> PathBuf {
     test.parent().unwrap().parent().unwrap().to_owned()
 }
 
-pub async fn cluster(nodes: usize, real: bool) -> Cluster {
+pub async fn cluster(hosts: Hosts) -> Cluster {
     let storage = Storage::Directory;
-    let options = ClusterOptions { nodes, real, programs: programs(), storage };
+    let options = ClusterOptions { nodes: 3, hosts, programs: programs(), storage };
     Cluster::start(options, |step| println!("{step}")).await.unwrap()
 }
 

@@ -3,5 +3,6 @@
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
 mod harness;
+mod partitions;
 mod processes;
 mod real;

@@ -7,7 +7,7 @@ use client::{
     v1::{self, tokens_client::TokensClient},
 };
 
-use novacron_lab::status;
+use novacron_lab::{Hosts, status};
 
 use crate::harness::{await_phase, cluster, create, get, simulated_image, spec};
 
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_process_may_be_killed_and_wiped() {
-    let mut cluster = cluster(3, false).await;
+    let mut cluster = cluster(Hosts::Simulated).await;
     let client = cluster.client().unwrap();
     simulated_image(&client).await;
     cluster.await_voters(3).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use client::{Client, v1, v1::vms_client::VmsClient};
-use novacron_lab::is_possible;
+use novacron_lab::{Hosts, is_possible};
 
 use crate::harness::{await_phase, cluster, console, create, get, guest, spec};
 
@@ -60,7 +60,7 @@ async fn a_real_guest_lives_and_dies() {
         return;
     }
     let (kernel, initrd) = guest();
-    let mut cluster = cluster(3, true).await;
+    let mut cluster = cluster(Hosts::Real).await;
     let client = cluster.client().unwrap();
     let (kernel, initrd) = (kernel.to_str().unwrap(), initrd.to_str().unwrap());
     cluster

@@ -47,11 +47,8 @@ async fn watch_until_running(client: Client, count: usize) -> WatchSeen {
     let (_, since_revision) = list(&client, "").await;
     let mut seen = WatchSeen::default();
     let mut running = HashSet::new();
-    let request = v1::WatchRequest {
-        since_revision,
-        kinds: vec!["vm".to_owned()],
-        ..Default::default()
-    };
+    let request =
+        v1::WatchRequest { since_revision, kinds: vec!["vm".to_owned()], ..Default::default() };
     let mut watch = client.watch(request.clone());
     let mut last = since_revision;
     while running.len() < count {

@@ -1,0 +1,48 @@
+//! The cluster.toml of a lab's node.
+
+use std::{fmt::Write, net::SocketAddr, path::Path};
+
+use crate::hypervisor::Hypervisor;
+
+/// What differs from node to node.
+pub(crate) struct Config<'a> {
+    /// Which node it is, from 0.
+    pub(crate) number: usize,
+    /// How many there are.
+    pub(crate) nodes: usize,
+    pub(crate) data: &'a Path,
+    pub(crate) peer: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) snapshot_entries: u64,
+    /// The host's hypervisor and where its driver keeps its state; none is simulated.
+    pub(crate) hypervisor: Option<(&'a Hypervisor, &'a Path)>,
+}
+
+impl Config<'_> {
+    pub(crate) fn text(&self) -> String {
+        let Config { number, data, peer, api, snapshot_entries, .. } = self;
+        let me = number + 1;
+        let expect: Vec<String> = (2..=self.nodes).map(|number| format!("\"n{number}\"")).collect();
+        let mut text = format!(
+            "[cluster]\nname = \"lab\"\nexpect = [{}]\ntiming = \"relaxed\"\n\n\
+             [node]\nname = \"n{me}\"\ndata_directory = \"{}\"\n\
+             peer_address = \"{peer}\"\napi_address = \"{api}\"\n\
+             snapshot_entries = {snapshot_entries}\n\n\
+             [[host]]\nname = \"h{me}\"\n",
+            expect.join(", "),
+            data.display(),
+        );
+        let host = match self.hypervisor {
+            Some((hypervisor, state)) => write!(
+                text,
+                "driver = \"libvirt\"\nvirt_type = \"qemu\"\nuri = \"{}\"\n\
+                 state_directory = \"{}\"\ncpus = 8\nmemory_mib = 2048\n",
+                hypervisor.uri(),
+                state.display(),
+            ),
+            None => writeln!(text, "driver = \"simulator\""),
+        };
+        host.expect("a string takes what is written");
+        text
+    }
+}

@@ -1,0 +1,238 @@
+//! A network of a lab's own: each host in a network namespace, all on one bridge, whose links can be
+//! cut one by one and in one direction.
+//!
+//! Nothing of it has a name on the machine. A namespace lives as long as this process and what runs
+//! in it: when they have ended, the kernel has removed every trace.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::Write,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::fd::{AsFd, AsRawFd},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use tokio::sync::oneshot;
+
+use crate::programs;
+
+/// Why this machine cannot have such networks, if it cannot.
+///
+/// # Errors
+/// The reason in a sentence.
+pub fn is_possible() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("networks of one's own need root, for namespaces".to_owned());
+    }
+    programs::require(&["ip", "nft", "nsenter"])
+}
+
+/// Hosts that one network takes: the last addresses of its range are not theirs.
+const HOSTS_MAX: usize = 200;
+/// Where the bridge itself answers; what comes through the doors comes from here.
+const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
+/// Longest time to reach a host through its door.
+const DOOR_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is cut is looked up in a set: a partition is one transaction.
+const RULES: &str = "
+table bridge lab {
+    counter dropped { }
+    set cut { type ipv4_addr . ipv4_addr; }
+    chain links {
+        type filter hook forward priority 0; policy accept;
+        ip saddr . ip daddr @cut counter name dropped drop
+    }
+}
+";
+
+/// A network namespace.
+#[derive(Debug)]
+pub(crate) struct Space(File);
+
+impl Space {
+    fn make() -> Result<Space> {
+        // A namespace belongs to a thread; this one ends, and what is kept is the way in.
+        let made = std::thread::spawn(|| -> Result<File> {
+            #[allow(unsafe_code, reason = "the call is unsafe for other flags")]
+            // SAFETY: what is unsafe is to stop sharing open files; this flag leaves them shared.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("cannot make a namespace")?;
+            Ok(File::open("/proc/thread-self/ns/net")?)
+        });
+        let made = made.join().map_err(|_| anyhow!("the thread of a namespace has panicked"))?;
+        made.map(Space)
+    }
+
+    /// The namespace as a path that other processes can open while this one lives.
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// A command that runs in the namespace. Its process is the program's own: nothing stands
+    /// between.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path())).arg("--").arg(program);
+        command
+    }
+
+    /// Feeds a program of this namespace and returns what it printed.
+    fn feed(&self, program: &[&str], input: &str) -> Result<Vec<u8>> {
+        let mut child = self
+            .command(program[0])
+            .args(&program[1..])
+            .env("PATH", programs::path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run {program:?}"))?;
+        child.stdin.take().context("it has no input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("{program:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(output.stdout)
+    }
+}
+
+/// A bridge and its hosts.
+#[derive(Debug)]
+pub(crate) struct Network {
+    bridge: Space,
+    hosts: Vec<Arc<Space>>,
+    /// Where each host's door is.
+    doors: Vec<SocketAddr>,
+    /// The doors close when it is dropped.
+    _open: oneshot::Sender<()>,
+}
+
+impl Network {
+    /// Makes one. Every host has a door on this machine's loopback, which leads to its `port`: so
+    /// people and tests reach it from outside.
+    pub(crate) fn make(hosts: usize, port: u16) -> Result<Network> {
+        ensure!(hosts <= HOSTS_MAX, "a network has room for {HOSTS_MAX} hosts");
+        let bridge = Space::make()?;
+        bridge.feed(
+            &["ip", "-batch", "-"],
+            &format!(
+                "link set lo up\nlink add br0 type bridge\naddr add {BRIDGE}/24 dev br0\n\
+                 link set br0 up\n"
+            ),
+        )?;
+        bridge.feed(&["nft", "-f", "-"], RULES)?;
+        let spaces =
+            (0..hosts).map(|host| plug(&bridge, host).map(Arc::new)).collect::<Result<_>>()?;
+        let (open, closed) = oneshot::channel();
+        let doors = open_doors(&bridge, hosts, port, closed)?;
+        Ok(Network { bridge, hosts: spaces, doors, _open: open })
+    }
+
+    /// A host's address.
+    pub(crate) fn address(host: usize) -> Ipv4Addr {
+        let last = u8::try_from(host + 1).expect("HOSTS_MAX fits");
+        Ipv4Addr::new(10, 77, 0, last)
+    }
+
+    /// A host's namespace.
+    pub(crate) fn space(&self, host: usize) -> Arc<Space> {
+        self.hosts[host].clone()
+    }
+
+    /// Where a host is reached from outside.
+    pub(crate) fn door(&self, host: usize) -> SocketAddr {
+        self.doors[host]
+    }
+
+    /// Drops from now on what goes over these links, each from a host to a host, and nothing else,
+    /// in one step.
+    pub(crate) fn cut(&self, links: &[(usize, usize)]) -> Result<()> {
+        use std::fmt::Write;
+        let mut rules = "flush set bridge lab cut\n".to_owned();
+        for (from, to) in links {
+            let (from, to) = (Network::address(*from), Network::address(*to));
+            writeln!(rules, "add element bridge lab cut {{ {from} . {to} }}")?;
+        }
+        self.bridge.feed(&["nft", "-f", "-"], &rules).map(drop)
+    }
+
+    /// How many packets were dropped on cut links so far. A cut after which it has not grown did
+    /// not happen.
+    pub(crate) fn dropped(&self) -> Result<u64> {
+        let listed = self.bridge.feed(&["nft", "-j", "list", "counters", "bridge"], "")?;
+        let listed: serde_json::Value = serde_json::from_slice(&listed)?;
+        let counters = listed["nftables"].as_array().context("no list of counters")?;
+        let packets = counters.iter().find_map(|row| row["counter"]["packets"].as_u64());
+        packets.context("no counter")
+    }
+}
+
+/// A host's namespace, plugged into the bridge.
+fn plug(bridge: &Space, host: usize) -> Result<Space> {
+    let space = Space::make()?;
+    let (address, path) = (Network::address(host), space.path());
+    bridge.feed(
+        &["ip", "-batch", "-"],
+        &format!(
+            "link add p{host} type veth peer name eth0 netns {path}\n\
+             link set p{host} master br0\nlink set p{host} up\n"
+        ),
+    )?;
+    let links = format!(
+        "link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\n\
+         route add default via {BRIDGE}\n"
+    );
+    space.feed(&["ip", "-batch", "-"], &links)?;
+    Ok(space)
+}
+
+/// Listens on loopback and carries what comes to the hosts, until `closed`.
+fn open_doors(
+    bridge: &Space,
+    hosts: usize,
+    port: u16,
+    closed: oneshot::Receiver<()>,
+) -> Result<Vec<SocketAddr>> {
+    let mut listeners = Vec::new();
+    let mut doors = Vec::new();
+    for host in 0..hosts {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        doors.push(listener.local_addr()?);
+        listeners.push((listener, SocketAddr::from((Network::address(host), port))));
+    }
+    let space = bridge.0.try_clone()?;
+    // Sockets belong to the namespace in which they are made: the listeners to this one, what this
+    // thread makes to the bridge's.
+    std::thread::Builder::new().name("lab-doors".to_owned()).spawn(move || -> Result<()> {
+        move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            for (listener, host) in listeners {
+                tokio::spawn(keep_door(tokio::net::TcpListener::from_std(listener)?, host));
+            }
+            let _ = closed.await;
+            Ok(())
+        })
+    })?;
+    Ok(doors)
+}
+
+async fn keep_door(listener: tokio::net::TcpListener, host: SocketAddr) {
+    while let Ok((mut outside, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let inside = tokio::net::TcpStream::connect(host);
+            let Ok(Ok(mut inside)) = tokio::time::timeout(DOOR_PATIENCE, inside).await else {
+                return;
+            };
+            let _ = outside.set_nodelay(true);
+            let _ = inside.set_nodelay(true);
+            let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+        });
+    }
+}

@@ -1,0 +1,108 @@
+//! A node: its process, and what belongs to its host.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{disk::Disk, hypervisor::Hypervisor, network::Space};
+
+pub(crate) struct Node {
+    /// Everything of the node lies in it.
+    pub(crate) directory: PathBuf,
+    /// Where the programs are.
+    pub(crate) programs: PathBuf,
+    /// The host's own network, if it has one.
+    pub(crate) space: Option<Arc<Space>>,
+    pub(crate) hypervisor: Option<Hypervisor>,
+    pub(crate) disk: Option<Disk>,
+    pub(crate) process: Option<Child>,
+}
+
+impl Node {
+    /// The node's data directory: a directory of its disk's, beside what the file system keeps
+    /// there.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.join("data/novacron")
+    }
+
+    /// `novacron` as it runs on the node's host.
+    pub(crate) fn novacron(&self) -> Command {
+        let program = self.programs.join("novacron");
+        let mut command = match &self.space {
+            Some(space) => space.command(program),
+            None => Command::new(program),
+        };
+        command.current_dir(&self.directory).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts its process.
+    pub(crate) fn run(&mut self, environment: Option<(&str, &str)>) -> Result<()> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
+        let mut command = self.novacron();
+        command.arg("run").envs(environment).stdout(Stdio::null()).stderr(log);
+        self.process = Some(command.spawn().context("cannot start a node")?);
+        Ok(())
+    }
+
+    /// How its process has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.try_wait().ok().flatten()
+    }
+
+    /// Kills its process at once.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Sends its process a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let process = self.process.as_ref().context("the node does not run")?;
+        Ok(kill_process(Pid::from_child(process), signal)?)
+    }
+
+    /// See [`Disk::cut_power`].
+    pub(crate) fn cut_power(&self) -> Result<u64> {
+        ensure!(self.process.is_none(), "the node still runs");
+        self.disk.as_ref().context("the node has no disk of its own")?.cut_power()
+    }
+
+    /// The driver's pid: the one process of ours that holds the lock of the driver's state.
+    pub(crate) fn driver(&self) -> Option<Pid> {
+        let lock = self.directory.join("d/lock");
+        let processes = std::fs::read_dir("/proc").ok()?.flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.into_iter().filter(|pid| is_driver(*pid, &lock)).find_map(Pid::from_raw)
+    }
+
+    /// Its log.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.directory.join("node.log")
+    }
+}
+
+fn is_driver(pid: i32, lock: &Path) -> bool {
+    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    let targets = files.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
+    let holds = targets.into_iter().any(|target| target == lock);
+    let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    holds && program.starts_with("novacron-driver")
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.kill();
+        if let Some(driver) = self.driver() {
+            let _ = kill_process(driver, Signal::KILL);
+        }
+    }
+}
