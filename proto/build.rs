@@ -13,6 +13,8 @@ use protox::prost_reflect::{DescriptorPool, prost_types::FileDescriptorProto};
 
 /// What never leaves the cluster.
 const INTERNAL: &[&str] = &["novacron/peer/v1/peer.proto", "novacron/driver/v1/driver.proto"];
+/// Part of the public API that REST cannot carry: streams from the client.
+const STREAMS: &[&str] = &["novacron/v1/upload.proto"];
 const API: &[&str] = &[
     "novacron/v1/vm.proto",
     "novacron/v1/operation.proto",
@@ -47,12 +49,13 @@ fn internal(root: &Path) -> Result<(), Box<dyn Error>> {
 
 fn api(root: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     use rest_over_grpc::build::{DescriptorOptions, Generator, OpenApiInfo, ServiceDefinition};
-    let mut compiler = compiler(root, API)?;
+    let mut all = compiler(root, &[API, STREAMS].concat())?;
+    tonic_prost_build::configure().btree_map(".").compile_fds(all.file_descriptor_set())?;
+    let compiler = compiler(root, API)?;
     // Encoded by the compiler: prost's own types drop the HTTP annotations.
     let descriptors = compiler.encode_file_descriptor_set();
-    tonic_prost_build::configure().btree_map(".").compile_fds(compiler.file_descriptor_set())?;
     pbjson_build::Builder::new()
-        .register_descriptors(&descriptors)?
+        .register_descriptors(&all.encode_file_descriptor_set())?
         .btree_map(["."])
         .build(&[format!(".{PACKAGE}")])?;
     let options = DescriptorOptions::new().package(format!(".{PACKAGE}"));
@@ -62,7 +65,7 @@ fn api(root: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
         .add_all(ServiceDefinition::from_fds(&descriptors, &options)?)
         .write(out)?;
     openapi(&compiler.descriptor_pool(), out)?;
-    let reflection = compiler.include_source_info(false).encode_file_descriptor_set();
+    let reflection = all.include_source_info(false).encode_file_descriptor_set();
     fs::write(out.join("descriptors.bin"), reflection)?;
     Ok(())
 }

@@ -1,50 +1,21 @@
 //! Renews the leases of all of this node's hosts, in one entry per beat.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use domain::{
     envelope::Command,
     host::{HostCommand, Status},
     limit,
 };
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
-use crate::root::StaffOptions;
-
-const INTERVAL: Duration = Duration::from_secs(1);
+use crate::{root::StaffOptions, routine::Turn};
 
 pub(crate) struct Beat;
 
-impl Beat {
-    pub(crate) async fn start(
-        options: Arc<StaffOptions>,
-        supervisor: ActorCell,
-    ) -> Result<ActorCell, String> {
-        let spawned = Actor::spawn_linked(None, Beat, options, supervisor).await;
-        spawned.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
-    }
-}
+impl Turn for Beat {
+    const PAUSE: Duration = Duration::from_secs(1);
 
-impl Actor for Beat {
-    type Msg = ();
-    type State = Arc<StaffOptions>;
-    type Arguments = Arc<StaffOptions>;
-
-    async fn pre_start(
-        &self,
-        me: ActorRef<()>,
-        options: Arc<StaffOptions>,
-    ) -> Result<Arc<StaffOptions>, ActorProcessingErr> {
-        me.cast(())?;
-        Ok(options)
-    }
-
-    async fn handle(
-        &self,
-        me: ActorRef<()>,
-        (): (),
-        options: &mut Arc<StaffOptions>,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn take(options: &StaffOptions) {
         let view = options.store.view();
         let node = options.store.node();
         let held = options.hosts.iter().filter_map(|local| {
@@ -59,7 +30,5 @@ impl Actor for Beat {
                 tracing::debug!(%error, "leases were not renewed");
             }
         }
-        me.send_after(INTERVAL, || ());
-        Ok(())
     }
 }

@@ -24,11 +24,11 @@ use domain::{
 };
 use drivers::Driver;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
-use raft_store::{Consistency, Store};
+use raft_store::Consistency;
 use tokio::time::Instant;
 
 use crate::{reporter::Reporter, root::StaffOptions};
-use instance::{InstanceActor, Task};
+use instance::{InstanceActor, Task, Tools};
 
 /// A host this node drives.
 pub struct LocalHost {
@@ -58,9 +58,7 @@ const RETRY: Duration = Duration::from_secs(10);
 pub(crate) struct HostActor;
 
 pub(crate) struct HostState {
-    store: Store,
-    host: Arc<LocalHost>,
-    reporter: Reporter,
+    tools: Tools,
     parallel: usize,
     /// What was looked at last; nothing before the first look.
     seen: Option<Revision>,
@@ -81,11 +79,11 @@ impl HostActor {
         supervisor: ActorCell,
     ) -> Result<ActorCell, String> {
         let host = options.hosts.get(number).cloned().ok_or("there is no such host")?;
+        let changes = host.driver.changes();
+        let (store, images) = (options.store.clone(), options.images.clone());
         let state = HostState {
-            store: options.store.clone(),
-            changes: host.driver.changes(),
-            host,
-            reporter,
+            tools: Tools { store, host, reporter, images },
+            changes,
             parallel: options.parallel,
             seen: None,
             due: BTreeSet::new(),
@@ -119,12 +117,12 @@ impl Actor for HostActor {
         (): (),
         state: &mut HostState,
     ) -> Result<(), ActorProcessingErr> {
-        let mut views = state.store.views();
+        let mut views = state.tools.store.views();
         let mut view = views.borrow_and_update().clone();
         let mut acts = state.hold_lease(&view.state).await;
         if acts && state.seen.is_none() {
             // After a restart this node's state may be behind, and what it wanted long over.
-            match state.store.read(Consistency::Linearizable).await {
+            match state.tools.store.read(Consistency::Linearizable).await {
                 Ok(newest) => {
                     acts = state.hold_lease(&newest.state).await;
                     view = newest;
@@ -185,10 +183,10 @@ impl Actor for HostActor {
 impl HostState {
     /// Whether this node may act on the host; takes it up if nobody drives it.
     async fn hold_lease(&mut self, state: &State) -> bool {
-        let node = self.store.node();
-        let row = state.hosts.get(&self.host.id);
+        let node = self.tools.store.node();
+        let row = state.hosts.get(&self.tools.host.id);
         let held = row.is_some_and(|row| {
-            row.node == node && row.boot == self.host.boot && row.status == Status::Ready
+            row.node == node && row.boot == self.tools.host.boot && row.status == Status::Ready
         });
         if held {
             return true;
@@ -198,27 +196,27 @@ impl HostState {
         if !state.nodes.contains_key(&node) {
             return false;
         }
-        let inventory = match instance::within(self.host.driver.inventory()).await {
+        let inventory = match instance::within(self.tools.host.driver.inventory()).await {
             Ok(inventory) => inventory,
             Err(error) => {
-                tracing::warn!(host = %self.host.name, %error, "the host does not answer");
+                tracing::warn!(host = %self.tools.host.name, %error, "the host does not answer");
                 return false;
             }
         };
         let grant = Grant {
-            host: self.host.id,
-            name: self.host.name.clone(),
+            host: self.tools.host.id,
+            name: self.tools.host.name.clone(),
             driver: inventory.kind,
-            capacity: (self.host.offered)(inventory.capacity),
-            reserved: self.host.reserved,
-            boot: self.host.boot,
+            capacity: (self.tools.host.offered)(inventory.capacity),
+            reserved: self.tools.host.reserved,
+            boot: self.tools.host.boot,
             foreign: inventory.foreign,
         };
         let command = Command::Host(HostCommand::Grant(Box::new(grant)));
-        match self.store.propose_as_node(command).await {
-            Ok(_) => tracing::info!(host = %self.host.name, "this node drives the host"),
+        match self.tools.store.propose_as_node(command).await {
+            Ok(_) => tracing::info!(host = %self.tools.host.name, "this node drives the host"),
             Err(error) => {
-                tracing::warn!(host = %self.host.name, %error, "the host was not taken up");
+                tracing::warn!(host = %self.tools.host.name, %error, "the host was not taken up");
             }
         }
         false
@@ -246,10 +244,10 @@ impl HostState {
                     | Change::Token(_)
                     | Change::Credential(_) => None,
                 });
-                let ours = found.filter(|body| body.host == self.host.id);
+                let ours = found.filter(|body| body.host == self.tools.host.id);
                 self.ready.extend(ours.map(|body| body.id));
             }
-            None => self.ready.extend(state.instances_on(self.host.id).map(|body| body.id)),
+            None => self.ready.extend(state.instances_on(self.tools.host.id).map(|body| body.id)),
         }
         self.seen = Some(state.revision());
         let now = Instant::now();
@@ -299,10 +297,7 @@ impl HostState {
         body: &Instance,
         action: Option<Action>,
     ) {
-        let Some(task) = Task::new(&self.store, &self.host, &self.reporter, state, body, action)
-        else {
-            return;
-        };
+        let Some(task) = Task::new(&self.tools, state, body, action) else { return };
         match Actor::spawn_linked(None, InstanceActor, task, me.get_cell()).await {
             Ok((actor, _)) => drop(self.working.insert(body.id, actor.get_id())),
             Err(error) => {

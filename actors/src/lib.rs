@@ -6,19 +6,25 @@
 //!  root ─┬─ leader      on the leading node only: time, placement, membership
 //!        ├─ beat        renews the leases of this node's hosts, all in one entry
 //!        ├─ health      reports this node's disk and version
+//!        ├─ keeper      keeps copies of images here
 //!        ├─ reporter    gathers reports of bodies into few entries
 //!        └─ host …      one per host this node drives
 //!             └─ instance …   one per body that has something to be done, gone afterwards
 //! ```
 
 mod beat;
+mod disk;
+mod files;
 mod health;
 mod host;
+mod keeper;
 mod leader;
 mod reporter;
 mod root;
+mod routine;
 mod supervision;
 
+pub use files::{ImageFiles, Incoming};
 pub use host::LocalHost;
 pub use leader::membership;
 pub use root::{Staff, StaffOptions};

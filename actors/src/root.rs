@@ -7,10 +7,13 @@ use raft_store::Store;
 
 use crate::{
     beat::Beat,
+    files::ImageFiles,
     health::Health,
     host::{HostActor, LocalHost},
+    keeper::Keeper,
     leader::Leader,
     reporter::Reporter,
+    routine::Routine,
     supervision::Failures,
 };
 
@@ -21,6 +24,8 @@ pub struct StaffOptions {
     pub store: Store,
     /// The hosts this node drives.
     pub hosts: Vec<Arc<LocalHost>>,
+    /// This node's copies of images.
+    pub images: Arc<ImageFiles>,
     /// The data directory, whose disk is watched.
     pub directory: std::path::PathBuf,
     /// What this node says of itself.
@@ -82,6 +87,7 @@ pub(crate) enum Role {
     Leader,
     Beat,
     Health,
+    Keeper,
     /// The host of this number.
     Host(usize),
 }
@@ -102,6 +108,7 @@ impl RootState {
             Role::Leader => "leader".to_owned(),
             Role::Beat => "beat".to_owned(),
             Role::Health => "health".to_owned(),
+            Role::Keeper => "keeper".to_owned(),
             Role::Host(number) => match self.options.hosts.get(number) {
                 Some(host) => format!("host-{}", host.name),
                 None => format!("host-{number}"),
@@ -115,8 +122,9 @@ impl RootState {
         let child = match role {
             Role::Reporter => reporter.start(supervisor).await,
             Role::Leader => Leader::start(options.store.clone(), supervisor).await,
-            Role::Beat => Beat::start(options, supervisor).await,
-            Role::Health => Health::start(options, supervisor).await,
+            Role::Beat => Routine::<Beat>::start(options, supervisor).await,
+            Role::Health => Routine::<Health>::start(options, supervisor).await,
+            Role::Keeper => Routine::<Keeper>::start(options, supervisor).await,
             Role::Host(number) => HostActor::start(options, number, reporter, supervisor).await,
         };
         self.children.insert(role, child?);
@@ -147,9 +155,8 @@ impl Actor for Root {
         options: Arc<StaffOptions>,
     ) -> Result<RootState, ActorProcessingErr> {
         let hosts = (0..options.hosts.len()).map(Role::Host);
-        for role in
-            [Role::Reporter, Role::Leader, Role::Beat, Role::Health].into_iter().chain(hosts)
-        {
+        let own = [Role::Reporter, Role::Leader, Role::Beat, Role::Health, Role::Keeper];
+        for role in own.into_iter().chain(hosts) {
             me.cast(Message::Start(role))?;
         }
         let reporter = Reporter::new(options.store.clone());

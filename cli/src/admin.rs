@@ -9,7 +9,7 @@ use client::v1::{
 
 use crate::{
     Session, all_pages, call,
-    output::{self, Column, at, column, number, wide},
+    output::{Column, at, column, number, wide},
 };
 
 /// What may be done with projects.
@@ -45,7 +45,7 @@ pub(crate) async fn run_project(session: &Session, verb: ProjectVerb) -> Result<
             let request = v1::ListProjectsRequest::default();
             let (rows, _) =
                 all_pages!(session, ProjectsClient<_>, list_projects, request, projects);
-            output::rows(session.format, &rows, PROJECT_COLUMNS)
+            session.output.rows(&rows, PROJECT_COLUMNS)
         }
         ProjectVerb::Delete { name } => {
             let what = format!("project {name} deleted");
@@ -88,7 +88,7 @@ pub(crate) async fn run_setting(session: &Session, verb: SettingVerb) -> Result<
         SettingVerb::List => {
             let request = v1::ListSettingsRequest::default();
             let answer = call!(session, SettingsClient<_>, list_settings, request).await?;
-            return output::rows(session.format, &answer.settings, SETTING_COLUMNS);
+            return session.output.rows(&answer.settings, SETTING_COLUMNS);
         }
         SettingVerb::Set { name, value } => (name, Some(value)),
         SettingVerb::Reset { name } => (name, None),
@@ -145,7 +145,7 @@ pub(crate) async fn run_credential(session: &Session, verb: CredentialVerb) -> R
             let request = v1::ListCredentialsRequest::default();
             let (rows, _) =
                 all_pages!(session, CredentialsClient<_>, list_credentials, request, credentials);
-            output::rows(session.format, &rows, CREDENTIAL_COLUMNS)
+            session.output.rows(&rows, CREDENTIAL_COLUMNS)
         }
         CredentialVerb::Revoke { name } => {
             let what = format!("credential {name} revoked");
@@ -197,7 +197,7 @@ pub(crate) async fn run_token(session: &Session, verb: TokenVerb) -> Result<()> 
         TokenVerb::List => {
             let request = v1::ListTokensRequest::default();
             let (rows, _) = all_pages!(session, TokensClient<_>, list_tokens, request, tokens);
-            output::rows(session.format, &rows, TOKEN_COLUMNS)
+            session.output.rows(&rows, TOKEN_COLUMNS)
         }
         TokenVerb::Revoke { id } => {
             let what = format!("token {id} revoked");

@@ -6,7 +6,7 @@ use client::v1::{self, clusters_client::ClustersClient};
 
 use crate::{
     Session, call,
-    output::{self, Column, Format, at, column, number, wide},
+    output::{Column, Format, at, column, number, wide},
 };
 
 /// What may be done with the cluster.
@@ -60,8 +60,8 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
 async fn status(session: &Session) -> Result<()> {
     let request = v1::GetClusterRequest::default();
     let cluster = call!(session, ClustersClient<_>, get_cluster, request).await?;
-    if !matches!(session.format, Format::Table | Format::Wide) {
-        return output::row(session.format, &cluster, COLUMNS);
+    if !matches!(session.output.format, Format::Table | Format::Wide) {
+        return session.output.row(&cluster, COLUMNS);
     }
     let voters =
         cluster.nodes.iter().filter(|node| matches!(node.role.as_str(), "leader" | "voter"));
@@ -77,5 +77,5 @@ async fn status(session: &Session) -> Result<()> {
     println!("vms        {}", cluster.vms);
     println!("operations {} unfinished", cluster.open_operations);
     println!();
-    output::rows(session.format, &cluster.nodes, COLUMNS)
+    session.output.rows(&cluster.nodes, COLUMNS)
 }

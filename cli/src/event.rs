@@ -41,7 +41,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
 }
 
 fn show(session: &Session, event: &v1::Event) -> Result<()> {
-    if matches!(session.format, Format::Json | Format::Yaml) {
+    if matches!(session.output.format, Format::Json | Format::Ndjson | Format::Yaml) {
         println!("{}", serde_json::to_string(event)?);
         return Ok(());
     }

@@ -11,9 +11,11 @@ mod admin;
 mod apply;
 mod cluster;
 mod context;
+mod download;
 mod event;
 mod exit;
-mod infrastructure;
+mod host;
+mod image;
 mod operation;
 mod output;
 mod progress;
@@ -29,14 +31,13 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use client::Client;
 
-use output::Format;
+use output::Output;
 
 /// What every operator command understands.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
-    /// How results are shown.
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
-    output: Format,
+    #[command(flatten)]
+    output: Output,
     #[command(flatten)]
     access: AccessOptions,
     /// How long to wait for operations, seconds.
@@ -69,10 +70,10 @@ pub enum Command {
     Vm(vm::Verb),
     /// Machines that run VMs.
     #[command(subcommand)]
-    Host(infrastructure::HostVerb),
+    Host(host::HostVerb),
     /// What VMs boot from.
     #[command(subcommand)]
-    Image(infrastructure::ImageVerb),
+    Image(image::ImageVerb),
     /// Long tasks: look at them, wait for them, cancel them.
     #[command(subcommand)]
     Operation(operation::Verb),
@@ -104,7 +105,7 @@ pub enum Command {
 /// What commands work with.
 struct Session {
     client: Client,
-    format: Format,
+    output: Output,
     timeout: Duration,
     no_wait: bool,
 }
@@ -119,14 +120,14 @@ pub async fn run(command: Command, common: Common) -> Result<()> {
     }
     let session = Session {
         client: common.access.client()?,
-        format: common.output,
+        output: common.output,
         timeout: Duration::from_secs(common.timeout),
         no_wait: common.no_wait,
     };
     match command {
         Command::Vm(verb) => vm::run(&session, verb).await,
-        Command::Host(verb) => infrastructure::run_host(&session, verb).await,
-        Command::Image(verb) => infrastructure::run_image(&session, verb).await,
+        Command::Host(verb) => host::run(&session, verb).await,
+        Command::Image(verb) => image::run(&session, verb).await,
         Command::Operation(verb) => operation::run(&session, verb).await,
         Command::Event(verb) => event::run(&session, verb).await,
         Command::Project(verb) => admin::run_project(&session, verb).await,

@@ -6,7 +6,7 @@ use client::v1::{self, operations_client::OperationsClient};
 
 use crate::{
     Session, all_pages, call,
-    output::{self, Column, at, column, wide},
+    output::{Column, at, column, wide},
 };
 
 /// What may be done with operations.
@@ -51,14 +51,14 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         Verb::Get { id } => {
             let request = v1::GetOperationRequest { operation: id, freshness: None };
             let operation = call!(session, OperationsClient<_>, get_operation, request).await?;
-            output::row(session.format, &operation, COLUMNS)
+            session.output.row(&operation, COLUMNS)
         }
         Verb::List { selector } => {
             let page = v1::Page { filter: selector, page_size: 1000, ..Default::default() };
             let request = v1::ListOperationsRequest { page: Some(page), freshness: None };
             let (operations, _) =
                 all_pages!(session, OperationsClient<_>, list_operations, request, operations);
-            output::rows(session.format, &operations, COLUMNS)
+            session.output.rows(&operations, COLUMNS)
         }
         Verb::Wait { id } => session.await_operation(&format!("operation {id}"), &id).await,
         Verb::Cancel { id } => {

@@ -1,10 +1,24 @@
 //! How results are shown: one table of columns per noun serves every format.
 
-use anyhow::Result;
-use clap::ValueEnum;
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
+
+/// How results are shown.
+#[derive(Args, Clone, Debug)]
+pub struct Output {
+    /// How results are shown.
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Only these columns, in this order, for table, wide and csv; those of wide may be named too.
+    #[arg(long, global = true, value_delimiter = ',', value_name = "NAME,…")]
+    columns: Vec<String>,
+    /// No line with the columns' names.
+    #[arg(long, global = true)]
+    no_headers: bool,
+}
 
 /// A format of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,6 +31,10 @@ pub enum Format {
     Json,
     /// The same as YAML.
     Yaml,
+    /// One object per line, as JSON.
+    Ndjson,
+    /// All columns, separated by commas.
+    Csv,
     /// Only names.
     Name,
 }
@@ -59,36 +77,100 @@ pub(crate) fn number(row: &Value, path: &str) -> String {
     }
 }
 
-/// Shows rows.
-pub(crate) fn rows<T: Serialize>(format: Format, rows: &[T], columns: &[Column]) -> Result<()> {
-    let values = rows.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
-    match format {
-        Format::Table | Format::Wide => {
-            if values.is_empty() {
-                eprintln!("there are none");
-                return Ok(());
-            }
-            println!("{}", table(format, &values, columns));
-        }
-        Format::Json => println!("{}", serde_json::to_string_pretty(&values)?),
-        Format::Yaml => print!("{}", serde_saphyr::to_string(&values)?),
-        Format::Name => values.iter().for_each(|row| println!("{}", name(row))),
+/// The texts of a list; `-` for none.
+pub(crate) fn list(row: &Value, path: &str) -> String {
+    let texts = row[path].as_array().into_iter().flatten().filter_map(Value::as_str);
+    match texts.collect::<Vec<_>>().join(",").as_str() {
+        "" => "-".to_owned(),
+        texts => texts.to_owned(),
     }
-    Ok(())
 }
 
-/// Shows one row.
-pub(crate) fn row<T: Serialize>(format: Format, row: &T, columns: &[Column]) -> Result<()> {
-    let value = serde_json::to_value(row)?;
-    match format {
-        Format::Table | Format::Wide => {
-            println!("{}", table(format, std::slice::from_ref(&value), columns));
+impl Output {
+    /// Shows rows.
+    pub(crate) fn rows<T: Serialize>(&self, rows: &[T], columns: &[Column]) -> Result<()> {
+        let values = rows.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+        match self.format {
+            Format::Table | Format::Wide if values.is_empty() => eprintln!("there are none"),
+            Format::Json => println!("{}", serde_json::to_string_pretty(&values)?),
+            Format::Yaml => print!("{}", serde_saphyr::to_string(&values)?),
+            Format::Table | Format::Wide | Format::Ndjson | Format::Csv | Format::Name => {
+                self.lines(&values, columns)?;
+            }
         }
-        Format::Json => println!("{}", serde_json::to_string_pretty(&value)?),
-        Format::Yaml => print!("{}", serde_saphyr::to_string(&value)?),
-        Format::Name => println!("{}", name(&value)),
+        Ok(())
     }
-    Ok(())
+
+    /// Shows one row.
+    pub(crate) fn row<T: Serialize>(&self, row: &T, columns: &[Column]) -> Result<()> {
+        let value = serde_json::to_value(row)?;
+        match self.format {
+            Format::Json => println!("{}", serde_json::to_string_pretty(&value)?),
+            Format::Yaml => print!("{}", serde_saphyr::to_string(&value)?),
+            Format::Table | Format::Wide | Format::Ndjson | Format::Csv | Format::Name => {
+                self.lines(&[value], columns)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The formats that have lines for rows.
+    fn lines(&self, rows: &[Value], columns: &[Column]) -> Result<()> {
+        match self.format {
+            Format::Name => rows.iter().for_each(|row| println!("{}", name(row))),
+            Format::Ndjson => {
+                for row in rows {
+                    println!("{}", serde_json::to_string(row)?);
+                }
+            }
+            Format::Csv => {
+                let shown = self.shown(columns)?;
+                let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
+                if !self.no_headers {
+                    writer.write_record(shown.iter().map(|column| column.head))?;
+                }
+                for row in rows {
+                    writer.write_record(shown.iter().map(|column| (column.cell)(row)))?;
+                }
+                writer.flush()?;
+            }
+            Format::Table | Format::Wide | Format::Json | Format::Yaml => {
+                println!("{}", self.table(rows, &self.shown(columns)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns that are asked for.
+    fn shown<'a>(&self, columns: &'a [Column]) -> Result<Vec<&'a Column>> {
+        if self.columns.is_empty() {
+            let all = matches!(self.format, Format::Wide | Format::Csv);
+            return Ok(columns.iter().filter(|column| all || !column.wide).collect());
+        }
+        let named = |name: &String| {
+            let found = columns.iter().find(|column| column.head.eq_ignore_ascii_case(name.trim()));
+            found.with_context(|| {
+                let heads: Vec<&str> = columns.iter().map(|column| column.head).collect();
+                format!("there is no column {name:?}; there are {}", heads.join(", "))
+            })
+        };
+        self.columns.iter().map(named).collect()
+    }
+
+    fn table(&self, rows: &[Value], columns: &[&Column]) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        if !self.no_headers {
+            table.set_header(columns.iter().map(|column| column.head));
+        }
+        for row in rows {
+            table.add_row(columns.iter().map(|column| (column.cell)(row)));
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        table.trim_fmt()
+    }
 }
 
 fn name(row: &Value) -> String {
@@ -96,20 +178,4 @@ fn name(row: &Value) -> String {
         "-" => at(row, "id"),
         name => name.to_owned(),
     }
-}
-
-fn table(format: Format, rows: &[Value], columns: &[Column]) -> String {
-    let shown = || columns.iter().filter(|column| !column.wide || format == Format::Wide);
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(shown().map(|column| column.head));
-    for row in rows {
-        table.add_row(shown().map(|column| (column.cell)(row)));
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
 }

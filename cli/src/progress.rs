@@ -1,12 +1,40 @@
-//! Waiting for operations, with something to look at.
+//! Waiting, with something to look at.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use client::{Error, v1};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{Session, exit::Exit, output::Format};
+
+/// Bytes that are on their way.
+pub(crate) struct Transfer(ProgressBar);
+
+impl Transfer {
+    /// Shows how far it is; of `bytes` in all, if that is known.
+    pub(crate) fn start(what: &str, bytes: Option<u64>) -> Transfer {
+        const KNOWN: &str = "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta}";
+        const UNKNOWN: &str = "{msg} {bytes}, {bytes_per_sec}";
+        let bar = bytes.map_or_else(ProgressBar::no_length, ProgressBar::new);
+        let template = if bytes.is_some() { KNOWN } else { UNKNOWN };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        Transfer(bar)
+    }
+
+    pub(crate) fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
 
 impl Session {
     /// Waits until what was accepted is so; with `--async`, prints the operation. Prints what was
@@ -48,7 +76,7 @@ impl Session {
                     "" => String::new(),
                     message => format!(" ({message})"),
                 };
-                if self.format != Format::Name {
+                if self.output.format != Format::Name {
                     eprintln!("{what}: done in {:.1} s{note}", took.as_secs_f64());
                 }
                 Ok(())

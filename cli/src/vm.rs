@@ -9,7 +9,7 @@ use client::v1::{self, operations_client::OperationsClient, vms_client::VmsClien
 use crate::{
     Session, all_pages, call,
     exit::Exit,
-    output::{self, Column, at, column, number, wide},
+    output::{Column, at, column, number, wide},
     spec::SpecFlags,
 };
 
@@ -155,7 +155,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         }
         Verb::Get { name, project } => {
             let vm = get(session, &project.project, &name).await?;
-            output::row(session.format, &vm, COLUMNS)
+            session.output.row(&vm, COLUMNS)
         }
         Verb::List { project, all_projects, selector, sort, watch } => {
             let project = if all_projects { "-".to_owned() } else { project.project };
@@ -166,7 +166,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
                 ..Default::default()
             };
             let (vms, revision) = list(session, &project, page).await?;
-            output::rows(session.format, &vms, COLUMNS)?;
+            session.output.rows(&vms, COLUMNS)?;
             if watch { follow(session, &project, revision).await } else { Ok(()) }
         }
         Verb::Describe { name, project } => describe(session, &project.project, &name).await,

@@ -4,11 +4,13 @@
 //! is safe for changes too: each carries a request id, and the cluster executes an id once.
 
 mod error;
+mod upload;
 mod watch;
 
 pub use error::Error;
 pub use proto::v1;
 pub use tonic::Code;
+pub use upload::Upload;
 pub use watch::Watch;
 
 use std::{

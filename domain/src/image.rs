@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use newtype_uuid::GenericUuid;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -59,9 +60,6 @@ pub struct File {
     pub sha256: Digest,
     /// Its length, bytes.
     pub size_bytes: u64,
-    /// A path from which a host takes it when it has no copy yet.
-    #[serde(default)]
-    pub source: String,
 }
 
 /// An image. Its files never change: another content is another image.
@@ -76,7 +74,7 @@ pub struct Image {
     pub files: Vec<File>,
     /// Where it came from, for people.
     pub origin: String,
-    /// The nodes that hold a copy.
+    /// The nodes that hold a copy of every file.
     #[serde(default)]
     pub holders: BTreeSet<NodeId>,
     /// The entry that changed it last.
@@ -111,7 +109,7 @@ pub enum ImageCommand {
         files: Vec<File>,
         /// Where it came from.
         origin: String,
-        /// The node that holds the first copy.
+        /// The node that holds the files; needed when there are any.
         holder: Option<NodeId>,
     },
     /// A node has a copy.
@@ -170,10 +168,34 @@ impl State {
     /// How many VMs use the image.
     #[must_use]
     pub fn users_of(&self, image: ImageId) -> usize {
-        use newtype_uuid::GenericUuid;
         let from = (image, crate::id::VmId::from_untyped_uuid(uuid::Uuid::nil()));
         let upto = (image, crate::id::VmId::from_untyped_uuid(uuid::Uuid::max()));
         self.vms_by_image.range(from..=upto).count()
+    }
+}
+
+impl Image {
+    /// Whether `node` is one of those that keep a copy, needed there or not, so that a node may be
+    /// lost. Which ones they are follows from the members alone: as many as there are copies, and
+    /// others for each image.
+    #[must_use]
+    pub fn is_kept_by(&self, node: NodeId, members: impl Iterator<Item = NodeId>) -> bool {
+        let rank = |node: NodeId| {
+            Digest::of(&[self.id.into_untyped_uuid().as_bytes(), &node.to_be_bytes()])
+        };
+        let mine = (rank(node), node);
+        let before = members.filter(|other| (rank(*other), *other) < mine).count();
+        before < limit::IMAGE_COPIES
+    }
+}
+
+/// Takes a removed node from the holders of all images.
+pub(crate) fn forget_holder(draft: &mut Draft, node: NodeId) {
+    let held = draft.state().images.values().filter(|image| image.holders.contains(&node));
+    let held: Vec<Image> = held.map(|image| Image::clone(image)).collect();
+    for mut image in held {
+        image.holders.remove(&node);
+        draft.put(image);
     }
 }
 
@@ -210,6 +232,11 @@ fn create(
             let message = "an image is one disk, or a kernel with an optional initrd";
             return Rejected::unless_empty(vec![Violation::new("files", message)]);
         }
+    }
+    let is_member = |node: &NodeId| state.nodes.contains_key(node);
+    if !files.is_empty() && !holder.as_ref().is_some_and(is_member) {
+        let message = "must be a node of the cluster that holds the files; upload them first";
+        return Rejected::unless_empty(vec![Violation::new("holder", message)]);
     }
     draft.put(Image {
         id,

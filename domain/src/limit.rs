@@ -6,6 +6,8 @@ pub const VMS_MAX: usize = 200_000;
 pub const HOSTS_MAX: usize = 10_000;
 /// Most images in a cluster.
 pub const IMAGES_MAX: usize = 10_000;
+/// Nodes that keep a copy of each image, beside those whose hosts use it.
+pub const IMAGE_COPIES: usize = 2;
 /// Most projects in a cluster.
 pub const PROJECTS_MAX: usize = 1_000;
 /// Most credentials in a cluster, revoked ones included until they are swept.

@@ -237,6 +237,7 @@ fn remove(draft: &mut Draft, id: NodeId) -> Result<(), Rejected> {
     }
     // Nobody drives them any more: no VM may be placed on them from here on.
     hosts.into_iter().for_each(|host| crate::host::lose(draft, host));
+    crate::image::forget_holder(draft, id);
     draft.delete::<Node>(id);
     draft.reply_object("node", id);
     Ok(())

@@ -1,16 +1,22 @@
 //! What drivers are told and what they tell.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use domain::{
     Fence,
     host::Capacity,
-    id::{BootId, InstanceId, VmId},
-    image::Image,
+    id::{BootId, Digest, InstanceId, VmId},
+    image::{Image, Part},
     instance::Body,
     name::Name,
     vm::VmSpec,
 };
+
+use crate::{DriverError, ErrorKind};
 
 /// All that is needed to make or start a body.
 #[derive(Clone, Debug)]
@@ -31,6 +37,27 @@ pub struct Order {
     pub generation: u32,
     /// What it boots from.
     pub image: Arc<Image>,
+    /// Where the image's files lie on this machine. They are read and never written.
+    pub files: BTreeMap<Digest, PathBuf>,
+}
+
+impl Order {
+    /// The image's file that is one of these parts, if it has one.
+    ///
+    /// # Errors
+    /// When the file is not on this machine.
+    pub fn file(&self, wanted: &[Part]) -> Result<Option<(&Path, Part)>, DriverError> {
+        let Some(file) = self.image.files.iter().find(|file| wanted.contains(&file.part)) else {
+            return Ok(None);
+        };
+        let missing = || {
+            let part = file.part.as_str();
+            let message = format!("the {part} of image {} is not here", self.image.name);
+            DriverError::new(ErrorKind::NotFound, message)
+        };
+        let path = self.files.get(&file.sha256).ok_or_else(missing)?;
+        Ok(Some((path, file.part)))
+    }
 }
 
 /// What is there of a body.

@@ -9,7 +9,7 @@ pub use server::serve;
 
 use domain::{
     Fence, codec,
-    id::InstanceId,
+    id::{Digest, InstanceId},
     instance::{Body, Ended},
 };
 use proto::driver as pb;
@@ -80,11 +80,21 @@ fn write_order(order: &Order) -> pb::Order {
         spec: codec::encode(&order.spec).into(),
         generation: order.generation,
         image: codec::encode(&*order.image).into(),
+        files: order.files.iter().map(|(file, path)| (file.to_string(), path_text(path))).collect(),
     }
+}
+
+fn path_text(path: &std::path::Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
     let name = |text: &str| domain::name::Name::new(text).map_err(protocol);
+    let file = |(sha256, path): (&String, &String)| {
+        let digest =
+            Digest::from_hex(sha256).ok_or_else(|| protocol(format!("file {sha256:?}")))?;
+        Ok((digest, path.into()))
+    };
     Ok(Order {
         instance: instance(&order.instance)?,
         fence: Fence::from_u64(order.fence),
@@ -94,6 +104,7 @@ fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
         spec: codec::decode(&order.spec).map_err(protocol)?,
         generation: order.generation,
         image: std::sync::Arc::new(codec::decode(&order.image).map_err(protocol)?),
+        files: order.files.iter().map(file).collect::<Result<_, DriverError>>()?,
     })
 }
 

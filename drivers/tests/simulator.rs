@@ -61,6 +61,7 @@ fn order(n: u64, fence: Fence) -> Order {
             holders: Default::default(),
             revision: Revision::ZERO,
         }),
+        files: Default::default(),
     }
 }
 

@@ -17,6 +17,7 @@ mod list;
 mod operations;
 mod rest;
 mod secret;
+mod uploads;
 mod vms;
 
 pub use secret::{JoinSecret, bearer, fresh_secret};
@@ -42,6 +43,10 @@ pub struct Api {
     pub(crate) files: Arc<Files>,
     /// The hosts this node drives: their consoles are read here.
     pub(crate) hosts: Vec<Arc<actors::LocalHost>>,
+    /// This node's copies of images.
+    pub(crate) images: Arc<actors::ImageFiles>,
+    /// So many files may come at one time.
+    pub(crate) uploads: Arc<tokio::sync::Semaphore>,
 }
 
 impl Api {
@@ -81,7 +86,8 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         clusters_server::ClustersServer, credentials_server::CredentialsServer,
         events_server::EventsServer, hosts_server::HostsServer, images_server::ImagesServer,
         operations_server::OperationsServer, projects_server::ProjectsServer,
-        settings_server::SettingsServer, tokens_server::TokensServer, vms_server::VmsServer,
+        settings_server::SettingsServer, tokens_server::TokensServer,
+        uploads_server::UploadsServer, vms_server::VmsServer,
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
@@ -96,6 +102,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .add_service(TokensServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ClustersServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(EventsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
+        .add_service(UploadsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(health_service);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)

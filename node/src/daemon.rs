@@ -2,19 +2,23 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use actors::{LocalHost, Staff, StaffOptions};
+use actors::{ImageFiles, LocalHost, Staff, StaffOptions};
 use anyhow::{Context, Result};
 use raft_store::{
     Options, Store, Timing, WalOptions,
     listener::{self, Limits},
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 use tower::ServiceExt;
 
 use crate::{
     api::{self, Api},
     config::ApiSection,
-    files::Files,
+    files::{self, Files},
 };
 
 /// What a node needs to run.
@@ -41,6 +45,8 @@ pub struct DaemonOptions {
 
 /// Bodies of one host that are worked on at one time.
 const PARALLEL: usize = 32;
+/// Files that a node takes at one time.
+const UPLOADS_MAX: usize = 8;
 
 /// A running node.
 pub struct Daemon {
@@ -59,6 +65,10 @@ impl Daemon {
     /// When its data cannot be trusted or an address cannot be listened on.
     pub async fn start(options: DaemonOptions, files: Files) -> Result<Daemon> {
         let files = Arc::new(files);
+        let shared = files::images(&options.directory);
+        let images = ImageFiles::open(&shared)
+            .with_context(|| format!("cannot use {}", shared.display()))?;
+        let images = Arc::new(images);
         let store = Store::open(
             Options {
                 directory: options.directory.clone(),
@@ -66,6 +76,7 @@ impl Daemon {
                 cluster: files.node.cluster,
                 node: files.node.node,
                 peer_address: options.peer_listen,
+                shared,
                 timing: options.timing,
                 wal: options.wal,
             },
@@ -78,7 +89,13 @@ impl Daemon {
         let (stop, stopped) = watch::channel(false);
         let limits = Limits { connections: options.api.connections, ..Limits::default() };
         let rate = api::rate_limits(options.api.requests_per_second);
-        let api = Api { store: store.clone(), files: files.clone(), hosts: options.hosts.clone() };
+        let api = Api {
+            store: store.clone(),
+            files: files.clone(),
+            hosts: options.hosts.clone(),
+            images: images.clone(),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        };
         let router = api::router(api, rate);
         let service = router.map_request(|request: http::Request<hyper::body::Incoming>| {
             request.map(axum::body::Body::new)
@@ -90,6 +107,7 @@ impl Daemon {
         let staff = Staff::start(StaffOptions {
             store: store.clone(),
             hosts: options.hosts,
+            images,
             directory: options.directory,
             peer_address: options.peer_address,
             api_address: options.api_address,

@@ -239,6 +239,7 @@ pub async fn seed(access: &Access, count: u32) -> Result<()> {
         name: "seed".to_owned(),
         files: Vec::new(),
         origin: "no bytes: for simulated hosts".to_owned(),
+        holder: String::new(),
     };
     let created = client.call(image, async |channel, request| {
         ImagesClient::new(channel).create_image(request).await

@@ -56,6 +56,11 @@ fn folder(data: &Path) -> PathBuf {
     data.join("identity")
 }
 
+/// Where the node's copies of images lie.
+pub(crate) fn images(data: &Path) -> PathBuf {
+    data.join("images")
+}
+
 /// Whether a data directory is set up already.
 #[must_use]
 pub fn is_set_up(data: &Path) -> bool {

@@ -105,6 +105,7 @@ pub async fn found(setup: &Setup<'_>, cluster_name: Name, expect: &[Name]) -> Re
             cluster,
             node,
             peer_address: ([127, 0, 0, 1], 0).into(),
+            shared: files::images(setup.directory),
             timing: Timing::default(),
             wal: WalOptions::default(),
         },

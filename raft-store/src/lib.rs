@@ -32,6 +32,7 @@ pub use store::{
     Consistency, Follower, Founder, Options, ProposeError, ReadError, Status, Store, StoreError,
     Timing,
 };
+pub use transport::Fetch;
 pub use types::{Members, Position};
 pub use view::View;
 pub use wal::{SyncPolicy, WalOptions};

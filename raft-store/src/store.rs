@@ -5,8 +5,8 @@ mod membership;
 mod options;
 mod read;
 
-pub(crate) use core::Core;
 pub use core::ProposeError;
+pub(crate) use core::{Core, Folders};
 pub use membership::{Follower, Status};
 pub use options::{Founder, Options, Timing};
 pub use read::{Consistency, ReadError};
@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use domain::{
     cluster::{ClusterCommand, Founding},
     envelope::{Command, Outcome, Request},
+    id::{Digest, NodeId},
     principal::Principal,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -28,7 +29,7 @@ use crate::{
     log::Log,
     machine::Machine,
     recovery,
-    transport::{self, Me, Network, Pool},
+    transport::{self, Fetch, Me, Network, Pool},
     types::Peer,
     view::View,
     wal::Wal,
@@ -114,8 +115,8 @@ impl Store {
         let raft = openraft::Raft::new(options.node, config, network, log, machine)
             .await
             .map_err(|error| StoreError::Raft(error.to_string()))?;
-        let snapshots = directory.snapshots();
-        let core = Arc::new(Core::new(me, raft, views, pool, removed, snapshots, options.timing));
+        let folders = Folders { snapshots: directory.snapshots(), shared: options.shared };
+        let core = Arc::new(Core::new(me, raft, views, pool, removed, folders, options.timing));
         let (stop, stopped) = watch::channel(false);
         let tls = identity.server(true)?;
         let serving = tokio::spawn(transport::serve(listener, tls, core.clone(), stopped));
@@ -169,6 +170,14 @@ impl Store {
         self.core.propose(Principal::Node(self.core.me.node), None, command).await
     }
 
+    /// Begins to fetch a file that another node shares; see [`Options::shared`].
+    ///
+    /// # Errors
+    /// Why it cannot be had from there, in a sentence.
+    pub async fn fetch(&self, from: NodeId, file: Digest) -> Result<Fetch, String> {
+        Fetch::begin(&self.core.pool, from, file).await
+    }
+
     /// The newest view, without asking anybody: it may be old.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
@@ -183,7 +192,7 @@ impl Store {
 
     /// This node's id.
     #[must_use]
-    pub fn node(&self) -> domain::id::NodeId {
+    pub fn node(&self) -> NodeId {
         self.core.me.node
     }
 

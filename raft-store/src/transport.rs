@@ -1,10 +1,12 @@
 //! How nodes talk: gRPC over mutual TLS, from the first byte.
 
 mod client;
+mod file;
 mod server;
 pub(crate) mod wire;
 
 pub(crate) use client::{Network, Pool};
+pub use file::Fetch;
 pub(crate) use server::serve;
 
 use domain::id::{ClusterId, NodeId, StoreId};

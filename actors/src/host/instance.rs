@@ -1,7 +1,7 @@
 //! One action on one body: do it, see what is there, report it. A driver's answer proves nothing,
 //! so what is reported is always what was observed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{
@@ -13,7 +13,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft_store::{Consistency, Store};
 
 use super::LocalHost;
-use crate::reporter::Reporter;
+use crate::{files::ImageFiles, reporter::Reporter};
 
 /// The reason with which an actor ends that has done its work.
 pub(super) const FINISHED: &str = "finished";
@@ -24,11 +24,18 @@ const ATTEMPTS: usize = 5;
 /// Between two requests to a guest that does not shut down.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
 
+/// What work on a host's bodies is done with.
+#[derive(Clone)]
+pub(super) struct Tools {
+    pub(super) store: Store,
+    pub(super) host: Arc<LocalHost>,
+    pub(super) reporter: Reporter,
+    pub(super) images: Arc<ImageFiles>,
+}
+
 /// What is to be done, and with what.
 pub(super) struct Task {
-    store: Store,
-    host: Arc<LocalHost>,
-    reporter: Reporter,
+    tools: Tools,
     row: Instance,
     order: Order,
     action: Option<Action>,
@@ -37,9 +44,7 @@ pub(super) struct Task {
 impl Task {
     /// `None` when the VM or its image has gone meanwhile.
     pub(super) fn new(
-        store: &Store,
-        host: &Arc<LocalHost>,
-        reporter: &Reporter,
+        tools: &Tools,
         state: &State,
         body: &Instance,
         action: Option<Action>,
@@ -54,19 +59,13 @@ impl Task {
             spec: vm.spec.clone(),
             generation: vm.generation,
             image: state.images.get(&vm.image)?.clone(),
+            files: BTreeMap::new(),
         };
-        Some(Task {
-            store: store.clone(),
-            host: host.clone(),
-            reporter: reporter.clone(),
-            row: body.clone(),
-            order,
-            action,
-        })
+        Some(Task { tools: tools.clone(), row: body.clone(), order, action })
     }
 
     fn driver(&self) -> &dyn Driver {
-        &*self.host.driver
+        &*self.tools.host.driver
     }
 
     /// Does it, and observes; tries again while that may help.
@@ -105,11 +104,16 @@ impl Task {
     async fn act(&self) -> Result<(), DriverError> {
         let (id, fence, driver) = (self.row.id, self.row.fence, self.driver());
         let Some(action) = self.action else { return Ok(()) };
+        let mut order = self.order.clone();
+        if matches!(action, Action::Prepare | Action::Start) {
+            // It has its own deadline: a large file may take longer than any call.
+            order.files = self.tools.images.bring(&self.tools.store, &order.image).await?;
+        }
         let call = async {
             match action {
                 Action::Rest | Action::Wait(_) => Ok(()),
-                Action::Prepare => driver.prepare(&self.order).await,
-                Action::Start => driver.start(&self.order).await,
+                Action::Prepare => driver.prepare(&order).await,
+                Action::Start => driver.start(&order).await,
                 Action::Shutdown { .. } => {
                     driver.shutdown(id, fence).await?;
                     tokio::time::sleep(SHUTDOWN_PAUSE).await;
@@ -153,9 +157,9 @@ impl Task {
             starts: seen.starts,
             failure,
         };
-        let told = self.reporter.report(report).await.map_err(|error| error.to_string())?;
+        let told = self.tools.reporter.report(report).await.map_err(|error| error.to_string())?;
         // The next look must not see the row as it was before.
-        let read = self.store.read(Consistency::AtLeast(told)).await;
+        let read = self.tools.store.read(Consistency::AtLeast(told)).await;
         read.map_err(|error| error.to_string())?;
         if failed { Err("it keeps failing".to_owned()) } else { Ok(()) }
     }

@@ -20,23 +20,23 @@ impl HostState {
             return;
         }
         self.next_sweep = Instant::now() + SWEEP_INTERVAL;
-        let observed = match within(self.host.driver.observe_all()).await {
+        let observed = match within(self.tools.host.driver.observe_all()).await {
             Ok(observed) => observed,
             Err(error) => {
-                tracing::warn!(host = %self.host.name, %error, "the host cannot be looked over");
+                tracing::warn!(host = %self.tools.host.name, %error, "the host cannot be looked over");
                 return;
             }
         };
         let observed: BTreeMap<InstanceId, Observation> =
             observed.into_iter().map(|seen| (seen.instance, seen)).collect();
         let mut reports = tokio::task::JoinSet::new();
-        for body in state.instances_on(self.host.id) {
+        for body in state.instances_on(self.tools.host.id) {
             // What is being worked on is reported by who works on it.
             if self.working.contains_key(&body.id) {
                 continue;
             }
             if let Some(report) = difference(body, observed.get(&body.id)) {
-                let reporter = self.reporter.clone();
+                let reporter = self.tools.reporter.clone();
                 reports.spawn(async move { reporter.report(report).await });
             }
         }
@@ -54,12 +54,14 @@ impl HostState {
     /// Removes a body of ours that the state does not place anywhere: a call that was under way
     /// when its VM was deleted has left it. Asked of the newest state, since this view may be old.
     async fn remove_stray(&self, stray: &Observation) {
-        let Ok(view) = self.store.read(Consistency::Linearizable).await else { return };
+        let Ok(view) = self.tools.store.read(Consistency::Linearizable).await else { return };
         if view.state.instances.contains_key(&stray.instance) {
             return;
         }
         tracing::warn!(instance = %stray.instance, "a body that belongs to no VM is removed");
-        if let Err(error) = within(self.host.driver.release(stray.instance, stray.fence)).await {
+        if let Err(error) =
+            within(self.tools.host.driver.release(stray.instance, stray.fence)).await
+        {
             tracing::warn!(instance = %stray.instance, %error, "it could not be removed");
         }
     }

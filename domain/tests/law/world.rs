@@ -74,12 +74,7 @@ pub fn image() -> Command {
     Command::Image(ImageCommand::Create {
         image: id(1),
         name: name("tiny"),
-        files: vec![File {
-            part: Part::Kernel,
-            sha256: Digest::sha256(b"k"),
-            size_bytes: 1,
-            source: "/k".into(),
-        }],
+        files: vec![File { part: Part::Kernel, sha256: Digest::sha256(b"k"), size_bytes: 1 }],
         origin: "test".into(),
         holder: Some(1),
     })

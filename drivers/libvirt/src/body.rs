@@ -75,17 +75,17 @@ impl Inner {
     fn parts(&self, order: &Order) -> Result<Parts, DriverError> {
         let directory = self.directory(order.instance);
         std::fs::create_dir_all(&directory).map_err(io("the body's directory"))?;
-        let image = &order.image;
-        let kernel = self.images.part(image, &[Part::Kernel])?;
-        let initrd = self.images.part(image, &[Part::Initrd])?;
-        let base = self.images.part(image, &[Part::Qcow2, Part::Raw])?;
+        let kernel = order.file(&[Part::Kernel])?;
+        let initrd = order.file(&[Part::Initrd])?;
+        let base = order.file(&[Part::Qcow2, Part::Raw])?;
         if kernel.is_none() && base.is_none() {
-            let message = format!("image {} has no bytes; it is for simulated hosts", image.name);
+            let name = &order.image.name;
+            let message = format!("image {name} has no bytes; it is for simulated hosts");
             return Err(DriverError::new(ErrorKind::Permanent, message));
         }
         Ok(Parts {
-            kernel: kernel.map(|(path, _)| path),
-            initrd: initrd.map(|(path, _)| path),
+            kernel: kernel.map(|(path, _)| path.to_owned()),
+            initrd: initrd.map(|(path, _)| path.to_owned()),
             disks: disk::ensure(order, &directory, base)?,
             seed: disk::ensure_seed(order, &directory)?,
             directory,

@@ -14,7 +14,7 @@ use crate::error::io;
 pub(crate) fn ensure(
     order: &Order,
     directory: &Path,
-    base: Option<(PathBuf, Part)>,
+    base: Option<(&Path, Part)>,
 ) -> Result<Vec<PathBuf>, DriverError> {
     let mut disks = Vec::new();
     if let Some((base, part)) = base {
@@ -22,7 +22,7 @@ pub(crate) fn ensure(
         if !path.exists() {
             let format = if part == Part::Raw { "raw" } else { "qcow2" };
             let mut create = qemu_img();
-            create.args(["-F", format, "-b"]).arg(&base).arg(partial(&path));
+            create.args(["-F", format, "-b"]).arg(base).arg(partial(&path));
             if order.spec.root_disk_mib > 0 {
                 create.arg(format!("{}M", order.spec.root_disk_mib));
             }

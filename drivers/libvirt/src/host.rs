@@ -17,7 +17,6 @@ use virt::connect::Connect;
 use crate::{
     error::libvirt,
     event,
-    image::Images,
     record::{Record, Records},
 };
 
@@ -32,7 +31,6 @@ pub(crate) struct Inner {
     pub(crate) virt_type: String,
     connection: Mutex<Option<Connect>>,
     pub(crate) records: Records,
-    pub(crate) images: Images,
     pub(crate) bodies: PathBuf,
     /// One lock per body: calls on it come one after the other, also those whose caller has gone.
     locks: Mutex<HashMap<InstanceId, Arc<Mutex<()>>>>,
@@ -54,7 +52,6 @@ impl LibvirtHost {
             virt_type: virt_type.to_owned(),
             connection: Mutex::new(None),
             records: Records::open(state)?,
-            images: Images::open(state)?,
             bodies: bodies.canonicalize()?,
             locks: Mutex::default(),
             changes,

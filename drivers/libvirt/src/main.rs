@@ -9,7 +9,6 @@ mod disk;
 mod error;
 mod event;
 mod host;
-mod image;
 mod observe;
 mod record;
 mod xml;

@@ -113,9 +113,13 @@ pub(crate) async fn admit(
             return refuse(status);
         }
         let newest = store.read(Consistency::Linearizable);
-        if let Ok(Ok(view)) = tokio::time::timeout(CATCH_UP_TIMEOUT, newest).await {
-            identified = identify(&view, request.headers());
-        }
+        identified = match tokio::time::timeout(CATCH_UP_TIMEOUT, newest).await {
+            Ok(Ok(view)) => identify(&view, request.headers()),
+            // It cannot tell a wrong credential from a new one.
+            Ok(Err(_)) | Err(_) => Err(Status::unavailable(
+                "the credential is not known to this node, which cannot ask the others; try another",
+            )),
+        };
     }
     match identified {
         Ok(caller) => CALLER.scope(caller, next.run(request)).await,

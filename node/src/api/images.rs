@@ -39,13 +39,14 @@ impl Images for Api {
         let files = message.files.iter().map(convert::infrastructure::read_file);
         let files: Vec<_> = files.collect::<Result<_, _>>().map_err(errors::rejected)?;
         let id: ImageId = mint();
-        let created = self.change(Role::Operator, mutation, &message, |_, _| {
+        let created = self.change(Role::Operator, mutation, &message, |state, _| {
+            let holder = state.nodes.values().find(|node| node.name.as_str() == message.holder);
             Ok(Command::Image(ImageCommand::Create {
                 image: id,
                 name: name.clone(),
                 files: files.clone(),
                 origin: message.origin.clone(),
-                holder: None,
+                holder: holder.map(|node| node.id),
             }))
         });
         Ok(answer(created.await?))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use client::{Client, v1};
-use v1::{clusters_client::ClustersClient, vms_client::VmsClient};
+use v1::vms_client::VmsClient;
 
 use crate::harness::{Lab, create, done, get, spec};
 
@@ -189,22 +189,7 @@ async fn nodes_come_and_go() {
     let mut lab = Lab::start(3, 3, 0).await;
     lab.image("tiny").await;
     let client = lab.client();
-    // Votes come one after the other, once a node has kept up for a while.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let cluster = client
-            .call(v1::GetClusterRequest::default(), async |channel, request| {
-                ClustersClient::new(channel).get_cluster(request).await
-            })
-            .await
-            .unwrap();
-        let voters = cluster.nodes.iter().filter(|node| node.role != "learner");
-        if voters.count() == 3 && cluster.nodes.iter().all(|node| node.role != "joining") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "not all nodes vote: {:?}", cluster.nodes);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    lab.await_voters(3).await;
     for number in 0..3 {
         lab.cluster.stop_node(number).await;
         let outcome = create(&client, &format!("without-{number}"), spec()).await.unwrap();

@@ -1,18 +1,22 @@
 //! A cluster for tests, and clients of it.
 
-use std::time::Duration;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use client::{Client, Error, Options, v1};
 use novacron::dev::{Access, DevCluster, DevOptions};
 use raft_store::Timing;
 use tempfile::TempDir;
 use v1::{
-    credentials_client::CredentialsClient, images_client::ImagesClient, vms_client::VmsClient,
+    clusters_client::ClustersClient, credentials_client::CredentialsClient,
+    images_client::ImagesClient, vms_client::VmsClient,
 };
 
 pub struct Lab {
     pub cluster: DevCluster,
-    _directory: Option<TempDir>,
+    directory: TempDir,
 }
 
 impl Lab {
@@ -26,11 +30,37 @@ impl Lab {
             timing: Timing::relaxed(),
         };
         let cluster = DevCluster::start(options).await.unwrap();
-        Lab { cluster, _directory: Some(directory) }
+        Lab { cluster, directory }
+    }
+
+    /// Where the cluster lies, a directory for each node in it.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub fn client(&self) -> Client {
         client(&self.cluster.access)
+    }
+
+    /// Waits until so many nodes vote: votes come one after the other, once a node has kept up for a
+    /// while.
+    pub async fn await_voters(&self, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let client = self.client();
+        loop {
+            let cluster = client
+                .call(v1::GetClusterRequest::default(), async |channel, request| {
+                    ClustersClient::new(channel).get_cluster(request).await
+                })
+                .await
+                .unwrap();
+            let votes = |node: &&v1::Node| matches!(node.role.as_str(), "leader" | "voter");
+            if cluster.nodes.iter().filter(votes).count() == count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {count} voters: {:?}", cluster.nodes);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// A client with a credential of its own.

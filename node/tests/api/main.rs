@@ -8,5 +8,6 @@ mod faces;
 mod fleet;
 mod floors;
 mod harness;
+mod images;
 mod reference;
 mod setup;

@@ -37,6 +37,7 @@ pub fn host(state: &State, host: &Host) -> v1::Host {
 /// An image as the API shows it.
 #[must_use]
 pub fn image(state: &State, image: &Image) -> v1::Image {
+    let names = image.holders.iter().filter_map(|node| state.nodes.get(node));
     v1::Image {
         id: image.id.to_string(),
         name: image.name.to_string(),
@@ -44,6 +45,7 @@ pub fn image(state: &State, image: &Image) -> v1::Image {
         origin: image.origin.clone(),
         vms: u32::try_from(state.users_of(image.id)).unwrap_or(u32::MAX),
         etag: image.revision.as_u64(),
+        holders: names.map(|node| node.name.to_string()).collect(),
     }
 }
 
@@ -52,7 +54,6 @@ fn file(file: &File) -> v1::ImageFile {
         part: file.part.as_str().to_owned(),
         sha256: file.sha256.to_string(),
         size_bytes: file.size_bytes,
-        source: file.source.clone(),
     }
 }
 
@@ -65,8 +66,5 @@ pub fn read_file(file: &v1::ImageFile) -> Result<File, Rejected> {
         .ok_or_else(|| invalid("files.part", "use qcow2, raw, kernel or initrd"))?;
     let sha256 = Digest::from_hex(&file.sha256)
         .ok_or_else(|| invalid("files.sha256", "must be 64 hexadecimal digits"))?;
-    if !file.source.starts_with('/') || file.source.len() > domain::limit::TEXT_BYTES_MAX {
-        return Err(invalid("files.source", "must be an absolute path"));
-    }
-    Ok(File { part, sha256, size_bytes: file.size_bytes, source: file.source.clone() })
+    Ok(File { part, sha256, size_bytes: file.size_bytes })
 }

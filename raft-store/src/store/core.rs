@@ -46,6 +46,13 @@ pub enum ProposeError {
 
 type Raft = openraft::Raft<TypeConfig, Machine>;
 
+/// What the listener reads from and writes to.
+pub(crate) struct Folders {
+    pub(crate) snapshots: PathBuf,
+    /// See [`super::Options::shared`].
+    pub(crate) shared: PathBuf,
+}
+
 /// What the store and its listeners share.
 pub(crate) struct Core {
     pub(crate) me: Me,
@@ -53,7 +60,7 @@ pub(crate) struct Core {
     pub(crate) views: watch::Receiver<Arc<View>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) removed: watch::Sender<bool>,
-    pub(crate) snapshots: PathBuf,
+    pub(crate) folders: Folders,
     pub(super) timing: Timing,
     pub(super) probe: Probe,
     clock: LeaseClock,
@@ -66,11 +73,11 @@ impl Core {
         views: watch::Receiver<Arc<View>>,
         pool: Arc<Pool>,
         removed: watch::Sender<bool>,
-        snapshots: PathBuf,
+        folders: Folders,
         timing: Timing,
     ) -> Core {
         let (probe, clock) = (Probe::default(), LeaseClock::default());
-        Core { me, raft, views, pool, removed, snapshots, timing, probe, clock }
+        Core { me, raft, views, pool, removed, folders, timing, probe, clock }
     }
 
     /// Proposes until it is known what became of it or the time is up.

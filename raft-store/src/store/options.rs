@@ -28,6 +28,8 @@ pub struct Options {
     pub node: NodeId,
     /// Where peers are listened for.
     pub peer_address: SocketAddr,
+    /// Whose files other nodes may fetch; each has the hexadecimal SHA-256 of its bytes as its name.
+    pub shared: PathBuf,
     /// How fast things are expected to go.
     pub timing: Timing,
     /// The log's files.

@@ -10,7 +10,10 @@ use std::{
     },
 };
 
-use domain::{id::NodeId, principal::Principal};
+use domain::{
+    id::{Digest, NodeId},
+    principal::Principal,
+};
 use futures_util::{Stream, StreamExt};
 use newtype_uuid::GenericUuid;
 use openraft::raft::SnapshotResponse;
@@ -21,7 +24,7 @@ use proto::peer::{
 use tokio::{io::AsyncWriteExt, net::TcpListener, sync::watch};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{MESSAGE_BYTES_MAX, REMOVED, header_of, wire};
+use super::{MESSAGE_BYTES_MAX, REMOVED, file, header_of, wire};
 use crate::{
     identity,
     listener::{self, Limits},
@@ -102,7 +105,7 @@ impl Service {
     /// Writes the pieces of a snapshot to a file of its own.
     async fn receive(&self, mut pieces: Streaming<Frame>) -> Result<Received, Status> {
         let number = self.received.fetch_add(1, Ordering::Relaxed);
-        let received = Received(self.core.snapshots.join(format!("received-{number}.tmp")));
+        let received = Received(self.core.folders.snapshots.join(format!("received-{number}.tmp")));
         let io = |error: std::io::Error| Status::internal(error.to_string());
         let mut file = tokio::fs::File::create(&received.0).await.map_err(io)?;
         while let Some(piece) = pieces.message().await? {
@@ -211,6 +214,15 @@ impl Peer for Service {
             return Err(Status::permission_denied("a node speaks for itself and for its clients"));
         }
         Ok(Response::new(wire::pack(&self.core.propose_here(propose).await)))
+    }
+
+    type FetchStream = file::Pieces;
+
+    async fn fetch(&self, request: Request<Frame>) -> Result<Response<file::Pieces>, Status> {
+        self.caller(&request)?;
+        let file: Digest = wire::unpack(request.get_ref())?;
+        let path = self.core.folders.shared.join(file.to_string());
+        Ok(Response::new(file::read(&path).await?))
     }
 
     async fn read_index(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {

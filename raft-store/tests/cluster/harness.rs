@@ -138,6 +138,7 @@ impl Cluster {
             cluster: self.id,
             node,
             peer_address: row.address,
+            shared: row.directory.join("shared"),
             timing: self.timing,
             wal: WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() },
         };
