@@ -41,6 +41,11 @@ pub const LABEL_VALUE_BYTES_MAX: usize = 255;
 pub const USER_DATA_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of what is appended to a guest's kernel command line.
 pub const CMDLINE_BYTES_MAX: usize = 1024;
+/// Problems that a refusal lists. They travel in headers, which have a bound of their own.
+pub const VIOLATIONS_MAX: usize = 16;
+/// Bytes of a problem's field and of its sentence, and of a refusal's sentence: they may quote what
+/// was sent.
+pub const VIOLATION_BYTES_MAX: usize = 256;
 /// Bytes of any free text (a failure's message, an image's URL).
 pub const TEXT_BYTES_MAX: usize = 2048;
 
@@ -67,7 +72,13 @@ pub const RESTART_FORGIVEN_MS: u64 = 10 * 60 * 1000;
 /// hypervisor, say) is never trusted to be short.
 #[must_use]
 pub fn clip(text: &str) -> String {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
+    clip_to(text, TEXT_BYTES_MAX)
+}
+
+/// The first `bytes_max` bytes of a text, and not half a character.
+#[must_use]
+pub fn clip_to(text: &str, bytes_max: usize) -> String {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::limit;
+
 /// How a refusal is to be understood; the API turns it into a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Category {
@@ -134,7 +136,8 @@ impl Violation {
     /// A problem of `field`.
     #[must_use]
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Violation {
-        Violation { field: field.into(), message: message.into() }
+        let clip = |text: &str| limit::clip_to(text, limit::VIOLATION_BYTES_MAX);
+        Violation { field: clip(&field.into()), message: clip(&message.into()) }
     }
 }
 
@@ -168,13 +171,14 @@ impl Rejected {
     ///
     /// # Errors
     /// [`Reason::Invalid`] with all of them.
-    pub fn unless_empty(violations: Vec<Violation>) -> Result<(), Rejected> {
+    pub fn unless_empty(mut violations: Vec<Violation>) -> Result<(), Rejected> {
         let Some(first) = violations.first() else { return Ok(()) };
         let more = match violations.len() - 1 {
             0 => String::new(),
             n => format!(" (and {n} more)"),
         };
         let message = format!("{}: {}{more}", first.field, first.message);
+        violations.truncate(limit::VIOLATIONS_MAX);
         Err(Rejected { reason: Reason::Invalid, message, violations })
     }
 }

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain in which our reasons are unique.
-const DOMAIN: &str = "novacron";
+pub(super) const DOMAIN: &str = "novacron";
 
 fn status(code: Code, message: &str, reason: &str) -> Status {
     with(code, message, reason, ErrorDetails::new())

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetail, StatusExt};
 
-use super::{Api, BODY_BYTES_MAX, auth};
+use super::{Api, BODY_BYTES_MAX, auth, errors};
 
 macro_rules! bridges {
     ($api:ident: $($module:ident :: $bridge:ident),+ $(,)?) => {
@@ -89,7 +89,8 @@ pub(super) fn response(status: &Status) -> Response {
 /// Details arrive from the bridge as one blob; they leave as JSON. What is gone (a compacted watch)
 /// answers 410, so that clients tell it from a bad request.
 pub(super) async fn readable_errors(request: Request, next: Next) -> Response {
-    const ERROR_BYTES_MAX: usize = 256 << 10;
+    // It may quote the whole of a request.
+    const ERROR_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
     let grpc = auth::is_grpc(request.headers());
     let response = next.run(request).await;
     let status = response.status();
@@ -100,18 +101,51 @@ pub(super) async fn readable_errors(request: Request, next: Next) -> Response {
     let Ok(bytes) = axum::body::to_bytes(body, ERROR_BYTES_MAX).await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    let Ok(mut body) = serde_json::from_slice::<Value>(&bytes) else {
-        return Response::from_parts(parts, Body::from(bytes));
+    let mut body = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(body @ Value::Object(_)) => body,
+        // What is refused before anybody has read it answers in plain text.
+        Ok(_) | Err(_) if status == StatusCode::PAYLOAD_TOO_LARGE => json!({
+            "code": Code::InvalidArgument as i32,
+            "message": format!("a request may have {} bytes", BODY_BYTES_MAX),
+        }),
+        Ok(_) | Err(_) => return Response::from_parts(parts, Body::from(bytes)),
     };
-    if let Some(details) = body.get_mut("details").and_then(Value::as_array_mut) {
-        let expanded = std::mem::take(details).into_iter().flat_map(expand).collect();
-        *details = expanded;
+    let details = body["details"].take();
+    let details = details.as_array().cloned().unwrap_or_default().into_iter();
+    let mut details: Vec<Value> = details.flat_map(expand).collect();
+    if let (false, Some(reason)) = (details.iter().any(is_info), reason_of(status)) {
+        details.insert(0, info(reason));
+    }
+    body["details"] = details.into();
+    if let Some(message) = body["message"].as_str() {
+        body["message"] = domain::limit::clip(message).into();
     }
     if body["code"] == Code::OutOfRange as i32 {
         parts.status = StatusCode::GONE;
     }
     parts.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(parts, Body::from(body.to_string()))
+}
+
+/// Why a request was refused that no handler has seen.
+fn reason_of(status: StatusCode) -> Option<&'static str> {
+    match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => Some("MALFORMED"),
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Some("NO_SUCH_PATH"),
+        StatusCode::PAYLOAD_TOO_LARGE => Some("TOO_LARGE"),
+        _ => None,
+    }
+}
+
+fn info(reason: &str) -> Value {
+    json!({
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reason, "domain": errors::DOMAIN,
+    })
+}
+
+fn is_info(detail: &Value) -> bool {
+    detail["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
 }
 
 fn expand(value: Value) -> Vec<Value> {
@@ -133,10 +167,7 @@ fn expand(value: Value) -> Vec<Value> {
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is another crate's")]
 fn detail(detail: ErrorDetail) -> Option<Value> {
     match detail {
-        ErrorDetail::ErrorInfo(info) => Some(json!({
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": info.reason, "domain": info.domain,
-        })),
+        ErrorDetail::ErrorInfo(found) => Some(info(&found.reason)),
         ErrorDetail::BadRequest(request) => {
             let fields = request.field_violations.iter();
             let fields =

@@ -1,6 +1,6 @@
 //! gRPC and REST give the same answer.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use client::v1;
 use http::{Method, StatusCode};
@@ -100,11 +100,32 @@ async fn both_faces_give_the_same_answer() {
     assert_eq!(failure["message"], by_grpc.to_string());
     assert_eq!(failure["details"][0]["reason"], by_grpc.reason());
     assert_eq!(failure["details"][1]["fieldViolations"][0]["field"], "spec.vcpus");
+    // Each label is wrong: a refusal names some of them, and stays small.
+    let labels: BTreeMap<String, &str> = (0..3_000).map(|n| (format!("L{n}"), "x")).collect();
+    let spec = v1::VmSpec {
+        labels: labels.iter().map(|(key, value)| (key.clone(), (*value).to_owned())).collect(),
+        ..spec()
+    };
+    let refused = create(&client, "bad", spec).await.unwrap_err();
+    assert_eq!(refused.reason(), "INVALID", "{refused}");
+    let many_labels = json!({"name": "bad", "spec": {"vcpus": 1, "memoryMib": 64, "image": "tiny",
+        "labels": labels}});
     let table = [
         (Method::GET, format!("{vms}/none"), None, 404, "NOT_FOUND"),
-        (Method::GET, "/v1/nowhere".to_owned(), None, 404, ""),
-        (Method::POST, vms.to_owned(), Some(json!({"name": "x", "colour": "red"})), 400, ""),
-        (Method::POST, vms.to_owned(), Some(json!([1])), 400, ""),
+        (Method::GET, "/v1/nowhere".to_owned(), None, 404, "NO_SUCH_PATH"),
+        (Method::PUT, vms.to_owned(), None, 404, "NO_SUCH_PATH"),
+        (
+            Method::POST,
+            vms.to_owned(),
+            Some(json!({"name": "x", "colour": "red"})),
+            400,
+            "MALFORMED",
+        ),
+        (Method::POST, vms.to_owned(), Some(json!([1])), 400, "MALFORMED"),
+        // As large as it may be, and larger.
+        (Method::POST, vms.to_owned(), Some(json!({"a".repeat(1_000_000): 1})), 400, "MALFORMED"),
+        (Method::POST, vms.to_owned(), Some(json!({"a".repeat(1 << 20): 1})), 413, "TOO_LARGE"),
+        (Method::POST, vms.to_owned(), Some(many_labels.clone()), 400, "INVALID"),
         (Method::GET, "/v1/events?sinceRevision=1".to_owned(), None, 200, ""),
         (
             Method::PUT,

@@ -90,10 +90,10 @@ async fn an_image_survives_its_first_holder_and_reaches_every_host() {
     };
 
     let mut sent = 0;
-    let holder = client(&one).upload(&[file.clone()], |more| sent += more).await.unwrap();
+    let holder = client(&one).upload(std::slice::from_ref(&file), |more| sent += more).await.unwrap();
     assert!(sent <= file.size_bytes);
     // Again: it is there already.
-    assert_eq!(client(&one).upload(&[file.clone()], |_| ()).await.unwrap(), holder);
+    assert_eq!(client(&one).upload(std::slice::from_ref(&file), |_| ()).await.unwrap(), holder);
     make(&admin, "disk", &file, &holder).await.unwrap();
     let two = await_holders(&admin, "disk", 2).await;
     assert!(two.contains(&holder), "{two:?}");
@@ -198,6 +198,6 @@ async fn the_command_takes_files_and_urls() {
         assert_eq!(output.status.success(), complaint.is_empty(), "{arguments:?}: {said}");
         assert!(said.contains(complaint), "{arguments:?}: {said}");
     }
-    assert_eq!(copies(lab.directory(), &file)[0], true);
+    assert!(copies(lab.directory(), &file)[0]);
     lab.cluster.stop().await;
 }
