@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -56,13 +56,29 @@ pub enum Storage {
 
 /// A running cluster.
 pub struct Cluster {
-    root: tempfile::TempDir,
+    root: Root,
     options: ClusterOptions,
     // Before the network: they run in it.
     nodes: Vec<Node>,
     network: Option<Network>,
     /// What a client on this machine needs.
     pub access: Access,
+}
+
+/// The directory in which all of a lab lies; removed when dropped.
+pub(crate) struct Root(tempfile::TempDir);
+
+impl Root {
+    pub(crate) fn make() -> Result<Root> {
+        // Short: QEMU's sockets lie in it.
+        let root = tempfile::Builder::new().prefix("nc").tempdir_in("/tmp")?;
+        std::fs::write(root.path().join(down::OWNER), std::process::id().to_string())?;
+        Ok(Root(root))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
 }
 
 /// Ports of nodes that have an address of their own.
@@ -78,9 +94,7 @@ impl Cluster {
     /// # Errors
     /// When a step fails; what was started is ended again.
     pub async fn start(options: ClusterOptions, mut tell: impl FnMut(&str)) -> Result<Cluster> {
-        // Short: QEMU's sockets lie in it.
-        let root = tempfile::Builder::new().prefix("nc").tempdir_in("/tmp")?;
-        std::fs::write(root.path().join(down::OWNER), std::process::id().to_string())?;
+        let root = Root::make()?;
         let access = Access {
             endpoints: Vec::new(),
             authority: String::new(),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
+mod driver;
 mod harness;
 mod partitions;
 mod processes;

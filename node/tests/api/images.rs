@@ -90,7 +90,8 @@ async fn an_image_survives_its_first_holder_and_reaches_every_host() {
     };
 
     let mut sent = 0;
-    let holder = client(&one).upload(std::slice::from_ref(&file), |more| sent += more).await.unwrap();
+    let holder =
+        client(&one).upload(std::slice::from_ref(&file), |more| sent += more).await.unwrap();
     assert!(sent <= file.size_bytes);
     // Again: it is there already.
     assert_eq!(client(&one).upload(std::slice::from_ref(&file), |_| ()).await.unwrap(), holder);

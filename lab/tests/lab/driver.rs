@@ -1,0 +1,131 @@
+//! The libvirt driver does what every driver must.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use domain::{
+    Fence, Revision,
+    id::{Digest, InstanceId},
+    image::{File, Image, Part},
+    name::Name,
+    vm::{RunPolicy, VmSpec},
+};
+use drivers::{Driver, Order, conformance, protocol::RemoteDriver};
+use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
+use novacron_lab::{DriverHost, is_possible};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{guest, programs};
+
+struct Libvirt {
+    host: DriverHost,
+    driver: RemoteDriver,
+    image: Arc<Image>,
+    files: BTreeMap<Digest, std::path::PathBuf>,
+    next: AtomicU64,
+}
+
+fn id<K: TypedUuidKind>(n: u64) -> TypedUuid<K> {
+    TypedUuid::from_untyped_uuid(uuid::Uuid::from_u128(0x4000_8000 << 64 | u128::from(n)))
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn file(part: Part, path: &Path) -> File {
+    let content = std::fs::read(path).unwrap();
+    File { part, sha256: Digest::sha256(&content), size_bytes: content.len() as u64 }
+}
+
+impl Libvirt {
+    fn start() -> Libvirt {
+        let (kernel, initrd) = guest();
+        let files = vec![file(Part::Kernel, &kernel), file(Part::Initrd, &initrd)];
+        let paths = [files[0].sha256, files[1].sha256].into_iter().zip([kernel, initrd]).collect();
+        let host = DriverHost::start(&programs()).unwrap();
+        let image = Image {
+            id: id(1),
+            name: name("tiny"),
+            files,
+            origin: String::new(),
+            holders: Default::default(),
+            revision: Revision::ZERO,
+        };
+        Libvirt {
+            driver: RemoteDriver::new(&host.socket()),
+            host,
+            image: Arc::new(image),
+            files: paths,
+            next: AtomicU64::new(1),
+        }
+    }
+}
+
+#[async_trait]
+impl conformance::Fixture for Libvirt {
+    fn driver(&self) -> &dyn Driver {
+        &self.driver
+    }
+
+    fn order(&self, fence: Fence) -> Order {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        Order {
+            instance: id(n),
+            fence,
+            vm: id(n),
+            project: name("default"),
+            name: name(&format!("vm{n}")),
+            spec: VmSpec {
+                vcpus: 1,
+                memory_mib: 96,
+                image: name("tiny"),
+                root_disk_mib: 0,
+                disks: Vec::new(),
+                nics: Vec::new(),
+                cmdline: "g.noshell=1".to_owned(),
+                user_data: String::new(),
+                run_policy: RunPolicy::Manual,
+                deletion_protection: false,
+                host: None,
+                labels: Default::default(),
+            },
+            generation: 1,
+            image: self.image.clone(),
+            files: self.files.clone(),
+        }
+    }
+
+    async fn crash(&self, instance: InstanceId) {
+        let pid = self.host.guest(&instance.to_string()).expect("its QEMU runs");
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(120)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libvirt_conforms() {
+    if let Err(why) = is_possible() {
+        assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
+        println!("SKIPPED the libvirt driver's conformance: {why}");
+        return;
+    }
+    let libvirt = Libvirt::start();
+    // The stream of changes is opened in the background.
+    while libvirt.driver.inventory().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    conformance::run(&libvirt).await.unwrap();
+}
