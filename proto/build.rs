@@ -14,7 +14,7 @@ use protox::prost_reflect::{DescriptorPool, prost_types::FileDescriptorProto};
 /// What never leaves the cluster.
 const INTERNAL: &[&str] = &["novacron/peer/v1/peer.proto", "novacron/driver/v1/driver.proto"];
 /// Part of the public API that REST cannot carry: streams from the client.
-const STREAMS: &[&str] = &["novacron/v1/upload.proto"];
+const STREAMS: &[&str] = &["novacron/v1/stream.proto"];
 const API: &[&str] = &[
     "novacron/v1/vm.proto",
     "novacron/v1/operation.proto",

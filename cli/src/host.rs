@@ -23,6 +23,11 @@ pub enum HostVerb {
         #[arg(short = 'l', long, value_name = "FILTER", default_value = "")]
         selector: String,
     },
+    /// VMs on a host that are not the cluster's. They are never touched.
+    Foreign {
+        /// The host's name or id.
+        name: String,
+    },
     /// Say that you have seen a lost host to be off: VMs on it that are being deleted can then go.
     ConfirmDead {
         /// Its name or id.
@@ -48,6 +53,12 @@ const COLUMNS: &[Column] = &[
     wide("ID", |row| at(row, "id")),
 ];
 
+const FOREIGN_COLUMNS: &[Column] = &[
+    column("NAME", |row| at(row, "name")),
+    column("RUNNING", |row| if row["running"] == true { "yes" } else { "no" }.to_owned()),
+    column("UUID", |row| at(row, "uuid")),
+];
+
 /// Used of all, in percent.
 fn share(row: &serde_json::Value, used: &str, whole: &str) -> String {
     let amount = |path: &str| number(row, path).parse::<u64>().unwrap_or(0);
@@ -66,6 +77,11 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
             let request = v1::ListHostsRequest { page: Some(page), freshness: None };
             let (hosts, _) = all_pages!(session, HostsClient<_>, list_hosts, request, hosts);
             session.output.rows(&hosts, COLUMNS)
+        }
+        HostVerb::Foreign { name } => {
+            let request = v1::ListForeignVmsRequest { host: name };
+            let foreign = call!(session, HostsClient<_>, list_foreign_vms, request).await?;
+            session.output.rows(&foreign.vms, FOREIGN_COLUMNS)
         }
         HostVerb::ConfirmDead { name } => {
             let what = format!("host {name} confirmed dead");

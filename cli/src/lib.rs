@@ -10,6 +10,7 @@ mod access;
 mod admin;
 mod apply;
 mod cluster;
+mod console;
 mod context;
 mod download;
 mod event;

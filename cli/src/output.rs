@@ -77,6 +77,11 @@ pub(crate) fn number(row: &Value, path: &str) -> String {
     }
 }
 
+/// A number of bytes, as people read it. JSON carries it as text.
+pub(crate) fn bytes(row: &Value, path: &str) -> String {
+    indicatif::BinaryBytes(number(row, path).parse().unwrap_or(0)).to_string()
+}
+
 /// The texts of a list; `-` for none.
 pub(crate) fn list(row: &Value, path: &str) -> String {
     let texts = row[path].as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -9,7 +9,7 @@ use client::v1::{self, operations_client::OperationsClient, vms_client::VmsClien
 use crate::{
     Session, all_pages, call,
     exit::Exit,
-    output::{Column, at, column, number, wide},
+    output::{Column, at, bytes, column, number, wide},
     spec::SpecFlags,
 };
 
@@ -93,6 +93,20 @@ pub enum Verb {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Type at a guest's serial console; Ctrl-] leaves it. What is piped in is typed.
+    Console {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+    },
+    /// What a running guest uses.
+    Usage {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+    },
     /// Change a VM's spec; what is not given stays.
     Update {
         /// Its name or id.
@@ -121,6 +135,18 @@ pub enum Verb {
     /// End guests, remove their disks, forget the VMs.
     Delete(Selection),
 }
+
+const USAGE_COLUMNS: &[Column] = &[
+    column("CPU SECONDS", |row| {
+        let ns = number(row, "cpuNs").parse::<u64>().unwrap_or(0);
+        format!("{:.1}", std::time::Duration::from_nanos(ns).as_secs_f64())
+    }),
+    column("MEMORY", |row| format!("{} MiB", number(row, "memoryMib"))),
+    column("DISK READ", |row| bytes(row, "diskReadBytes")),
+    column("WRITTEN", |row| bytes(row, "diskWrittenBytes")),
+    column("NETWORK IN", |row| bytes(row, "networkReceivedBytes")),
+    column("OUT", |row| bytes(row, "networkSentBytes")),
+];
 
 const COLUMNS: &[Column] = &[
     column("NAME", |row| at(row, "name")),
@@ -172,6 +198,14 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         Verb::Describe { name, project } => describe(session, &project.project, &name).await,
         Verb::Logs { name, project, follow } => {
             logs(session, &project.project, &name, follow).await
+        }
+        Verb::Console { name, project } => {
+            crate::console::attach(session, &project.project, &name).await
+        }
+        Verb::Usage { name, project } => {
+            let request = v1::GetVmUsageRequest { project: project.project, vm: name };
+            let usage = call!(session, VmsClient<_>, get_vm_usage, request).await?;
+            session.output.row(&usage, USAGE_COLUMNS)
         }
         Verb::Update { name, project, spec } => {
             update(session, &project.project, &name, *spec).await

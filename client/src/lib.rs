@@ -207,6 +207,21 @@ impl Client {
         Watch::new(self.clone(), watch)
     }
 
+    /// What a stream of messages to a node is called with: its channel, and the request that carries
+    /// them. A stream is not tried again: who opens it knows what was said already.
+    pub fn stream<Q>(&self, messages: Q) -> (Channel, Request<Q>) {
+        let current = self.current.load(Ordering::Relaxed);
+        let channel = self.channels[current % self.channels.len()].clone();
+        (channel, self.stream_request(messages))
+    }
+
+    fn stream_request<Q>(&self, messages: Q) -> Request<Q> {
+        let mut request = self.request(messages, self.deadline);
+        // The deadline is for answers, not for streams.
+        request.metadata_mut().remove("grpc-timeout");
+        request
+    }
+
     async fn open_watch(
         &self,
         watch: v1::WatchRequest,

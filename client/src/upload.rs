@@ -68,9 +68,7 @@ impl Client {
         let open = tokio::fs::File::open(&file.path).await;
         let open = open.map_err(|error| unreadable(file, &error))?;
         let (sent, mut taken) = watch::channel(0);
-        let mut request = self.request(pieces(file, open, sent), SILENCE_MAX);
-        // The deadline is for silence, not for the whole.
-        request.metadata_mut().remove("grpc-timeout");
+        let request = self.stream_request(pieces(file, open, sent));
         let mut client = UploadsClient::new(channel);
         let answer = client.upload_image_file(request);
         tokio::pin!(answer);

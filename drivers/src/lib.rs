@@ -13,7 +13,9 @@ pub mod protocol;
 pub mod simulator;
 
 pub use error::{DriverError, ErrorKind};
-pub use order::{Inventory, Observation, Order};
+pub use order::{FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage};
+
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use domain::{Fence, id::InstanceId};
@@ -69,4 +71,14 @@ pub trait Driver: Send + Sync + 'static {
         offset: u64,
         bytes_max: usize,
     ) -> Result<(Vec<u8>, u64), DriverError>;
+
+    /// A Unix socket on this machine that carries the guest's serial console both ways, for one
+    /// connection at a time.
+    async fn console_socket(&self, instance: InstanceId) -> Result<PathBuf, DriverError>;
+
+    /// What a running guest uses.
+    async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError>;
+
+    /// The domains that are not ours, at most [`FOREIGN_MAX`]. They are never touched.
+    async fn foreign(&self) -> Result<Vec<Foreign>, DriverError>;
 }

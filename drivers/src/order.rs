@@ -77,6 +77,37 @@ pub struct Observation {
     pub starts: u32,
 }
 
+/// What a guest has used since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time of all CPUs, nanoseconds.
+    pub cpu_ns: u64,
+    /// Memory that the host holds for it, MiB.
+    pub memory_mib: u64,
+    /// Read from its disks, bytes.
+    pub disk_read_bytes: u64,
+    /// Written to its disks, bytes.
+    pub disk_written_bytes: u64,
+    /// Received over its network cards, bytes.
+    pub network_received_bytes: u64,
+    /// Sent over its network cards, bytes.
+    pub network_sent_bytes: u64,
+}
+
+/// A domain that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Its name on the hypervisor.
+    pub name: String,
+    /// Its id there.
+    pub uuid: String,
+    /// Whether it runs.
+    pub running: bool,
+}
+
+/// Most domains that are not ours that a driver names.
+pub const FOREIGN_MAX: usize = 1_000;
+
 /// What a host is and has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inventory {

@@ -8,6 +8,7 @@ pub use faults::{Call, Faults};
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,7 +23,7 @@ use domain::{
 };
 use tokio::sync::broadcast;
 
-use crate::{Driver, DriverError, ErrorKind, Inventory, Observation, Order};
+use crate::{Driver, DriverError, ErrorKind, Foreign, Inventory, Observation, Order, Usage};
 use random::Random;
 
 /// What a simulated host is like.
@@ -60,6 +61,7 @@ struct Domain {
     starts: u32,
     console: Vec<u8>,
     name: Name,
+    memory_mib: u64,
 }
 
 #[derive(Debug, Default)]
@@ -212,6 +214,7 @@ impl Driver for Simulator {
                 starts: 0,
                 console: Vec::new(),
                 name: order.name.clone(),
+                memory_mib: u64::from(order.spec.memory_mib),
             });
             Ok(())
         })
@@ -326,5 +329,21 @@ impl Driver for Simulator {
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(console.len());
         let upto = from.saturating_add(bytes_max).min(console.len());
         Ok((console[from..upto].to_vec(), upto as u64))
+    }
+
+    async fn console_socket(&self, _: InstanceId) -> Result<PathBuf, DriverError> {
+        let message = "a simulated guest has no console to type at";
+        Err(DriverError::new(ErrorKind::Permanent, message))
+    }
+
+    async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError> {
+        let mut world = lock(&self.world);
+        let domain = domain(&mut world, instance)?;
+        let memory_mib = if domain.body == Body::Running { domain.memory_mib } else { 0 };
+        Ok(Usage { memory_mib, ..Usage::default() })
+    }
+
+    async fn foreign(&self) -> Result<Vec<Foreign>, DriverError> {
+        Ok(Vec::new())
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,7 @@ use rustix::process::{Signal, kill_process};
 
 use crate::{
     config::Config, disk::Disk, down, hypervisor::Hypervisor, network::Network, node::Node,
+    programs,
 };
 
 /// What the cluster is to be like.
@@ -200,6 +202,20 @@ impl Cluster {
             bail!("novacron {}: {}: {said}", arguments.join(" "), output.status);
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// A program of the system on a node's host: in its network.
+    #[must_use]
+    pub fn on_host(&self, node: usize, program: &str) -> Command {
+        let mut command = self.nodes[node].command(program);
+        command.env("PATH", programs::path());
+        command
+    }
+
+    /// Where a node's libvirt is reached, if it has one.
+    #[must_use]
+    pub fn libvirt_uri(&self, node: usize) -> Option<String> {
+        self.nodes[node].hypervisor.as_ref().map(Hypervisor::uri)
     }
 
     /// The file that operator commands take.

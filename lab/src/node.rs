@@ -1,6 +1,7 @@
 //! A node: its process, and what belongs to its host.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
@@ -30,13 +31,17 @@ impl Node {
         self.directory.join("data/novacron")
     }
 
-    /// `novacron` as it runs on the node's host.
-    pub(crate) fn novacron(&self) -> Command {
-        let program = self.programs.join("novacron");
-        let mut command = match &self.space {
+    /// A program as it runs on the node's host.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        match &self.space {
             Some(space) => space.command(program),
             None => Command::new(program),
-        };
+        }
+    }
+
+    /// `novacron` as it runs on the node's host.
+    pub(crate) fn novacron(&self) -> Command {
+        let mut command = self.command(self.programs.join("novacron"));
         command.current_dir(&self.directory).stdin(Stdio::null());
         command
     }

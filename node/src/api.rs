@@ -15,6 +15,7 @@ mod hosts;
 mod images;
 mod list;
 mod operations;
+mod relay;
 mod rest;
 mod secret;
 mod uploads;
@@ -45,6 +46,8 @@ pub struct Api {
     pub(crate) hosts: Vec<Arc<actors::LocalHost>>,
     /// This node's copies of images.
     pub(crate) images: Arc<actors::ImageFiles>,
+    /// The consoles that somebody is attached to.
+    pub(crate) attached: console::Attached,
     /// So many files may come at one time.
     pub(crate) uploads: Arc<tokio::sync::Semaphore>,
 }
@@ -83,8 +86,9 @@ pub(crate) fn rate_limits(per_second: std::num::NonZeroU32) -> auth::RateLimits 
 /// The whole of the API as one service.
 pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
     use v1::{
-        clusters_server::ClustersServer, credentials_server::CredentialsServer,
-        events_server::EventsServer, hosts_server::HostsServer, images_server::ImagesServer,
+        clusters_server::ClustersServer, consoles_server::ConsolesServer,
+        credentials_server::CredentialsServer, events_server::EventsServer,
+        hosts_server::HostsServer, images_server::ImagesServer,
         operations_server::OperationsServer, projects_server::ProjectsServer,
         settings_server::SettingsServer, tokens_server::TokensServer,
         uploads_server::UploadsServer, vms_server::VmsServer,
@@ -102,6 +106,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .add_service(TokensServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ClustersServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(EventsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
+        .add_service(ConsolesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(UploadsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(health_service);
     let reflection = tonic_reflection::server::Builder::configure()

@@ -94,6 +94,7 @@ impl Daemon {
             files: files.clone(),
             hosts: options.hosts.clone(),
             images: images.clone(),
+            attached: Default::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
         };
         let router = api::router(api, rate);

@@ -35,7 +35,7 @@ impl Inner {
         }
     }
 
-    fn existing(&self, id: InstanceId) -> Result<Domain, DriverError> {
+    pub(crate) fn existing(&self, id: InstanceId) -> Result<Domain, DriverError> {
         let missing = || DriverError::new(ErrorKind::NotFound, format!("there is no domain {id}"));
         self.find(id)?.ok_or_else(missing)
     }
@@ -271,6 +271,16 @@ impl Inner {
         let read = file.read_at(&mut bytes, offset).map_err(io("the console's log"))?;
         bytes.truncate(read);
         Ok((bytes, offset.min(length) + read as u64))
+    }
+
+    pub(crate) fn console_socket(&self, id: InstanceId) -> Result<PathBuf, DriverError> {
+        let record = self.records.read(id)?.unwrap_or_default();
+        match self.glance(id, &record)? {
+            Body::Running | Body::Paused => Ok(xml::console_socket(&self.directory(id))),
+            Body::Absent | Body::Ready | Body::Stopped(_) => {
+                Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"))
+            }
+        }
     }
 
     /// A failed call; a broken connection is made anew with the next one.

@@ -9,10 +9,12 @@ use std::{
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use domain::{Fence, host::Capacity, id::InstanceId, instance::Body, name::Name};
-use drivers::{Driver, DriverError, ErrorKind, Inventory, Observation, Order};
+use drivers::{
+    Driver, DriverError, ErrorKind, FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage,
+};
 use newtype_uuid::GenericUuid;
 use tokio::sync::broadcast;
-use virt::connect::Connect;
+use virt::{connect::Connect, domain::Domain};
 
 use crate::{
     error::libvirt,
@@ -170,20 +172,35 @@ impl Inner {
         }
     }
 
+    fn foreign_domains(&self) -> Result<Vec<Domain>, DriverError> {
+        let domains = self.connect()?.list_all_domains(0).map_err(|error| libvirt(&error))?;
+        let mut foreign = Vec::new();
+        for domain in domains {
+            let id = domain.uuid().map_err(|error| libvirt(&error))?;
+            if self.records.read(InstanceId::from_untyped_uuid(id))?.is_none() {
+                foreign.push(domain);
+            }
+        }
+        Ok(foreign)
+    }
+
+    fn foreign(&self) -> Result<Vec<Foreign>, DriverError> {
+        let told = |domain: Domain| -> Result<Foreign, virt::error::Error> {
+            let (name, uuid) = (domain.name()?, domain.uuid_string()?);
+            Ok(Foreign { name, uuid, running: domain.is_active()? })
+        };
+        // One that goes away meanwhile is not there.
+        let domains = self.foreign_domains()?.into_iter().take(FOREIGN_MAX);
+        Ok(domains.filter_map(|domain| told(domain).ok()).collect())
+    }
+
     fn inventory(&self) -> Result<Inventory, DriverError> {
         let connect = self.connect()?;
         let node = connect.node_info().map_err(|error| libvirt(&error))?;
         let disk = rustix::fs::statvfs(&self.bodies).map_err(|error| {
             DriverError::new(ErrorKind::Transient, format!("the disk cannot be asked: {error}"))
         })?;
-        let domains = connect.list_all_domains(0).map_err(|error| libvirt(&error))?;
-        let mut foreign = 0;
-        for domain in domains {
-            let id = domain.uuid().map_err(|error| libvirt(&error))?;
-            if self.records.read(InstanceId::from_untyped_uuid(id))?.is_none() {
-                foreign += 1;
-            }
-        }
+        let foreign = u32::try_from(self.foreign_domains()?.len()).unwrap_or(u32::MAX);
         let boot = event::boot_id().map_err(crate::error::io("the machine's boot id"))?;
         Ok(Inventory {
             kind: Name::new("libvirt").expect("the literal is a name"),
@@ -259,5 +276,17 @@ impl Driver for LibvirtHost {
         bytes_max: usize,
     ) -> Result<(Vec<u8>, u64), DriverError> {
         self.blocking(move |inner| inner.console(instance, offset, bytes_max)).await
+    }
+
+    async fn console_socket(&self, instance: InstanceId) -> Result<PathBuf, DriverError> {
+        self.blocking(move |inner| inner.console_socket(instance)).await
+    }
+
+    async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError> {
+        self.blocking(move |inner| inner.usage(instance)).await
+    }
+
+    async fn foreign(&self) -> Result<Vec<Foreign>, DriverError> {
+        self.blocking(Inner::foreign).await
     }
 }

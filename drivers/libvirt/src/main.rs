@@ -11,6 +11,7 @@ mod event;
 mod host;
 mod observe;
 mod record;
+mod usage;
 mod xml;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};

@@ -303,7 +303,7 @@ fn devices(order: &Order, parts: &Parts) -> Devices {
         interface: interface.collect(),
         serial: Serial {
             kind: "unix",
-            source: SocketSource { mode: "bind", path: parts.directory.join("console.sock") },
+            source: SocketSource { mode: "bind", path: console_socket(&parts.directory) },
             log: LogFile { file: console_log(&parts.directory), append: "on" },
             target: Port { port: 0 },
         },
@@ -311,6 +311,11 @@ fn devices(order: &Order, parts: &Parts) -> Devices {
         panic: Model { model: "isa" },
         memballoon: Model { model: "virtio" },
     }
+}
+
+/// Where a guest's serial console is, both ways.
+pub(crate) fn console_socket(directory: &Path) -> PathBuf {
+    directory.join("console.sock")
 }
 
 /// Where what a guest writes to its serial console is kept.

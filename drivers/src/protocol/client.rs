@@ -1,6 +1,9 @@
 //! The node's side.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use domain::{Fence, host::Capacity, id::InstanceId, name::Name};
@@ -9,7 +12,9 @@ use tokio::{net::UnixStream, sync::broadcast};
 use tonic::transport::{Channel, Endpoint};
 
 use super::{PROTOCOL, failure, protocol, read_observation, write_order};
-use crate::{Driver, DriverError, ErrorKind, Inventory, Observation, Order};
+use crate::{
+    Driver, DriverError, ErrorKind, FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage,
+};
 
 /// A driver in another process. It is connected to when it is used, and again when it was restarted.
 pub struct RemoteDriver {
@@ -157,5 +162,29 @@ impl Driver for RemoteDriver {
         let request = pb::ConsoleLogRequest { instance: instance.to_string(), offset, bytes_max };
         let log = call!(self.get_console_log(request))?;
         Ok((log.data.to_vec(), log.next_offset))
+    }
+
+    async fn console_socket(&self, instance: InstanceId) -> Result<PathBuf, DriverError> {
+        let request = pb::ConsoleSocketRequest { instance: instance.to_string() };
+        call!(self.get_console_socket(request)).map(|socket| socket.path.into())
+    }
+
+    async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError> {
+        let usage = call!(self.get_usage(pb::UsageRequest { instance: instance.to_string() }))?;
+        Ok(Usage {
+            cpu_ns: usage.cpu_ns,
+            memory_mib: usage.memory_mib,
+            disk_read_bytes: usage.disk_read_bytes,
+            disk_written_bytes: usage.disk_written_bytes,
+            network_received_bytes: usage.network_received_bytes,
+            network_sent_bytes: usage.network_sent_bytes,
+        })
+    }
+
+    async fn foreign(&self) -> Result<Vec<Foreign>, DriverError> {
+        let foreign = call!(self.list_foreign(pb::ForeignRequest {}))?.domains.into_iter();
+        let foreign =
+            foreign.map(|pb::Foreign { name, uuid, running }| Foreign { name, uuid, running });
+        Ok(foreign.take(FOREIGN_MAX).collect())
     }
 }

@@ -12,8 +12,8 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
 
-use super::{PROTOCOL, instance, read_order, status, write_observation};
-use crate::{Driver, DriverError};
+use super::{PROTOCOL, instance, path_text, read_order, status, write_observation};
+use crate::{Driver, DriverError, Foreign};
 
 /// Serves `driver` on a Unix socket that only this user may use, until the process ends.
 ///
@@ -152,5 +152,40 @@ impl Service for Adapter {
         let read = self.0.console_log(id, request.offset, bytes_max).await;
         let (data, next_offset) = read.map_err(|error| status(&error))?;
         Ok(Response::new(pb::ConsoleLog { data: data.into(), next_offset }))
+    }
+
+    async fn get_console_socket(
+        &self,
+        request: Request<pb::ConsoleSocketRequest>,
+    ) -> Result<Response<pb::ConsoleSocket>, Status> {
+        let id = instance(&request.get_ref().instance).map_err(|error| status(&error))?;
+        let path = self.0.console_socket(id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(pb::ConsoleSocket { path: path_text(&path) }))
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<pb::UsageRequest>,
+    ) -> Result<Response<pb::Usage>, Status> {
+        let id = instance(&request.get_ref().instance).map_err(|error| status(&error))?;
+        let usage = self.0.usage(id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(pb::Usage {
+            cpu_ns: usage.cpu_ns,
+            memory_mib: usage.memory_mib,
+            disk_read_bytes: usage.disk_read_bytes,
+            disk_written_bytes: usage.disk_written_bytes,
+            network_received_bytes: usage.network_received_bytes,
+            network_sent_bytes: usage.network_sent_bytes,
+        }))
+    }
+
+    async fn list_foreign(
+        &self,
+        _: Request<pb::ForeignRequest>,
+    ) -> Result<Response<pb::Foreigners>, Status> {
+        let domains = self.0.foreign().await.map_err(|error| status(&error))?.into_iter();
+        let domains =
+            domains.map(|Foreign { name, uuid, running }| pb::Foreign { name, uuid, running });
+        Ok(Response::new(pb::Foreigners { domains: domains.collect() }))
     }
 }

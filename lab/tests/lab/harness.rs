@@ -17,8 +17,12 @@ pub fn programs() -> PathBuf {
 }
 
 pub async fn cluster(hosts: Hosts) -> Cluster {
+    cluster_of(3, hosts).await
+}
+
+pub async fn cluster_of(nodes: usize, hosts: Hosts) -> Cluster {
     let storage = Storage::Directory;
-    let options = ClusterOptions { nodes: 3, hosts, programs: programs(), storage };
+    let options = ClusterOptions { nodes, hosts, programs: programs(), storage };
     Cluster::start(options, |step| println!("{step}")).await.unwrap()
 }
 

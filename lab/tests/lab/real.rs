@@ -1,11 +1,17 @@
 //! Real VMs under libvirt and QEMU.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use client::{Client, v1, v1::vms_client::VmsClient};
-use novacron_lab::{Hosts, is_possible};
+use novacron_lab::{Cluster, Hosts, is_possible};
 
-use crate::harness::{await_phase, cluster, console, create, get, guest, spec};
+use crate::harness::{
+    await_phase, cluster, cluster_of, console, create, get, guest, programs, spec,
+};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -160,4 +166,94 @@ async fn a_real_guest_lives_and_dies() {
         assert!(cluster.guests(node).is_empty(), "node {node} still runs a guest");
         assert_eq!(cluster.bodies(node), 0, "node {node} still has a body's files");
     }
+}
+
+/// A guest that boots from its disk, with a seed, a second disk and two networks; a domain that is
+/// not ours; and a person who types.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_has_disks_networks_and_a_seed() {
+    if let Err(why) = is_possible() {
+        assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
+        println!("SKIPPED a guest with disks and networks: {why}");
+        return;
+    }
+    let disk = guest().1.with_file_name("disk.raw");
+    let cluster = cluster_of(1, Hosts::Real).await;
+    let client = cluster.client().unwrap();
+    let run = |arguments: &[&str]| cluster.novacron(0, arguments).unwrap();
+    run(&["image", "create", "disk", "--raw", disk.to_str().unwrap()]);
+    let bridge = ["link", "add", "lan0", "up", "type", "bridge"];
+    assert!(cluster.on_host(0, "ip").args(bridge).status().unwrap().success());
+
+    // Somebody else's domain.
+    let uri = cluster.libvirt_uri(0).unwrap();
+    let theirs = std::env::temp_dir().join(format!("theirs-{}.xml", std::process::id()));
+    let xml = "<domain type='qemu'><name>theirs</name><memory unit='MiB'>16</memory>\
+               <os><type>hvm</type></os></domain>";
+    std::fs::write(&theirs, xml).unwrap();
+    let virsh = |arguments: &[&str]| {
+        let output = cluster.on_host(0, "virsh").args(["-q", "-c", &uri]).args(arguments).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    virsh(&["define", theirs.to_str().unwrap()]);
+    virsh(&["start", "theirs"]);
+    std::fs::remove_file(&theirs).unwrap();
+
+    let nic = |network: &str| v1::Nic { network: network.to_owned() };
+    let whole = v1::VmSpec {
+        nics: vec![nic("nat"), nic("bridge:lan0")],
+        disks: vec![v1::Disk { size_mib: 64 }],
+        root_disk_mib: 100,
+        user_data: "#cloud-config\nhostname: web\n".to_owned(),
+        memory_mib: 128,
+        ..spec("disk")
+    };
+    let begun = Instant::now();
+    create(&client, "web", whole).await.unwrap();
+    await_console(&client, "web", "GUEST-UP", 1).await;
+    println!("create -> guest up from its disk {:.1?}", begun.elapsed());
+    await_console(&client, "web", "guest-ip 192.168.222.", 1).await;
+    let said = console(&client, "web").await;
+    let id = virsh(&["list", "--uuid"]);
+    let id = id.lines().find(|id| said.contains(&format!("instance-id: {id}")));
+    assert!(id.is_some(), "no seed of this body: {said}");
+    assert!(said.contains("meta-data user-data"), "{said}");
+    assert!(said.contains("blk=vda,vdb,vdc, net=eth0,eth1,lo,"), "{said}");
+    let members = cluster.on_host(0, "ip").args(["-o", "link", "show", "master", "lan0"]).output();
+    assert_eq!(members.unwrap().stdout.iter().filter(|byte| **byte == b'\n').count(), 1);
+    // The overlay is as large as was asked, not as large as the image.
+    let size = virsh(&["domblkinfo", id.unwrap(), "vda"]);
+    assert!(size.contains(&(100 << 20).to_string()), "{size}");
+
+    let usage: serde_json::Value =
+        serde_json::from_str(&run(&["vm", "usage", "web", "-o", "json"])).unwrap();
+    for count in ["cpuNs", "memoryMib", "diskReadBytes", "networkReceivedBytes"] {
+        let count_of = |text: &str| text.parse::<u64>().unwrap();
+        assert!(usage[count].as_str().map(count_of) > Some(0), "{count}: {usage}");
+    }
+    assert_eq!(run(&["host", "foreign", "h1", "-o", "name"]).trim(), "theirs");
+
+    // What is typed reaches the guest, and its answer comes back.
+    let typed = type_at(&cluster, "web", "echo typed-$((40 + 2))\n");
+    assert!(typed.contains("typed-42"), "{typed}");
+
+    run(&["vm", "delete", "web"]);
+    assert_eq!(virsh(&["list", "--name"]).trim(), "theirs", "not ours, and touched");
+}
+
+/// What `vm console` shows when this is typed.
+fn type_at(cluster: &Cluster, vm: &str, keys: &str) -> String {
+    let mut child = Command::new(programs().join("novacron"))
+        .args(["vm", "console", vm])
+        .env("NOVACRON_ACCESS", cluster.access_file())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(keys.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

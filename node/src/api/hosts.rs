@@ -7,7 +7,11 @@ use domain::{
     id::HostId,
     principal::Role,
 };
-use proto::{convert, v1, v1::hosts_server::Hosts};
+use drivers::Foreign;
+use proto::{
+    convert, v1,
+    v1::{hosts_client::HostsClient, hosts_server::Hosts},
+};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -15,6 +19,7 @@ use super::{
     change::{answer, not_found},
     errors, find,
     list::{Lazy, page},
+    relay::{Driven, pass_on, within},
 };
 
 const MESSAGE: &str = "novacron.v1.Host";
@@ -55,6 +60,29 @@ impl Hosts for Api {
         let (hosts, next_page_token) = page(message.page, MESSAGE, "", rows)?;
         let revision = view.revision().as_u64();
         Ok(Response::new(v1::ListHostsResponse { hosts, next_page_token, revision }))
+    }
+
+    async fn list_foreign_vms(
+        &self,
+        request: Request<v1::ListForeignVmsRequest>,
+    ) -> Result<Response<v1::ListForeignVmsResponse>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.get_ref();
+        let view = self.view(None).await?;
+        let row = host(&view.state, &message.host)
+            .ok_or_else(|| errors::rejected(not_found("host", &message.host)))?;
+        match self.driven(&view.state, row.id, request.metadata())? {
+            Driven::Here(host) => {
+                let foreign = within(host.driver.foreign()).await?.into_iter();
+                let vms = foreign.map(|Foreign { name, uuid, running }| v1::ForeignVm {
+                    name,
+                    uuid,
+                    running,
+                });
+                Ok(Response::new(v1::ListForeignVmsResponse { vms: vms.collect() }))
+            }
+            Driven::There(node) => pass_on!(node, HostsClient<_>, list_foreign_vms, request),
+        }
     }
 
     async fn confirm_host_dead(

@@ -9,7 +9,10 @@ use domain::{
     rejected::Rejected,
     vm::{SpecPatch, VmCommand},
 };
-use proto::{convert, v1, v1::vms_server::Vms};
+use proto::{
+    convert, v1,
+    v1::{vms_client::VmsClient, vms_server::Vms},
+};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -17,7 +20,9 @@ use super::{
     change::{answer, etag, mint, not_found},
     errors,
     list::{Lazy, page},
-    project, vm,
+    project,
+    relay::{Driven, pass_on, within},
+    vm,
 };
 
 const MESSAGE: &str = "novacron.v1.Vm";
@@ -155,6 +160,31 @@ impl Vms for Api {
     ) -> Result<Response<v1::ConsoleLog>, Status> {
         auth::caller(Role::Viewer)?;
         self.console_log(request).await
+    }
+
+    async fn get_vm_usage(
+        &self,
+        request: Request<v1::GetVmUsageRequest>,
+    ) -> Result<Response<v1::VmUsage>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.get_ref();
+        let view = self.view(None).await?;
+        let body = super::console::body(&view.state, &message.project, &message.vm)?;
+        let Some(body) = body else { return Ok(Response::new(v1::VmUsage::default())) };
+        match self.driven(&view.state, body.host, request.metadata())? {
+            Driven::Here(host) => {
+                let usage = within(host.driver.usage(body.id)).await?;
+                Ok(Response::new(v1::VmUsage {
+                    cpu_ns: usage.cpu_ns,
+                    memory_mib: usage.memory_mib,
+                    disk_read_bytes: usage.disk_read_bytes,
+                    disk_written_bytes: usage.disk_written_bytes,
+                    network_received_bytes: usage.network_received_bytes,
+                    network_sent_bytes: usage.network_sent_bytes,
+                }))
+            }
+            Driven::There(node) => pass_on!(node, VmsClient<_>, get_vm_usage, request),
+        }
     }
 
     async fn delete_vm(
