@@ -70,6 +70,11 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write a manual page for each command, for `man`.
+    Man {
+        /// Where to.
+        directory: PathBuf,
+    },
     #[command(flatten)]
     Operate(cli::Command),
 }
@@ -177,6 +182,10 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "novacron", &mut std::io::stdout());
             Ok(())
+        }
+        Command::Man { directory } => {
+            std::fs::create_dir_all(&directory)?;
+            Ok(clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), directory)?)
         }
         Command::Operate(command) => cli::run(command, cli.common).await,
     }

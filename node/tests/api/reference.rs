@@ -1,6 +1,14 @@
-//! `docs/cli.md` is what `--help` says. `UPDATE=1` writes it anew.
+//! The reference pages in docs/ are made from what the program itself has: `--help`, the OpenAPI
+//! document, the comments of the configuration's fields. `UPDATE=1` writes them anew.
 
-use std::{collections::HashSet, fmt::Write, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Write,
+    path::Path,
+    process::Command,
+};
+
+use serde_json::Value;
 
 const HEAD: &str = "# The commands\n\nWhat `novacron … --help` prints; options that every command has are told once, at the top.\n";
 
@@ -12,12 +20,119 @@ fn the_commands_are_documented() {
     for noun in subcommands(&whole) {
         describe(&[&noun], &common, &mut page);
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
+    check("cli.md", &page);
+}
+
+/// A page of docs/ is as it is made here.
+fn check(page: &str, made: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
     if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&path, &page).unwrap();
+        std::fs::write(&path, made).unwrap();
     }
-    let written = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(written, page, "run `make snapshots` and review docs/cli.md");
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == made, "docs/{page} is old; run `make snapshots` and review it");
+}
+
+#[test]
+fn the_api_is_documented() {
+    let document: Value = serde_json::from_str(proto::OPENAPI).unwrap();
+    let mut services: BTreeMap<&str, String> = BTreeMap::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (verb, method) in methods.as_object().unwrap() {
+            let Some(name) = method["operationId"].as_str() else { continue };
+            let text = method["description"].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{name} has no comment in its .proto file");
+            let rows = services.entry(method["tags"][0].as_str().unwrap()).or_default();
+            writeln!(rows, "| `{name}` | `{} {path}` | {text} |", verb.to_uppercase()).unwrap();
+        }
+    }
+    let mut page = "# The API\n\nOne port, TLS, gRPC and REST: every row is `novacron.v1.SERVICE/METHOD` over gRPC and the path over REST, with the same \
+        answer.\nThe whole description is served at `/openapi.json`, and by gRPC reflection. Two services take streams from the client and exist in gRPC \
+        alone:\n`Uploads` (files of images) and `Consoles` (typing at guests).\n"
+        .to_owned();
+    for (service, rows) in services {
+        write!(page, "\n## {service}\n| method | path | what it does |\n|---|---|---|\n{rows}")
+            .unwrap();
+    }
+    page.push_str(
+        "\n## Messages\n64-bit numbers are text in JSON. What has its default may be left out.\n",
+    );
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        let Some(name) = name.strip_prefix("novacron.v1.") else { continue };
+        let text = schema["description"].as_str().unwrap_or_default();
+        write!(page, "\n### {name}\n").unwrap();
+        if !text.is_empty() {
+            writeln!(page, "{text}\n").unwrap();
+        }
+        for (field, property) in schema["properties"].as_object().into_iter().flatten() {
+            let text = property["description"].as_str().unwrap_or_default();
+            writeln!(page, "- `{field}`: {}. {text}", kind(property)).unwrap();
+        }
+    }
+    let lines: Vec<&str> = page.lines().map(str::trim_end).collect();
+    check("api.md", &(lines.join("\n") + "\n"));
+}
+
+/// What a property holds.
+fn kind(property: &Value) -> String {
+    let reference = property["$ref"].as_str().or_else(|| property["allOf"][0]["$ref"].as_str());
+    if let Some(reference) = reference {
+        let name = reference.rsplit('.').next().unwrap();
+        return format!("[{name}](#{})", name.to_lowercase());
+    }
+    match property["type"].as_str() {
+        Some("array") => format!("list of {}", kind(&property["items"])),
+        Some("object") => format!("map to {}", kind(&property["additionalProperties"])),
+        Some("string") => match property["format"].as_str() {
+            Some(format @ ("uint64" | "int64")) => format.to_owned(),
+            Some(_) | None => "text".to_owned(),
+        },
+        Some(other) => other.to_owned(),
+        None => "any".to_owned(),
+    }
+}
+
+#[test]
+fn the_configuration_is_documented() {
+    let source = include_str!("../../src/config.rs");
+    let sections = [
+        ("[cluster]", "ClusterSection"),
+        ("[node]", "NodeSection"),
+        ("[[host]]", "HostSection"),
+        ("[log]", "LogSection"),
+        ("[api]", "ApiSection"),
+    ];
+    let mut page = "# Configuration\n\n`cluster.toml` is what a node is told by its machine's administrator; \
+        [the example](../cluster.toml) has every section. `novacron config check` tells all\nproblems \
+        of a file at once, with their lines. An option that is not listed is refused.\n"
+        .to_owned();
+    for (section, name) in sections {
+        write!(page, "\n## {section}\n| option | what it is |\n|---|---|\n").unwrap();
+        let start = source.find(&format!("pub struct {name} {{")).unwrap();
+        let (mut comment, mut fields) = (String::new(), 0);
+        for line in source[start..].lines().skip(1).take_while(|line| *line != "}") {
+            let line = line.trim();
+            if let Some(text) = line.strip_prefix("///") {
+                comment.push_str(text);
+            } else if let Some((field, _)) =
+                line.strip_prefix("pub ").and_then(|l| l.split_once(':'))
+            {
+                writeln!(page, "| `{field}` | {} |", std::mem::take(&mut comment).trim()).unwrap();
+                fields += 1;
+            }
+        }
+        assert!(fields > 0, "{section} has no options");
+    }
+    page.push_str(
+        "\n# Settings\n\nWhat can change while the cluster runs: `novacron setting list`, `set`, `reset`. \
+         The last word of a name is its unit.\n\n| setting | default | bounds | what it is |\n|---|---|---|---|\n",
+    );
+    for row in domain::setting::DEFINITIONS {
+        let (name, default, min, max, meaning) =
+            (row.name, row.default, row.min, row.max, row.meaning);
+        writeln!(page, "| `{name}` | {default} | {min} to {max} | {meaning} |").unwrap();
+    }
+    check("configuration.md", &page);
 }
 
 fn describe(command: &[&str], common: &HashSet<&str>, page: &mut String) {
