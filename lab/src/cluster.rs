@@ -388,6 +388,37 @@ impl Cluster {
         self.nodes[node].cut_power()
     }
 
+    /// Fills a node's disk until so much of it is used, percent; 100 is until it takes no more.
+    ///
+    /// # Errors
+    /// When the node has no disk of its own.
+    pub fn fill_disk(&self, node: usize, percent: u64) -> Result<()> {
+        self.nodes[node].disk()?.fill(percent)
+    }
+
+    /// Frees what [`Cluster::fill_disk`] took.
+    ///
+    /// # Errors
+    /// When it was not filled.
+    pub fn free_disk(&self, node: usize) -> Result<()> {
+        self.nodes[node].disk()?.free()
+    }
+
+    /// Waits until a node's process has ended by itself; the answer is its exit code.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn await_end(&mut self, node: usize) -> Result<Option<i32>> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.nodes[node].ended() {
+                return Ok(status.code());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "node {} still runs after {PATIENCE:?}", node + 1);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Kills the driver process of a node.
     ///
     /// # Errors

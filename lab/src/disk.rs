@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -41,6 +41,9 @@ const BYTES: u64 = 1 << 30;
 /// Written until the power is gone and never synced; a disk that has all of it was not cut.
 const WITNESS: &str = "witness";
 
+/// What fills a disk.
+const BALLAST: &str = "ballast";
+
 impl Disk {
     /// Makes a disk and mounts it on a new directory.
     pub(crate) fn make(image: &Path, mount: &Path) -> Result<Disk> {
@@ -75,6 +78,25 @@ impl Disk {
             std::fs::read_to_string(device.path().join("loop/backing_file")).ok()
         });
         Ok(files.into_iter().any(|file| Path::new(file.trim_end()) == self.image))
+    }
+
+    /// Writes to the disk until so much of it is used, percent; 100 is until it takes no more.
+    pub(crate) fn fill(&self, percent: u64) -> Result<()> {
+        let usage = rustix::fs::statvfs(&self.mount)?;
+        let block = usage.f_frsize;
+        let wanted = usage.f_blocks * percent / 100;
+        let left = wanted.saturating_sub(usage.f_blocks - usage.f_bfree) * block;
+        let mut file = File::options().create(true).append(true).open(self.mount.join(BALLAST))?;
+        let written = std::io::copy(&mut std::io::repeat(0xA5).take(left), &mut file);
+        match written {
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
+            written => Ok(written.map(drop)?),
+        }
+    }
+
+    /// Takes away again what [`Disk::fill`] wrote.
+    pub(crate) fn free(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.mount.join(BALLAST))?)
     }
 
     /// Cuts the power and gives it back: what was not synced is gone. Nothing may use the disk: a

@@ -78,7 +78,11 @@ impl Node {
     /// See [`Disk::cut_power`].
     pub(crate) fn cut_power(&self) -> Result<u64> {
         ensure!(self.process.is_none(), "the node still runs");
-        self.disk.as_ref().context("the node has no disk of its own")?.cut_power()
+        self.disk()?.cut_power()
+    }
+
+    pub(crate) fn disk(&self) -> Result<&Disk> {
+        self.disk.as_ref().context("the node has no disk of its own")
     }
 
     /// The driver's pid: the one process of ours that holds the lock of the driver's state.

@@ -1,95 +1,14 @@
 //! The power of nodes fails under full load: everything that was not synced is gone.
 //! `POWER_CUTS` says how many times (20), `SEED` repeats a run's choices.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use lab::{Cluster, ClusterOptions, Hosts, Storage, disks_are_possible};
-use novacron_chaos_tests::Registers;
+use lab::Storage;
 
-const NODES: usize = 3;
-/// So many writers keep every group commit full.
-const WRITERS: usize = 32;
+use crate::trial::{NODES, Trial, is_possible};
+
 /// Then another cluster begins: from one second of age to past a purge of its log.
 const CUTS_PER_CLUSTER: u64 = 10;
-
-struct Trial {
-    cluster: Cluster,
-    registers: Registers,
-}
-
-impl Trial {
-    async fn start(storage: Storage) -> Result<Trial> {
-        let test = std::env::current_exe()?;
-        let programs: PathBuf = test.ancestors().nth(2).map(Into::into).unwrap_or_default();
-        let options = ClusterOptions { nodes: NODES, hosts: Hosts::Simulated, programs, storage };
-        let cluster = Cluster::start(options, |_| ()).await?;
-        cluster.await_voters(NODES).await?;
-        let registers = Registers::make(&cluster.client()?, WRITERS).await?;
-        Ok(Trial { cluster, registers })
-    }
-
-    /// Writes for a while and cuts the victims' power. The answer is how many bytes were lost that
-    /// were not synced.
-    async fn cut(&mut self, victims: &[usize], load: Duration) -> Result<u64> {
-        let client = self.cluster.client()?;
-        let writers = self.registers.write(&client);
-        tokio::time::sleep(load).await;
-        for victim in victims {
-            self.cluster.kill(*victim)?;
-        }
-        let mut lost = 0;
-        for victim in victims {
-            lost += self.cluster.cut_power(*victim)?;
-        }
-        if victims.len() < NODES {
-            self.await_progress(victims).await?;
-        }
-        drop(writers);
-        Ok(lost)
-    }
-
-    /// Lets the victims come back, and looks whether every node has what was acknowledged.
-    async fn recover(&mut self, victims: &[usize]) -> Result<()> {
-        for victim in victims {
-            self.cluster.run(*victim)?;
-        }
-        for victim in victims {
-            self.cluster.await_ready(*victim).await?;
-        }
-        for node in 0..NODES {
-            let client = self.cluster.client_of(node)?;
-            if let Err(all) = self.registers.check(&client).await? {
-                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-                bail!("node {} has lost what was acknowledged: {}", node + 1, all.join("; "));
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until those that are left have gone on.
-    async fn await_progress(&self, victims: &[usize]) -> Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        let (begun, before) = (Instant::now(), self.registers.acknowledged());
-        while self.registers.acknowledged() < before + WRITERS as u64 {
-            if begun.elapsed() > PATIENCE {
-                bail!("{victims:?} was away and for {PATIENCE:?} nothing went on");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
-    }
-}
-
-fn is_possible() -> bool {
-    let Err(why) = disks_are_possible() else { return true };
-    assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
-    println!("SKIPPED power cuts: {why}");
-    false
-}
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -118,7 +37,7 @@ async fn nothing_acknowledged_is_lost() {
         let fail = |error| -> ! {
             panic!("SEED={seed}, cut {cut} of {victims:?} after {load:?}: {error:#}")
         };
-        lost += trial.cut(&victims, load).await.unwrap_or_else(|error: anyhow::Error| fail(error));
+        lost += trial.cut(&victims, load).await.unwrap_or_else(|error| fail(error));
         trial.recover(&victims).await.unwrap_or_else(|error| fail(error));
         acknowledged += trial.registers.acknowledged() - before;
     }
