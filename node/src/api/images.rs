@@ -4,7 +4,7 @@ use domain::{
     State,
     envelope::Command,
     id::ImageId,
-    image::{Image, ImageCommand},
+    image::{File, Image, ImageCommand},
     principal::Role,
 };
 use proto::{convert, v1, v1::images_server::Images};
@@ -27,6 +27,28 @@ fn image<'a>(state: &'a State, text: &str) -> Option<&'a Image> {
     )
 }
 
+impl Api {
+    /// Refuses files that the node does not have which is said to hold them.
+    async fn must_hold(&self, holder: &str, files: &[File]) -> Result<(), Status> {
+        let view = self.view(None).await?;
+        let node = view.state.nodes.values().find(|node| node.name.as_str() == holder);
+        // Without a node `decide` says what is missing.
+        let Some(node) = node else { return Ok(()) };
+        for file in files {
+            let held = if node.id == self.store.node() {
+                self.images.path(file.sha256).is_some()
+            } else {
+                self.store.fetch(node.id, file.sha256).await.is_ok()
+            };
+            if !held {
+                let message = format!("{holder} does not hold {}; upload it first", file.sha256);
+                return Err(errors::rejected(convert::invalid("holder", message)));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[tonic::async_trait]
 impl Images for Api {
     async fn create_image(
@@ -38,6 +60,8 @@ impl Images for Api {
         let name = convert::name("name", &message.name).map_err(errors::rejected)?;
         let files = message.files.iter().map(convert::infrastructure::read_file);
         let files: Vec<_> = files.collect::<Result<_, _>>().map_err(errors::rejected)?;
+        auth::caller(Role::Operator)?;
+        self.must_hold(&message.holder, &files).await?;
         let id: ImageId = mint();
         let created = self.change(Role::Operator, mutation, &message, |state, _| {
             let holder = state.nodes.values().find(|node| node.name.as_str() == message.holder);

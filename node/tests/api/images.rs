@@ -149,8 +149,11 @@ async fn what_is_not_the_announced_file_is_refused() {
     }
     let left = std::fs::read_dir(lab.directory().join("n1/images")).unwrap().count();
     assert_eq!(left, 0, "something was left of what was refused");
-    let error = make(&admin, "unheld", &file, "").await.unwrap_err();
-    assert_eq!(error.code(), Some(Code::InvalidArgument), "{error}");
+    for holder in ["", "nobody", "n1"] {
+        let error = make(&admin, "unheld", &file, holder).await.unwrap_err();
+        assert_eq!(error.code(), Some(Code::InvalidArgument), "{error}");
+        assert!(error.to_string().contains("holder"), "{error}");
+    }
     lab.cluster.stop().await;
 }
 
