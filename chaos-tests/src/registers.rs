@@ -61,7 +61,7 @@ impl Registers {
     /// What the cluster answered.
     pub async fn make(client: &Client, count: usize) -> Result<Registers, Error> {
         let image = v1::CreateImageRequest {
-            mutation: client.mutation(),
+            mutation: client.mutation().await?,
             name: IMAGE.to_owned(),
             ..Default::default()
         };
@@ -73,7 +73,7 @@ impl Registers {
         for number in 0..count {
             let vm = format!("register-{number}");
             let request = v1::CreateVmRequest {
-                mutation: client.mutation(),
+                mutation: client.mutation().await?,
                 name: vm.clone(),
                 spec: Some(spec(0)),
                 stopped: true,
@@ -153,10 +153,11 @@ fn spec(value: u64) -> v1::VmSpec {
 
 async fn count_up(client: Client, register: Arc<Register>) {
     loop {
+        let Ok(mutation) = client.mutation().await else { continue };
         let value = register.attempted.load(Ordering::SeqCst) + 1;
         register.attempted.store(value, Ordering::SeqCst);
         let request = v1::UpdateVmRequest {
-            mutation: client.mutation(),
+            mutation,
             vm: register.vm.clone(),
             spec: Some(spec(value)),
             ..Default::default()

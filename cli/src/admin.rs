@@ -33,7 +33,7 @@ const PROJECT_COLUMNS: &[Column] =
     &[column("NAME", |row| at(row, "name")), column("VMS", |row| number(row, "vms"))];
 
 pub(crate) async fn run_project(session: &Session, verb: ProjectVerb) -> Result<()> {
-    let mutation = session.client.mutation();
+    let mutation = session.client.mutation().await?;
     match verb {
         ProjectVerb::Create { name } => {
             let what = format!("project {name} created");
@@ -94,7 +94,7 @@ pub(crate) async fn run_setting(session: &Session, verb: SettingVerb) -> Result<
         SettingVerb::Reset { name } => (name, None),
     };
     let what = format!("setting {setting}");
-    let mutation = session.client.mutation();
+    let mutation = session.client.mutation().await?;
     let request = v1::SetSettingRequest { mutation, setting, value };
     let outcome = call!(session, SettingsClient<_>, set_setting, request).await?;
     session.settle(&what, Some(outcome)).await
@@ -132,7 +132,7 @@ const CREDENTIAL_COLUMNS: &[Column] = &[
 ];
 
 pub(crate) async fn run_credential(session: &Session, verb: CredentialVerb) -> Result<()> {
-    let mutation = session.client.mutation();
+    let mutation = session.client.mutation().await?;
     match verb {
         CredentialVerb::Create { name, role, ttl } => {
             let request = v1::CreateCredentialRequest { mutation, name, role, ttl_seconds: ttl };
@@ -185,7 +185,7 @@ const TOKEN_COLUMNS: &[Column] = &[
 ];
 
 pub(crate) async fn run_token(session: &Session, verb: TokenVerb) -> Result<()> {
-    let mutation = session.client.mutation();
+    let mutation = session.client.mutation().await?;
     match verb {
         TokenVerb::Create { node, ttl } => {
             let request = v1::CreateTokenRequest { mutation, node, ttl_seconds: ttl };

@@ -61,7 +61,7 @@ async fn one(session: &Session, project: String, name: String, spec: v1::VmSpec)
         Err(error) if crate::exit_code(&error) == 4 => None,
         Err(error) => return Err(error),
     };
-    let mutation = session.client.mutation();
+    let mutation = session.client.mutation().await?;
     match found {
         None => {
             let what = format!("VM {name} created");

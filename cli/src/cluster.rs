@@ -44,7 +44,8 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         Verb::Status => status(session).await,
         Verb::Remove { node } => {
             let what = format!("node {node} removed");
-            let request = v1::RemoveNodeRequest { mutation: session.client.mutation(), node };
+            let request =
+                v1::RemoveNodeRequest { mutation: session.client.mutation().await?, node };
             let outcome = call!(session, ClustersClient<_>, remove_node, request).await?;
             session.settle(&what, Some(outcome)).await
         }

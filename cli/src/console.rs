@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use client::v1::{self, consoles_client::ConsolesClient};
 use crossterm::terminal;
-use tokio::{io::AsyncReadExt, sync::mpsc};
+use tokio::{io::AsyncReadExt, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::Session;
@@ -84,7 +84,7 @@ pub(crate) async fn attach(session: &Session, project: &str, vm: &str) -> Result
             },
             ended = &mut typing, if end.is_none() => match ended? {
                 End::Left => break,
-                End::Piped => end = Some(tokio::time::Instant::now() + LINGER),
+                End::Piped => end = Some(Instant::now() + LINGER),
             },
             () = linger => break,
         }

@@ -85,14 +85,15 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
         }
         HostVerb::ConfirmDead { name } => {
             let what = format!("host {name} confirmed dead");
-            let mutation = session.client.mutation();
+            let mutation = session.client.mutation().await?;
             let request = v1::ConfirmHostDeadRequest { mutation, host: name };
             let outcome = call!(session, HostsClient<_>, confirm_host_dead, request).await?;
             session.settle(&what, Some(outcome)).await
         }
         HostVerb::Remove { name } => {
             let what = format!("host {name} removed");
-            let request = v1::RemoveHostRequest { mutation: session.client.mutation(), host: name };
+            let request =
+                v1::RemoveHostRequest { mutation: session.client.mutation().await?, host: name };
             let outcome = call!(session, HostsClient<_>, remove_host, request).await?;
             session.settle(&what, Some(outcome)).await
         }

@@ -155,7 +155,7 @@ async fn create(session: &Session, asked: Create) -> Result<()> {
         size_bytes: file.upload.size_bytes,
     });
     let what = format!("image {name} created");
-    let (mutation, files) = (session.client.mutation(), files.collect());
+    let (mutation, files) = (session.client.mutation().await?, files.collect());
     let request = v1::CreateImageRequest { mutation, name, files, origin, holder };
     let outcome = call!(session, ImagesClient<_>, create_image, request).await?;
     session.settle(&what, Some(outcome)).await
@@ -176,7 +176,7 @@ pub(crate) async fn run(session: &Session, verb: ImageVerb) -> Result<()> {
         }
         ImageVerb::Delete { name } => {
             let what = format!("image {name} deleted");
-            let mutation = session.client.mutation();
+            let mutation = session.client.mutation().await?;
             let request = v1::DeleteImageRequest { mutation, image: name };
             let outcome = call!(session, ImagesClient<_>, delete_image, request).await?;
             session.settle(&what, Some(outcome)).await

@@ -62,7 +62,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         }
         Verb::Wait { id } => session.await_operation(&format!("operation {id}"), &id).await,
         Verb::Cancel { id } => {
-            let mutation = session.client.mutation();
+            let mutation = session.client.mutation().await?;
             let request = v1::CancelOperationRequest { mutation, operation: id.clone() };
             call!(session, OperationsClient<_>, cancel_operation, request).await?;
             eprintln!("operation {id} is being undone");

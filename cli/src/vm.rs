@@ -235,7 +235,7 @@ async fn create(
     flags.put_into(&mut spec)?;
     let what = format!("VM {name} created");
     let request = v1::CreateVmRequest {
-        mutation: session.client.mutation(),
+        mutation: session.client.mutation().await?,
         project,
         name,
         spec: Some(spec),
@@ -331,7 +331,7 @@ async fn update(session: &Session, project: &str, name: &str, flags: SpecFlags) 
     let mut spec = vm.spec.unwrap_or_default();
     flags.put_into(&mut spec)?;
     let request = v1::UpdateVmRequest {
-        mutation: session.client.mutation(),
+        mutation: session.client.mutation().await?,
         project: project.to_owned(),
         vm: vm.id,
         spec: Some(spec),
@@ -392,7 +392,7 @@ async fn ask(
     action: Action,
 ) -> Result<v1::Outcome, client::Error> {
     let (project, vm) = (project.to_owned(), name.to_owned());
-    let mutation = session.client.mutation();
+    let mutation = session.client.mutation().await?;
     let plain = v1::VmActionRequest { mutation, project: project.clone(), vm: vm.clone() };
     match action {
         Action::Start => call!(session, VmsClient<_>, start_vm, plain).await,
@@ -400,12 +400,12 @@ async fn ask(
         Action::Pause => call!(session, VmsClient<_>, pause_vm, plain).await,
         Action::Resume => call!(session, VmsClient<_>, resume_vm, plain).await,
         Action::Stop { force } => {
-            let mutation = session.client.mutation();
+            let mutation = session.client.mutation().await?;
             let stop = v1::StopVmRequest { mutation, project, vm, force };
             call!(session, VmsClient<_>, stop_vm, stop).await
         }
         Action::Delete => {
-            let mutation = session.client.mutation();
+            let mutation = session.client.mutation().await?;
             let delete = v1::DeleteVmRequest { mutation, project, vm, etag: 0 };
             call!(session, VmsClient<_>, delete_vm, delete).await
         }

@@ -15,8 +15,8 @@ pub use watch::Watch;
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -51,10 +51,19 @@ pub struct Client {
     /// The node that answered last.
     current: Arc<AtomicUsize>,
     bearer: Option<MetadataValue<Ascii>>,
-    /// The newest revision seen.
-    seen: Arc<AtomicU64>,
+    seen: Arc<Mutex<Seen>>,
     deadline: Duration,
 }
+
+/// The newest revision that an answer carried, and when.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    revision: u64,
+    at: Option<Instant>,
+}
+
+/// How long a revision stands for "lately": much less than the cluster remembers requests.
+const SEEN_AGE_MAX: Duration = Duration::from_secs(120);
 
 /// Largest message, bytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -98,19 +107,45 @@ impl Client {
         })
     }
 
-    /// What a change is to carry: a fresh request id, and what was seen before it was made.
-    #[must_use]
-    pub fn mutation(&self) -> Option<v1::Mutation> {
-        Some(v1::Mutation {
-            request_id: uuid::Uuid::now_v7().to_string(),
-            since_revision: self.seen.load(Ordering::Relaxed),
-            validate_only: false,
-        })
+    /// What a change is to carry: a fresh request id, and what was seen before it was made. The
+    /// cluster refuses an id that may be older than what it remembers, so a client that has seen
+    /// nothing lately asks first.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn mutation(&self) -> Result<Option<v1::Mutation>, Error> {
+        let since_revision = match self.seen_lately() {
+            Some(revision) => revision,
+            None => self.learn_revision().await?,
+        };
+        let request_id = uuid::Uuid::now_v7().to_string();
+        Ok(Some(v1::Mutation { request_id, since_revision, validate_only: false }))
     }
 
     /// Takes note of a revision that an answer carried.
     pub fn note(&self, revision: u64) {
-        self.seen.fetch_max(revision, Ordering::Relaxed);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if revision >= seen.revision {
+            *seen = Seen { revision, at: Some(Instant::now()) };
+        }
+    }
+
+    fn seen_lately(&self) -> Option<u64> {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.at.is_some_and(|at| at.elapsed() < SEEN_AGE_MAX).then_some(seen.revision)
+    }
+
+    async fn learn_revision(&self) -> Result<u64, Error> {
+        // Any node may answer that has heard of the leader lately.
+        const AGE_MS_MAX: u32 = 30_000;
+        let freshness = Some(v1::Freshness { max_age_ms: AGE_MS_MAX, ..Default::default() });
+        let ask = v1::GetClusterRequest { freshness };
+        let cluster = self.call(ask, async |channel, request| {
+            v1::clusters_client::ClustersClient::new(channel).get_cluster(request).await
+        });
+        let revision = cluster.await?.revision;
+        self.note(revision);
+        Ok(revision)
     }
 
     /// Calls `method`, and the next node when one cannot answer, until the deadline.

@@ -235,7 +235,7 @@ pub async fn seed(access: &Access, count: u32) -> Result<()> {
         deadline: Duration::from_secs(60),
     })?;
     let image = v1::CreateImageRequest {
-        mutation: client.mutation(),
+        mutation: client.mutation().await?,
         name: "seed".to_owned(),
         files: Vec::new(),
         origin: "no bytes: for simulated hosts".to_owned(),
@@ -256,7 +256,7 @@ pub async fn seed(access: &Access, count: u32) -> Result<()> {
         calls.spawn(async move {
             for number in (worker..count).step_by(PARALLEL as usize) {
                 let request = v1::CreateVmRequest {
-                    mutation: client.mutation(),
+                    mutation: client.mutation().await?,
                     project: String::new(),
                     name: format!("seed-{number:05}"),
                     spec: Some(v1::VmSpec {

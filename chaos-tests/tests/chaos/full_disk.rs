@@ -11,7 +11,7 @@ use crate::trial::{NODES, Trial, is_possible};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn make_project(client: &client::Client, name: &str) -> Result<(), client::Error> {
-    let mutation = client.mutation();
+    let mutation = client.mutation().await.unwrap();
     let request = v1::CreateProjectRequest { mutation, name: name.to_owned() };
     let made = client.call(request, async |channel, request| {
         ProjectsClient::new(channel).create_project(request).await
@@ -20,7 +20,7 @@ async fn make_project(client: &client::Client, name: &str) -> Result<(), client:
 }
 
 async fn delete_project(client: &client::Client, name: &str) -> Result<(), client::Error> {
-    let mutation = client.mutation();
+    let mutation = client.mutation().await.unwrap();
     let request = v1::DeleteProjectRequest { mutation, project: name.to_owned() };
     let gone = client.call(request, async |channel, request| {
         ProjectsClient::new(channel).delete_project(request).await

@@ -211,7 +211,7 @@ async fn create(client: &Client, name: &str) -> Result<String> {
 
 async fn create_with(client: &Client, name: &str, spec: v1::VmSpec) -> Result<String> {
     let request = v1::CreateVmRequest {
-        mutation: client.mutation(),
+        mutation: client.mutation().await?,
         name: name.to_owned(),
         spec: Some(spec),
         ..Default::default()

@@ -43,7 +43,7 @@ pub fn spec(image: &str) -> v1::VmSpec {
 
 pub async fn simulated_image(client: &Client) {
     let request = v1::CreateImageRequest {
-        mutation: client.mutation(),
+        mutation: client.mutation().await.unwrap(),
         name: "none".to_owned(),
         ..Default::default()
     };
@@ -59,7 +59,7 @@ pub async fn create(
     spec: v1::VmSpec,
 ) -> Result<v1::Outcome, client::Error> {
     let request = v1::CreateVmRequest {
-        mutation: client.mutation(),
+        mutation: client.mutation().await?,
         name: name.to_owned(),
         spec: Some(spec),
         ..Default::default()

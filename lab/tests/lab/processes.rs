@@ -51,7 +51,8 @@ async fn any_process_may_be_killed_and_wiped() {
     cluster.novacron(0, &["cluster", "remove", "n3"]).unwrap();
     cluster.await_voters(2).await.unwrap();
     cluster.wipe(lost).unwrap();
-    let request = v1::CreateTokenRequest { mutation: client.mutation(), ..Default::default() };
+    let request =
+        v1::CreateTokenRequest { mutation: client.mutation().await.unwrap(), ..Default::default() };
     let token = client.call(request, async |channel, request| {
         TokensClient::new(channel).create_token(request).await
     });

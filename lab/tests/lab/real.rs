@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -53,8 +54,9 @@ macro_rules! act {
     }};
 }
 
-fn action(client: &Client, vm: &str) -> v1::VmActionRequest {
-    v1::VmActionRequest { mutation: client.mutation(), project: String::new(), vm: vm.to_owned() }
+async fn action(client: &Client, vm: &str) -> v1::VmActionRequest {
+    let mutation = client.mutation().await.unwrap();
+    v1::VmActionRequest { mutation, project: String::new(), vm: vm.to_owned() }
 }
 
 /// The whole life of a real guest, and every way in which it or its keepers may die.
@@ -101,27 +103,27 @@ async fn a_real_guest_lives_and_dies() {
     assert_eq!(said.matches("GUEST-UP").count(), 1, "{said}");
 
     // Pause: the guest stands still.
-    act!(&client, pause_vm, action(&client, "web"));
+    act!(&client, pause_vm, action(&client, "web").await);
     let before = console(&client, "web").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(console(&client, "web").await, before, "a paused guest went on");
-    act!(&client, resume_vm, action(&client, "web"));
+    act!(&client, resume_vm, action(&client, "web").await);
     await_console(&client, "web", "tick ", before.matches("tick ").count() + 1).await;
 
     // Reboot within the same process; a graceful stop, which the guest answers; start.
-    act!(&client, reboot_vm, action(&client, "web"));
+    act!(&client, reboot_vm, action(&client, "web").await);
     await_console(&client, "web", "GUEST-UP", 2).await;
     assert_eq!(cluster.guests(home), pid);
-    let stop = |force| v1::StopVmRequest {
-        mutation: client.mutation(),
+    let stop = async |force| v1::StopVmRequest {
+        mutation: client.mutation().await.unwrap(),
         project: String::new(),
         vm: "web".to_owned(),
         force,
     };
-    let stopped = act!(&client, stop_vm, stop(false));
+    let stopped = act!(&client, stop_vm, stop(false).await);
     assert_eq!(stopped.message, "the guest shut itself down");
     assert!(cluster.guests(home).is_empty());
-    act!(&client, start_vm, action(&client, "web"));
+    act!(&client, start_vm, action(&client, "web").await);
     await_console(&client, "web", "GUEST-UP", 3).await;
 
     // Its hypervisor process is killed: a crash, after which its policy starts it again.
@@ -156,7 +158,7 @@ async fn a_real_guest_lives_and_dies() {
     // Deleted is gone: no process, no definition, no files.
     for name in ["web", "panics", "panics-once", "leaves", "unplugged"] {
         let delete = v1::DeleteVmRequest {
-            mutation: client.mutation(),
+            mutation: client.mutation().await.unwrap(),
             vm: name.to_owned(),
             ..Default::default()
         };
@@ -236,11 +238,36 @@ async fn a_guest_has_disks_networks_and_a_seed() {
     assert_eq!(run(&["host", "foreign", "h1", "-o", "name"]).trim(), "theirs");
 
     // What is typed reaches the guest, and its answer comes back.
-    let typed = type_at(&cluster, "web", "echo typed-$((40 + 2))\n");
-    assert!(typed.contains("typed-42"), "{typed}");
+    let begun = Instant::now();
+    loop {
+        let typed = type_at(&cluster, "web", "echo typed-$((40 + 2))\n");
+        if typed.contains("typed-42") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{typed}");
+    }
 
     run(&["vm", "delete", "web"]);
     assert_eq!(virsh(&["list", "--name"]).trim(), "theirs", "not ours, and touched");
+
+    // A lab ends with everything it has started, a running guest too.
+    let root = cluster.access_file().parent().unwrap().to_owned();
+    assert!(processes_of(&root) > 0);
+    drop(cluster);
+    let begun = Instant::now();
+    while processes_of(&root) > 0 {
+        assert!(begun.elapsed() < PATIENCE, "processes of {} are left", root.display());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!root.exists());
+}
+
+/// How many processes name a file of the lab.
+fn processes_of(lab: &Path) -> usize {
+    let name = lab.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(name)).count()
 }
 
 /// What `vm console` shows when this is typed.

@@ -44,7 +44,7 @@ async fn every_mistake_has_its_answer() {
     assert!(said.contains("needs the role operator; the credential has viewer"), "{said}");
     let (gone, _) = lab.client_as("operator", "short-lived").await;
     let revoke = v1::RevokeCredentialRequest {
-        mutation: admin.mutation(),
+        mutation: admin.mutation().await.unwrap(),
         credential: "short-lived".to_owned(),
     };
     admin
@@ -86,7 +86,7 @@ async fn every_mistake_has_its_answer() {
 
     // The same request twice has one effect; the same id for another request is refused.
     let request = v1::CreateVmRequest {
-        mutation: admin.mutation(),
+        mutation: admin.mutation().await.unwrap(),
         name: "web".to_owned(),
         spec: Some(spec()),
         ..Default::default()
@@ -106,7 +106,7 @@ async fn every_mistake_has_its_answer() {
     done(&admin, &first).await;
 
     // A dry run changes nothing.
-    let mut mutation = admin.mutation().unwrap();
+    let mut mutation = admin.mutation().await.unwrap().unwrap();
     mutation.validate_only = true;
     let dry = v1::CreateVmRequest {
         mutation: Some(mutation),
@@ -117,9 +117,14 @@ async fn every_mistake_has_its_answer() {
     send(dry).await.unwrap();
     assert_eq!(reason(get(&admin, "dry").await).0, "NOT_FOUND");
 
+    // A client that has seen nothing asks first: an id without a revision is refused once the cluster
+    // has forgotten any request.
+    let first = lab.client().mutation().await.unwrap().unwrap();
+    assert!(first.since_revision > 0);
+
     // Etags and immutable fields.
-    let update = |etag: u64, spec: v1::VmSpec| v1::UpdateVmRequest {
-        mutation: admin.mutation(),
+    let update = async |etag: u64, spec: v1::VmSpec| v1::UpdateVmRequest {
+        mutation: admin.mutation().await.unwrap(),
         vm: "web".to_owned(),
         spec: Some(spec),
         etag,
@@ -132,9 +137,9 @@ async fn every_mistake_has_its_answer() {
             })
             .await
     };
-    assert_eq!(reason(send(update(1, spec())).await).0, "ETAG_MISMATCH");
+    assert_eq!(reason(send(update(1, spec()).await).await).0, "ETAG_MISMATCH");
     let moved = v1::VmSpec { host: "host-0001".to_owned(), ..spec() };
-    assert_eq!(reason(send(update(0, moved)).await).0, "FIELD_IMMUTABLE");
+    assert_eq!(reason(send(update(0, moved).await).await).0, "FIELD_IMMUTABLE");
 
     // Page tokens belong to their list.
     for n in 0..5 {
@@ -244,7 +249,7 @@ async fn watches_end_with_their_credential_and_miss_nothing() {
         }
     }
     let revoke = v1::RevokeCredentialRequest {
-        mutation: admin.mutation(),
+        mutation: admin.mutation().await.unwrap(),
         credential: "watcher".to_owned(),
     };
     admin

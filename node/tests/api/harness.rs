@@ -67,7 +67,7 @@ impl Lab {
     pub async fn client_as(&self, role: &str, name: &str) -> (Client, String) {
         let admin = self.client();
         let request = v1::CreateCredentialRequest {
-            mutation: admin.mutation(),
+            mutation: admin.mutation().await.unwrap(),
             name: name.to_owned(),
             role: role.to_owned(),
             ttl_seconds: 0,
@@ -85,7 +85,7 @@ impl Lab {
     pub async fn image(&self, name: &str) {
         let client = self.client();
         let request = v1::CreateImageRequest {
-            mutation: client.mutation(),
+            mutation: client.mutation().await.unwrap(),
             name: name.to_owned(),
             ..Default::default()
         };
@@ -113,7 +113,7 @@ pub fn spec() -> v1::VmSpec {
 
 pub async fn create(client: &Client, name: &str, spec: v1::VmSpec) -> Result<v1::Outcome, Error> {
     let request = v1::CreateVmRequest {
-        mutation: client.mutation(),
+        mutation: client.mutation().await?,
         project: String::new(),
         name: name.to_owned(),
         spec: Some(spec),

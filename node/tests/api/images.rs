@@ -32,7 +32,7 @@ async fn make(
     holder: &str,
 ) -> Result<v1::Outcome, Error> {
     let request = v1::CreateImageRequest {
-        mutation: client.mutation(),
+        mutation: client.mutation().await.unwrap(),
         name: name.to_owned(),
         files: vec![v1::ImageFile {
             part: "raw".to_owned(),

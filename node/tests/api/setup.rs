@@ -15,7 +15,7 @@ async fn a_failed_join_names_its_cause() {
     let client = lab.client();
     let directory = tempfile::tempdir().unwrap();
     let token = async |node: &str, ttl_seconds: u32| {
-        let mutation = client.mutation();
+        let mutation = client.mutation().await.unwrap();
         let request = v1::CreateTokenRequest { mutation, node: node.to_owned(), ttl_seconds };
         let made = client.call(request, async |channel, request| {
             TokensClient::new(channel).create_token(request).await
