@@ -6,12 +6,16 @@
 mod filter;
 mod score;
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::{
+    collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
+};
 
 use domain::{
     State,
     host::{Capacity, Host},
     id::{HostId, VmId},
+    name::Name,
     vm::Vm,
 };
 
@@ -21,7 +25,7 @@ pub struct Placement {
     /// Hosts for VMs.
     pub placed: Vec<(VmId, HostId)>,
     /// VMs that fit nowhere, each with the reason in a sentence.
-    pub unplaceable: BTreeMap<VmId, String>,
+    pub unplaceable: BTreeMap<VmId, Arc<str>>,
 }
 
 /// A host and what the plan so far has put on it.
@@ -30,7 +34,11 @@ struct Candidate<'a> {
     used: Capacity,
 }
 
-/// Plans for up to `limit` of the VMs that have no body.
+/// What decides where a VM fits: two VMs that want the same fit on the same hosts.
+type Want<'a> = (Capacity, Option<&'a Name>);
+
+/// Plans for the VMs that have no body, until `limit` are placed. Those that fit nowhere hold
+/// nobody up.
 #[must_use]
 pub fn place(state: &State, limit: usize) -> Placement {
     let mut hosts: Vec<Candidate> =
@@ -42,7 +50,17 @@ pub fn place(state: &State, limit: usize) -> Placement {
         .enumerate()
         .map(|(index, candidate)| (score::spread(candidate), std::cmp::Reverse(index)))
         .collect();
-    for vm in state.unplaced().take(limit) {
+    // The plan only fills hosts, so what fits nowhere once does not fit later in it.
+    let mut hopeless: BTreeMap<Want, Arc<str>> = BTreeMap::new();
+    for vm in state.unplaced() {
+        if placement.placed.len() >= limit {
+            break;
+        }
+        let want = (Capacity::of(&vm.spec), vm.spec.host.as_ref());
+        if let Some(reason) = hopeless.get(&want) {
+            placement.unplaceable.insert(vm.id, reason.clone());
+            continue;
+        }
         match best(&hosts, &mut ranking, vm) {
             Some(index) => {
                 let candidate = &mut hosts[index];
@@ -51,7 +69,9 @@ pub fn place(state: &State, limit: usize) -> Placement {
                 ranking.push((score::spread(candidate), std::cmp::Reverse(index)));
             }
             None => {
-                placement.unplaceable.insert(vm.id, explain(&hosts, vm));
+                let reason: Arc<str> = explain(&hosts, vm).into();
+                placement.unplaceable.insert(vm.id, reason.clone());
+                hopeless.insert(want, reason);
             }
         }
     }

@@ -153,6 +153,12 @@ fn scenarios() {
             "vm4: no host of 2: 2 without enough cpu",
         ],
     );
+    // What fits nowhere holds nobody up, however much of it there is.
+    let mut vms = vec!["99/100"; 1_100];
+    vms.push("1/100");
+    let state = world(&["4/1000"], &vms);
+    let plan = place(&state, 1_000);
+    assert_eq!((plan.placed.len(), plan.unplaceable.len()), (1, 1_100));
     // A pinned VM passes every other filter too.
     check(
         &["1/100", "4/1000"],

@@ -34,8 +34,12 @@ pub(super) async fn act(store: &Store, explain: bool) {
         .unplaceable
         .into_iter()
         .filter(|(vm, reason)| {
-            state.vms.get(vm).is_some_and(|vm| vm.placement_failure.as_ref() != Some(reason))
+            let known = state.vms.get(vm).and_then(|vm| vm.placement_failure.as_deref());
+            known != Some(&**reason)
         })
+        // The rest is told in later rounds.
+        .take(limit::BATCH_MAX)
+        .map(|(vm, reason)| (vm, reason.to_string()))
         .collect();
     if explain && !news.is_empty() {
         let command = Command::Vm(VmCommand::Unplaceable(news));

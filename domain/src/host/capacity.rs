@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::vm::VmSpec;
 
 /// Amounts of what is shared out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Capacity {
     /// Processor time, thousandths of a CPU. A host counts its CPUs times its overcommit.
