@@ -58,13 +58,14 @@ pub enum Storage {
 
 /// A running cluster.
 pub struct Cluster {
-    root: Root,
     options: ClusterOptions,
     // Before the network: they run in it.
     nodes: Vec<Node>,
     network: Option<Network>,
     /// What a client on this machine needs.
     pub access: Access,
+    // Last: what runs is found by its files, and ended before they go.
+    root: Root,
 }
 
 /// The directory in which all of a lab lies; removed when dropped.
@@ -107,7 +108,7 @@ impl Cluster {
             Hosts::Simulated => None,
             Hosts::Bridged | Hosts::Real => Some(Network::make(options.nodes, API_PORT)?),
         };
-        let mut cluster = Cluster { root, options, nodes: Vec::new(), network, access };
+        let mut cluster = Cluster { options, nodes: Vec::new(), network, access, root };
         let mut inside = Vec::new();
         for number in 0..cluster.options.nodes {
             if cluster.options.hosts == Hosts::Real {
