@@ -10,6 +10,7 @@ mod order;
 
 pub mod conformance;
 pub mod protocol;
+pub mod qcow2;
 pub mod simulator;
 
 pub use error::{DriverError, ErrorKind};

@@ -1,12 +1,13 @@
 //! The disks of a body.
 
 use std::{
+    io::Read,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use domain::image::Part;
-use drivers::{DriverError, ErrorKind, Order};
+use drivers::{DriverError, ErrorKind, Order, qcow2};
 
 use crate::error::io;
 
@@ -20,6 +21,9 @@ pub(crate) fn ensure(
     if let Some((base, part)) = base {
         let path = directory.join("root.qcow2");
         if !path.exists() {
+            if part == Part::Qcow2 {
+                must_stand_alone(base)?;
+            }
             let format = if part == Part::Raw { "raw" } else { "qcow2" };
             let mut create = qemu_img();
             create.args(["-F", format, "-b"]).arg(base).arg(partial(&path));
@@ -40,6 +44,16 @@ pub(crate) fn ensure(
         disks.push(path);
     }
     Ok(disks)
+}
+
+/// A base that names another file would give the guest that file.
+fn must_stand_alone(base: &Path) -> Result<(), DriverError> {
+    let mut head = Vec::new();
+    let file = std::fs::File::open(base).map_err(io("the image"))?;
+    file.take(qcow2::HEAD_BYTES as u64).read_to_end(&mut head).map_err(io("the image"))?;
+    qcow2::check(&head).map_err(|why| {
+        DriverError::new(ErrorKind::Permanent, format!("the image's disk {why}; use another image"))
+    })
 }
 
 /// Makes the NoCloud seed, if there is user data.
