@@ -18,18 +18,19 @@ impl Turn for Keeper {
         if !state.nodes.contains_key(&me) {
             return;
         }
-        for image in state.images.values() {
+        // First, while the state is new: what is brought may take long.
+        if let Err(error) = files.drop_unneeded(state) {
+            tracing::warn!(%error, "files that no image has are still there");
+        }
+        for image in state.images.values().filter(|image| !image.files.is_empty()) {
             let here = image.files.iter().all(|file| files.path(file.sha256).is_some());
-            let told = image.holders.contains(&me) || image.files.is_empty();
-            let wanted = image.is_kept_by(me, state.nodes.keys().copied());
-            if (here && !told || wanted && !here)
+            let told = image.holders.contains(&me);
+            let wanted = told || image.is_kept_by(me, state.nodes.keys().copied());
+            if (here != told || wanted && !here)
                 && let Err(error) = files.bring(store, image).await
             {
                 tracing::warn!(image = %image.name, %error, "a copy cannot be kept here");
             }
-        }
-        if let Err(error) = files.drop_unneeded(state) {
-            tracing::warn!(%error, "files that no image has are still there");
         }
     }
 }

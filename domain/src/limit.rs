@@ -43,8 +43,7 @@ pub const USER_DATA_BYTES_MAX: usize = 16 * 1024;
 pub const CMDLINE_BYTES_MAX: usize = 1024;
 /// Problems that a refusal lists. They travel in headers, which have a bound of their own.
 pub const VIOLATIONS_MAX: usize = 16;
-/// Bytes of a problem's field and of its sentence, and of a refusal's sentence: they may quote what
-/// was sent.
+/// Bytes of a problem's field and of its sentence: they may quote what was sent.
 pub const VIOLATION_BYTES_MAX: usize = 256;
 /// Bytes of any free text (a failure's message, an image's URL).
 pub const TEXT_BYTES_MAX: usize = 2048;

@@ -66,9 +66,6 @@ impl Daemon {
     pub async fn start(options: DaemonOptions, files: Files) -> Result<Daemon> {
         let files = Arc::new(files);
         let shared = files::images(&options.directory);
-        let images = ImageFiles::open(&shared)
-            .with_context(|| format!("cannot use {}", shared.display()))?;
-        let images = Arc::new(images);
         let store = Store::open(
             Options {
                 directory: options.directory.clone(),
@@ -76,13 +73,17 @@ impl Daemon {
                 cluster: files.node.cluster,
                 node: files.node.node,
                 peer_address: options.peer_listen,
-                shared,
+                shared: shared.clone(),
                 timing: options.timing,
                 wal: options.wal,
             },
             &files.identity,
         )
         .await?;
+        // After the store holds the directory's lock: another process' files are not touched.
+        let images = ImageFiles::open(&shared)
+            .with_context(|| format!("cannot use {}", shared.display()))?;
+        let images = Arc::new(images);
         let listener = TcpListener::bind(options.api_listen)
             .await
             .with_context(|| format!("cannot listen for clients on {}", options.api_listen))?;

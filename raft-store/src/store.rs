@@ -170,11 +170,11 @@ impl Store {
         self.core.propose(Principal::Node(self.core.me.node), None, command).await
     }
 
-    /// Begins to fetch a file that another node shares; see [`Options::shared`].
+    /// Begins to fetch a file that another node shares, if it has it; see [`Options::shared`].
     ///
     /// # Errors
     /// Why it cannot be had from there, in a sentence.
-    pub async fn fetch(&self, from: NodeId, file: Digest) -> Result<Fetch, String> {
+    pub async fn fetch(&self, from: NodeId, file: Digest) -> Result<Option<Fetch>, String> {
         Fetch::begin(&self.core.pool, from, file).await
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Task {
     row: Instance,
     order: Order,
     action: Option<Action>,
+    /// Whether files of the image must come first.
+    missing: bool,
 }
 
 impl Task {
@@ -50,7 +52,7 @@ impl Task {
         action: Option<Action>,
     ) -> Option<Task> {
         let vm = state.vms.get(&body.vm)?;
-        let order = Order {
+        let mut order = Order {
             instance: body.id,
             fence: body.fence,
             vm: vm.id,
@@ -61,7 +63,15 @@ impl Task {
             image: state.images.get(&vm.image)?.clone(),
             files: BTreeMap::new(),
         };
-        Some(Task { tools: tools.clone(), row: body.clone(), order, action })
+        let makes = matches!(action, Some(Action::Prepare | Action::Start));
+        let missing = match tools.images.paths(&order.image) {
+            Some(files) => {
+                order.files = files;
+                false
+            }
+            None => makes,
+        };
+        Some(Task { tools: tools.clone(), row: body.clone(), order, action, missing })
     }
 
     fn driver(&self) -> &dyn Driver {
@@ -70,6 +80,9 @@ impl Task {
 
     /// Does it, and observes; tries again while that may help.
     async fn run(&self) -> Result<(), String> {
+        if self.missing {
+            return self.bring().await;
+        }
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(50))
             .with_max_delay(Duration::from_secs(2))
@@ -101,19 +114,25 @@ impl Task {
         }
     }
 
+    /// Has the image's files brought here. That may take long, so nothing is done afterwards on what
+    /// was known before: the body is looked at again.
+    async fn bring(&self) -> Result<(), String> {
+        let brought = self.tools.images.bring(&self.tools.store, &self.order.image).await;
+        let Err(error) = brought else { return Ok(()) };
+        match within(self.driver().observe(self.row.id)).await {
+            Ok(seen) => self.report(&seen, Some(error)).await,
+            Err(error) => Err(format!("cannot observe: {error}")),
+        }
+    }
+
     async fn act(&self) -> Result<(), DriverError> {
         let (id, fence, driver) = (self.row.id, self.row.fence, self.driver());
         let Some(action) = self.action else { return Ok(()) };
-        let mut order = self.order.clone();
-        if matches!(action, Action::Prepare | Action::Start) {
-            // It has its own deadline: a large file may take longer than any call.
-            order.files = self.tools.images.bring(&self.tools.store, &order.image).await?;
-        }
         let call = async {
             match action {
                 Action::Rest | Action::Wait(_) => Ok(()),
-                Action::Prepare => driver.prepare(&order).await,
-                Action::Start => driver.start(&order).await,
+                Action::Prepare => driver.prepare(&self.order).await,
+                Action::Start => driver.start(&self.order).await,
                 Action::Shutdown { .. } => {
                     driver.shutdown(id, fence).await?;
                     tokio::time::sleep(SHUTDOWN_PAUSE).await;

@@ -17,7 +17,7 @@ use domain::principal::{Principal, Role};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
 use http::{HeaderMap, header::AUTHORIZATION};
 use raft_store::{Consistency, Store, View};
-use tonic::{Status, transport::server::TcpConnectInfo};
+use tonic::{Code, Status, transport::server::TcpConnectInfo};
 
 use super::{errors, rest, secret};
 
@@ -108,7 +108,7 @@ pub(crate) async fn admit(
     let open = OPEN.contains(&path) || (path == "/metrics" && address.is_loopback());
     let mut identified = identify(&store.view(), request.headers());
     // This node may not have heard of the credential yet: it has just started, or is behind.
-    if identified.is_err() && !open && request.headers().contains_key(AUTHORIZATION) {
+    if matches!(identified, Err(Unidentified::Unknown)) && !open {
         if let Err(status) = RateLimits::check(&limits.failed, address) {
             return refuse(status);
         }
@@ -116,22 +116,40 @@ pub(crate) async fn admit(
         identified = match tokio::time::timeout(CATCH_UP_TIMEOUT, newest).await {
             Ok(Ok(view)) => identify(&view, request.headers()),
             // It cannot tell a wrong credential from a new one.
-            Ok(Err(_)) | Err(_) => Err(Status::unavailable(
+            Ok(Err(_)) | Err(_) => Err(Unidentified::Refused(Box::new(errors::status(
+                Code::Unavailable,
                 "the credential is not known to this node, which cannot ask the others; try another",
-            )),
+                "NOT_FRESH",
+            )))),
         };
     }
     match identified {
         Ok(caller) => CALLER.scope(caller, next.run(request)).await,
         Err(_) if open => next.run(request).await,
-        Err(status) => refuse(status),
+        Err(Unidentified::Refused(status)) => refuse(*status),
+        Err(Unidentified::Unknown) => {
+            refuse(errors::unauthenticated("the credential is unknown here"))
+        }
+    }
+}
+
+/// Why nobody was recognised.
+enum Unidentified {
+    /// There is no such credential in the view; a newer one may have it.
+    Unknown,
+    Refused(Box<Status>),
+}
+
+impl From<Status> for Unidentified {
+    fn from(status: Status) -> Unidentified {
+        Unidentified::Refused(Box::new(status))
     }
 }
 
 /// How long a request with an unknown credential waits for this node to catch up.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn identify(view: &View, headers: &HeaderMap) -> Result<Caller, Status> {
+fn identify(view: &View, headers: &HeaderMap) -> Result<Caller, Unidentified> {
     let missing = || errors::unauthenticated("send a credential as `Authorization: Bearer …`");
     let value = headers.get(AUTHORIZATION).ok_or_else(missing)?;
     let text = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
@@ -141,7 +159,7 @@ fn identify(view: &View, headers: &HeaderMap) -> Result<Caller, Status> {
     let known = view.state.credentials.get(&id);
     // Hashes are compared, not secrets: how long a comparison takes says nothing about a secret.
     if known.is_none_or(|credential| credential.secret_sha256 != hash) {
-        return Err(errors::unauthenticated("the credential is unknown here"));
+        return Err(Unidentified::Unknown);
     }
     let principal = Principal::Credential(id);
     let role = view.state.role_of(&principal, crate::clock::wall_ms()).map_err(errors::rejected)?;

@@ -143,15 +143,17 @@ impl Consoles for Api {
                 }
             };
             // Whoever ends first ends it: the guest, the one who types, or the credential.
-            tokio::select! {
-                () = carry(guest, typed, &shown) => {}
-                () = valid => {
-                    let gone = errors::unauthenticated("the credential is not valid any more");
-                    let _ = shown.send(Err(gone)).await;
-                }
-                () = shown.closed() => {}
-            }
+            let revoked = tokio::select! {
+                () = carry(guest, typed, &shown) => false,
+                () = valid => true,
+                () = shown.closed() => false,
+            };
             drop(place);
+            if revoked {
+                // Who does not read is not waited for.
+                let gone = errors::unauthenticated("the credential is not valid any more");
+                let _ = shown.try_send(Err(gone));
+            }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }

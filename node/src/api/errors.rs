@@ -12,7 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain in which our reasons are unique.
 pub(super) const DOMAIN: &str = "novacron";
 
-fn status(code: Code, message: &str, reason: &str) -> Status {
+pub(super) fn status(code: Code, message: &str, reason: &str) -> Status {
     with(code, message, reason, ErrorDetails::new())
 }
 

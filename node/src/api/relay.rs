@@ -9,12 +9,12 @@ use domain::{State, id::HostId};
 use drivers::{DriverError, ErrorKind};
 use raft_store::identity;
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     metadata::{MetadataMap, MetadataValue},
     transport::Channel,
 };
 
-use super::Api;
+use super::{Api, errors};
 
 /// Longest wait for a host.
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,15 +43,15 @@ impl Api {
         let node = state.hosts.get(&host).map(|host| host.node);
         if node == Some(self.store.node()) {
             let local = self.hosts.iter().find(|local| local.id == host);
-            let missing = || Status::failed_precondition("this node drives no such host");
+            let missing = || unreachable("this node drives no such host");
             return local.map(|local| Driven::Here(local)).ok_or_else(missing);
         }
         if caller.contains_key(HOP) {
             let moved = "the host has moved to another node; ask again";
-            return Err(Status::failed_precondition(moved));
+            return Err(unreachable(moved));
         }
         let node = node.and_then(|node| state.nodes.get(&node));
-        let nobody = || Status::failed_precondition("the host has no node");
+        let nobody = || unreachable("the host has no node");
         let address = node.map(|node| node.api_address.clone()).ok_or_else(nobody)?;
         let bearer = caller.get("authorization").and_then(|value| value.to_str().ok());
         let bearer = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
@@ -101,7 +101,7 @@ pub(super) fn refused(error: client::Error) -> Status {
     match error {
         client::Error::Refused(status) => *status,
         client::Error::Options(_) | client::Error::Unreachable(_) | client::Error::Timeout(_) => {
-            Status::failed_precondition(error.to_string())
+            unreachable(&error.to_string())
         }
     }
 }
@@ -114,19 +114,29 @@ pub(super) fn mark<Q>(request: &mut Request<Q>) {
 pub(super) async fn within<T>(
     call: impl Future<Output = Result<T, DriverError>>,
 ) -> Result<T, Status> {
-    let late = || Status::deadline_exceeded(format!("the host did not answer in {HOST_TIMEOUT:?}"));
+    let late = || {
+        let message = format!("the host did not answer in {HOST_TIMEOUT:?}");
+        errors::status(Code::DeadlineExceeded, &message, "HOST_SILENT")
+    };
     let answered = tokio::time::timeout(HOST_TIMEOUT, call).await.map_err(|_| late())?;
     answered.map_err(|error| match error.kind {
-        ErrorKind::NotFound => Status::not_found(error.message),
+        // Of the body that the state has: it is not made yet, or has just gone.
+        ErrorKind::NotFound | ErrorKind::Conflict => {
+            errors::status(Code::FailedPrecondition, &error.message, "NOT_RUNNING")
+        }
         ErrorKind::Transient
         | ErrorKind::Permanent
-        | ErrorKind::Conflict
         | ErrorKind::Quota
         | ErrorKind::Capacity
         | ErrorKind::Throttled
         | ErrorKind::Auth
         | ErrorKind::Fenced
         | ErrorKind::Protocol
-        | ErrorKind::Ambiguous => Status::failed_precondition(error.message),
+        | ErrorKind::Ambiguous => unreachable(&error.message),
     })
+}
+
+/// The host cannot be asked at present.
+fn unreachable(message: &str) -> Status {
+    errors::status(Code::FailedPrecondition, message, "HOST_UNREACHABLE")
 }

@@ -5,12 +5,15 @@ use std::time::Duration;
 use domain::{id::Digest, principal::Role};
 use drivers::{DriverError, ErrorKind};
 use proto::{convert::invalid, v1, v1::uploads_server::Uploads};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, auth, errors};
 
 /// Longest wait for the next piece.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Slowest upload, bytes per second: a slower one would hold a place that others need.
+const RATE_MIN: u64 = 32 << 10;
 /// Largest file, bytes (1 TiB).
 const FILE_BYTES_MAX: u64 = 1 << 40;
 
@@ -20,7 +23,7 @@ impl Uploads for Api {
         &self,
         request: Request<Streaming<v1::UploadImageFileRequest>>,
     ) -> Result<Response<v1::UploadImageFileResponse>, Status> {
-        auth::caller(Role::Operator)?;
+        let caller = auth::caller(Role::Operator)?;
         let busy = |_| Status::resource_exhausted("the node takes other files; try again later");
         let _turn = self.uploads.try_acquire().map_err(busy)?;
         let mut pieces = request.into_inner();
@@ -37,12 +40,19 @@ impl Uploads for Api {
         let answer = v1::UploadImageFileResponse {
             node: name.ok_or_else(|| Status::unavailable("the node is not yet a member"))?,
         };
-        if self.images.path(file).is_some() {
+        if self.images.hold(file).is_some() {
             return Ok(Response::new(answer));
         }
         let incoming = self.images.receive(&state.state, file, first.size_bytes).await;
         let mut incoming = incoming.map_err(refused)?;
+        let late = Instant::now() + SILENCE_MAX + Duration::from_secs(first.size_bytes / RATE_MIN);
         while let Some(piece) = next(&mut pieces).await? {
+            if !auth::is_still_valid(&self.store, &caller) {
+                return Err(errors::unauthenticated("the credential is not valid any more"));
+            }
+            if Instant::now() > late {
+                return Err(Status::deadline_exceeded("the file comes too slowly"));
+            }
             incoming.write(&piece.data).await.map_err(refused)?;
         }
         incoming.finish().await.map_err(refused)?;

@@ -44,11 +44,18 @@ const PIECE_BYTES: usize = 1 << 20;
 
 type Rpc = RPCError<TypeConfig>;
 
-/// Connections to other nodes, one per node and address.
+/// What a connection carries. Files have one of their own: heartbeats must not wait behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Traffic {
+    Raft,
+    Files,
+}
+
+/// Connections to other nodes, one per node, kind of traffic and address.
 pub(crate) struct Pool {
     me: Me,
     tls: TlsConnector,
-    channels: Mutex<BTreeMap<NodeId, (String, Channel)>>,
+    channels: Mutex<BTreeMap<(NodeId, Traffic), (String, Channel)>>,
     /// Becomes true when a peer says that this node was removed.
     removed: watch::Sender<bool>,
     views: watch::Receiver<Arc<View>>,
@@ -78,12 +85,22 @@ impl Pool {
         node: NodeId,
         address: &str,
     ) -> Result<PeerClient<Channel>, Status> {
+        self.client_for(Traffic::Raft, node, address)
+    }
+
+    pub(crate) fn client_for(
+        &self,
+        traffic: Traffic,
+        node: NodeId,
+        address: &str,
+    ) -> Result<PeerClient<Channel>, Status> {
+        let key = (node, traffic);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(&node) {
+        let channel = match channels.get(&key) {
             Some((known, channel)) if known == address => channel.clone(),
             Some(_) | None => {
                 let channel = self.connect(node, address)?;
-                channels.insert(node, (address.to_owned(), channel.clone()));
+                channels.insert(key, (address.to_owned(), channel.clone()));
                 channel
             }
         };

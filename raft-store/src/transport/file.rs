@@ -9,7 +9,7 @@ use proto::peer::Frame;
 use tokio::io::AsyncReadExt;
 use tonic::Status;
 
-use super::{Pool, wire};
+use super::{Pool, client::Traffic, wire};
 
 /// Bytes of a piece.
 const PIECE_BYTES: usize = 512 << 10;
@@ -41,12 +41,18 @@ pub(super) async fn read(path: &std::path::Path) -> Result<Pieces, Status> {
 pub struct Fetch(tonic::Streaming<Frame>);
 
 impl Fetch {
-    pub(crate) async fn begin(pool: &Pool, from: NodeId, file: Digest) -> Result<Fetch, String> {
+    pub(crate) async fn begin(
+        pool: &Pool,
+        from: NodeId,
+        file: Digest,
+    ) -> Result<Option<Fetch>, String> {
         let address = pool.address(from).ok_or_else(|| format!("nobody knows node {from}"))?;
-        let mut client = pool.client(from, &address).map_err(|status| said(&status))?;
+        let mut client =
+            pool.client_for(Traffic::Files, from, &address).map_err(|status| said(&status))?;
         let asked = client.fetch(pool.request(from, wire::pack(&file)));
         match tokio::time::timeout(SILENCE_MAX, asked).await {
-            Ok(Ok(answer)) => Ok(Fetch(answer.into_inner())),
+            Ok(Ok(answer)) => Ok(Some(Fetch(answer.into_inner()))),
+            Ok(Err(status)) if status.code() == tonic::Code::NotFound => Ok(None),
             Ok(Err(status)) => Err(said(&status)),
             Err(_) => Err(silent()),
         }
