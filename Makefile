@@ -31,6 +31,10 @@ check: ## Formatting and lints; changes nothing.
 	cargo fmt --all --check
 	scripts/cargo-all clippy --all-targets -- -D warnings
 
+.PHONY: deny
+deny: ## Licences, duplicate crates and sources of all dependencies; needs cargo-deny (cargo install --locked cargo-deny).
+	cargo deny check licenses bans sources
+
 .PHONY: fuzz
 fuzz: ## Walk the whole API with made-up requests (schemathesis); needs `make build`. EXAMPLES=150 SEED=…
 	scripts/fuzz
