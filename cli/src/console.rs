@@ -1,4 +1,4 @@
-//! Typing at a guest's serial console.
+//! A guest's serial console: what it wrote, and typing at it.
 
 use std::{
     io::{IsTerminal, Write},
@@ -6,12 +6,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use client::v1::{self, consoles_client::ConsolesClient};
+use client::v1::{self, consoles_client::ConsolesClient, vms_client::VmsClient};
 use crossterm::terminal;
 use tokio::{io::AsyncReadExt, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::Session;
+use crate::{Session, call};
 
 /// Ctrl-]: as at virsh and telnet.
 const ESCAPE: u8 = 0x1d;
@@ -42,6 +42,32 @@ enum End {
     Piped,
 }
 
+/// Shows what the guest wrote, and with `follow` goes on as it writes.
+pub(crate) async fn logs(session: &Session, project: &str, name: &str, follow: bool) -> Result<()> {
+    const PAUSE: Duration = Duration::from_millis(500);
+    let mut offset = 0;
+    loop {
+        let request = v1::GetConsoleLogRequest {
+            project: project.to_owned(),
+            vm: name.to_owned(),
+            offset,
+            bytes_max: 0,
+        };
+        let log = call!(session, VmsClient<_>, get_console_log, request).await?;
+        print!("{}", log.text);
+        std::io::stdout().flush()?;
+        let more = log.next_offset > offset;
+        offset = log.next_offset;
+        if !more {
+            if !follow {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Types at it.
 pub(crate) async fn attach(session: &Session, project: &str, vm: &str) -> Result<()> {
     let (typed, messages) = mpsc::channel(16);
     let first = v1::AttachConsoleRequest {

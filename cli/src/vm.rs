@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use client::v1::{self, operations_client::OperationsClient, vms_client::VmsClient};
 
 use crate::{
-    Session, all_pages, call,
+    Session, all_pages, call, console,
     exit::Exit,
     output::{Column, at, bytes, column, number, wide},
     spec::SpecFlags,
@@ -197,11 +197,9 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         }
         Verb::Describe { name, project } => describe(session, &project.project, &name).await,
         Verb::Logs { name, project, follow } => {
-            logs(session, &project.project, &name, follow).await
+            console::logs(session, &project.project, &name, follow).await
         }
-        Verb::Console { name, project } => {
-            crate::console::attach(session, &project.project, &name).await
-        }
+        Verb::Console { name, project } => console::attach(session, &project.project, &name).await,
         Verb::Usage { name, project } => {
             let request = v1::GetVmUsageRequest { project: project.project, vm: name };
             let usage = call!(session, VmsClient<_>, get_vm_usage, request).await?;
@@ -294,31 +292,6 @@ async fn describe(session: &Session, project: &str, name: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-async fn logs(session: &Session, project: &str, name: &str, follow: bool) -> Result<()> {
-    use std::io::Write;
-    const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
-    let mut offset = 0;
-    loop {
-        let request = v1::GetConsoleLogRequest {
-            project: project.to_owned(),
-            vm: name.to_owned(),
-            offset,
-            bytes_max: 0,
-        };
-        let log = call!(session, VmsClient<_>, get_console_log, request).await?;
-        print!("{}", log.text);
-        std::io::stdout().flush()?;
-        let more = log.next_offset > offset;
-        offset = log.next_offset;
-        if !more {
-            if !follow {
-                return Ok(());
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
 }
 
 /// Every field on a line of its own.

@@ -8,6 +8,7 @@ mod config;
 mod disk;
 mod down;
 mod driver;
+mod fault;
 mod hypervisor;
 mod network;
 mod node;

@@ -1,0 +1,125 @@
+//! What can befall a cluster's nodes, and how it is seen to have happened.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Signal, kill_process};
+
+use crate::{
+    cluster::{Cluster, PATIENCE},
+    network::Network,
+};
+
+impl Cluster {
+    /// Kills a node's process at once, as a power cut does. Its guests run on.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill(&mut self, node: usize) -> Result<()> {
+        self.nodes[node].kill()
+    }
+
+    /// Stops a node's process where it is, as a machine does that is out of breath.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self, node: usize) -> Result<()> {
+        self.nodes[node].signal(Signal::STOP)
+    }
+
+    /// Lets a paused node go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self, node: usize) -> Result<()> {
+        self.nodes[node].signal(Signal::CONT)
+    }
+
+    /// Cuts links between hosts, each in the direction from → to, and no others.
+    ///
+    /// # Errors
+    /// When the hosts have no network of their own.
+    pub fn cut(&self, links: &[(usize, usize)]) -> Result<()> {
+        self.network()?.cut(links)
+    }
+
+    /// Cuts every link between these nodes and the others, in both directions.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn isolate(&self, nodes: &[usize]) -> Result<()> {
+        let all = 0..self.nodes.len();
+        let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
+        let crosses = |(from, to): &(usize, usize)| nodes.contains(from) != nodes.contains(to);
+        self.cut(&pairs.filter(crosses).collect::<Vec<_>>())
+    }
+
+    /// Mends every link.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn heal(&self) -> Result<()> {
+        self.cut(&[])
+    }
+
+    /// How many packets were dropped on cut links so far: the proof that a cut happened.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn dropped(&self) -> Result<u64> {
+        self.network()?.dropped()
+    }
+
+    fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("the hosts have no network of their own")
+    }
+
+    /// Cuts the power of a killed node's disk and gives it back; the answer is how many bytes that
+    /// were not synced are known to be lost.
+    ///
+    /// # Errors
+    /// When the node has no disk of its own, runs, or nothing was lost.
+    pub fn cut_power(&self, node: usize) -> Result<u64> {
+        self.nodes[node].cut_power()
+    }
+
+    /// Fills a node's disk until so much of it is used, percent; 100 is until it takes no more.
+    ///
+    /// # Errors
+    /// When the node has no disk of its own.
+    pub fn fill_disk(&self, node: usize, percent: u64) -> Result<()> {
+        self.nodes[node].disk()?.fill(percent)
+    }
+
+    /// Frees what [`Cluster::fill_disk`] took.
+    ///
+    /// # Errors
+    /// When it was not filled.
+    pub fn free_disk(&self, node: usize) -> Result<()> {
+        self.nodes[node].disk()?.free()
+    }
+
+    /// Waits until a node's process has ended by itself; the answer is its exit code.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn await_end(&mut self, node: usize) -> Result<Option<i32>> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.nodes[node].ended() {
+                return Ok(status.code());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "node {} still runs after {PATIENCE:?}", node + 1);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Kills the driver process of a node.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn kill_driver(&self, node: usize) -> Result<()> {
+        let pid = self.nodes[node].driver().context("there is no driver process")?;
+        Ok(kill_process(pid, Signal::KILL)?)
+    }
+}
