@@ -187,8 +187,8 @@ impl ImageFiles {
     }
 
     /// Drops files that no image has had for some time: a file's time of change is when it was last
-    /// known to be needed. `state` must be the newest: a node
-    /// that is behind may not know of the image that needs them.
+    /// known to be needed. `state` must be the newest: a node that is behind may not know of the
+    /// image that needs them.
     pub(crate) fn drop_unneeded(&self, state: &State) -> std::io::Result<()> {
         let files = state.images.values().flat_map(|image| &image.files);
         let needed: BTreeSet<String> = files.map(|file| file.sha256.to_string()).collect();
