@@ -137,6 +137,7 @@ pub(crate) async fn run_credential(session: &Session, verb: CredentialVerb) -> R
         CredentialVerb::Create { name, role, ttl } => {
             let request = v1::CreateCredentialRequest { mutation, name, role, ttl_seconds: ttl };
             let answer = call!(session, CredentialsClient<_>, create_credential, request).await?;
+            shown_once("credential", &answer.bearer)?;
             println!("{}", answer.bearer);
             eprintln!("this is shown once; send it as `Authorization: Bearer …`");
             Ok(())
@@ -190,6 +191,7 @@ pub(crate) async fn run_token(session: &Session, verb: TokenVerb) -> Result<()> 
         TokenVerb::Create { node, ttl } => {
             let request = v1::CreateTokenRequest { mutation, node, ttl_seconds: ttl };
             let answer = call!(session, TokensClient<_>, create_token, request).await?;
+            shown_once("token", &answer.token)?;
             eprintln!("on the new node, once, beside its cluster.toml:");
             println!("novacron join {}", answer.token);
             Ok(())
@@ -206,4 +208,11 @@ pub(crate) async fn run_token(session: &Session, verb: TokenVerb) -> Result<()> 
             session.settle(&what, Some(outcome)).await
         }
     }
+}
+
+/// A repeated request is answered with what the first one made, but not with its secret.
+fn shown_once(noun: &str, secret: &str) -> Result<()> {
+    let remedy = format!("find it with `novacron {noun} list`, revoke it and make another");
+    anyhow::ensure!(!secret.is_empty(), "the {noun} is made, and its secret was lost: {remedy}");
+    Ok(())
 }

@@ -101,7 +101,7 @@ impl State {
     /// # Errors
     /// [`Reason::RequestIdReused`] when the key was used for another message, and
     /// [`Reason::RequestTooOld`] when it may have been executed and forgotten.
-    pub(crate) fn answered(
+    pub fn answered(
         &self,
         principal: &Principal,
         request: &Request,

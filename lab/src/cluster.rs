@@ -11,7 +11,7 @@ use crate::{
     config::Config, disk::Disk, down, hypervisor::Hypervisor, network::Network, node::Node,
     programs,
 };
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cli::Access;
 use client::{
     Client, Options,
@@ -136,6 +136,23 @@ impl Cluster {
             cluster.await_ready(number).await?;
         }
         Ok(cluster)
+    }
+
+    /// Lets one more node join; the answer is its number. Clients that exist do not know it.
+    ///
+    /// # Errors
+    /// When the hosts have a network of their own, or it cannot join.
+    pub async fn grow(&mut self) -> Result<usize> {
+        ensure!(self.network.is_none(), "the network has no place for one more host");
+        let number = self.nodes.len();
+        let api = self.add(number)?;
+        self.access.endpoints.push(api.to_string());
+        let said = self.novacron(0, &["token", "create", "--node", &format!("n{}", number + 1)])?;
+        let token = said.trim().strip_prefix("novacron join ").context("there is no token")?;
+        self.novacron(number, &["join", token])?;
+        self.run(number)?;
+        self.await_ready(number).await?;
+        Ok(number)
     }
 
     /// Makes a node's place. The answer is its API's address, as its host's network has it.

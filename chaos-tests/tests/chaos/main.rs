@@ -3,5 +3,6 @@
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
 mod full_disk;
+mod growth;
 mod power_cut;
 mod trial;

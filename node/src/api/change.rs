@@ -4,7 +4,7 @@ use domain::{
     Revision, State,
     envelope::{Command, Envelope, Outcome, Request},
     id::{Digest, OperationId, RequestId},
-    principal::Role,
+    principal::{Principal, Role},
     rejected::{Reason, Rejected},
 };
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
@@ -32,7 +32,15 @@ impl Api {
         let caller = auth::caller(least)?;
         let mutation = mutation.unwrap_or_default();
         let request = request(&mutation, message).map_err(errors::rejected)?;
-        let command = self.build(&mutation, mint(), &build).await?;
+        let since = Revision::from_u64(mutation.since_revision);
+        let command = match self.build(since, &build).await {
+            Ok(command) => command,
+            // A retry may name what its own first attempt has removed.
+            Err(refused) => {
+                let before = self.answered(&caller.principal, request.as_ref()).await?;
+                return before.ok_or(refused);
+            }
+        };
         if mutation.validate_only {
             let view = self.store.read(Consistency::Linearizable).await.map_err(errors::read)?;
             let envelope = Envelope {
@@ -49,15 +57,36 @@ impl Api {
         proposed.map_err(errors::proposed)
     }
 
+    /// What a change was answered before that must be looked into before it is decided.
+    pub(crate) async fn answered_before<M: prost::Message>(
+        &self,
+        mutation: Option<&v1::Mutation>,
+        message: &M,
+    ) -> Result<Option<Outcome>, Status> {
+        let caller = auth::caller(Role::Viewer)?;
+        let mutation = mutation.cloned().unwrap_or_default();
+        let request = request(&mutation, message).map_err(errors::rejected)?;
+        self.answered(&caller.principal, request.as_ref()).await
+    }
+
+    async fn answered(
+        &self,
+        principal: &Principal,
+        request: Option<&Request>,
+    ) -> Result<Option<Outcome>, Status> {
+        let Some(request) = request else { return Ok(None) };
+        let view = self.store.read(Consistency::Linearizable).await.map_err(errors::read)?;
+        view.state.answered(principal, request).map_err(errors::rejected)
+    }
+
     /// Names become ids in a view that holds what the client has seen; what is not found there is
     /// looked for in the newest.
     async fn build(
         &self,
-        mutation: &v1::Mutation,
-        operation: OperationId,
+        since: Revision,
         build: &(impl Fn(&State, OperationId) -> Result<Command, Rejected> + Send + Sync),
     ) -> Result<Command, Status> {
-        let since = Revision::from_u64(mutation.since_revision);
+        let operation = mint();
         if let Ok(view) = self.store.read(Consistency::AtLeast(since)).await
             && let Ok(command) = build(&view.state, operation)
         {

@@ -5,7 +5,7 @@ use std::{pin::Pin, time::Duration};
 use domain::{Revision, principal::Role};
 use futures_util::Stream;
 use proto::{convert, v1, v1::events_server::Events};
-use raft_store::Consistency;
+use raft_store::{Consistency, ReadError};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -34,6 +34,9 @@ impl Events for Api {
             0 => state.events.floor(),
             since => Revision::from_u64(since),
         };
+        if message.since_revision > 0 && since.epoch() != state.epoch {
+            return Err(errors::read(ReadError::OtherEpoch(since)));
+        }
         let events: Vec<_> = state.events.after(since).map_err(errors::compacted)?.collect();
         let skipped = events.len().saturating_sub(usize::try_from(limit).unwrap_or(1));
         let events = events[skipped..].iter().map(|event| convert::event::event(state, event));

@@ -5,6 +5,7 @@
 
 mod docs;
 mod errors;
+mod every_call;
 mod faces;
 mod fleet;
 mod floors;
