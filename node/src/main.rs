@@ -180,8 +180,9 @@ async fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Version => version(cli.common).await,
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "novacron", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "novacron", &mut script);
+            Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
         }
         Command::Man { directory } => {
             std::fs::create_dir_all(&directory)?;

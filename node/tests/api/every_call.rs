@@ -193,7 +193,9 @@ fn flatten(prefix: &str, fields: &Map<String, Value>, query: &mut Vec<String>) {
             Value::String(text) => {
                 query.push(format!("{prefix}{key}={}", text.replace('=', "%3D")));
             }
-            other => query.push(format!("{prefix}{key}={other}")),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+                query.push(format!("{prefix}{key}={value}"));
+            }
         }
     }
 }
@@ -206,15 +208,12 @@ enum Answer {
 
 impl Answer {
     /// Without what is told once only.
-    fn without_secrets(self) -> Answer {
-        match self {
-            Answer::Done(Value::Object(mut fields)) => {
-                fields.remove("bearer");
-                fields.remove("token");
-                Answer::Done(Value::Object(fields))
-            }
-            other => other,
+    fn without_secrets(mut self) -> Answer {
+        if let Answer::Done(Value::Object(fields)) = &mut self {
+            fields.remove("bearer");
+            fields.remove("token");
         }
+        self
     }
 }
 
