@@ -182,7 +182,11 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "novacron", &mut script);
-            Ok(std::io::Write::write_all(&mut std::io::stdout(), &script)?)
+            match std::io::Write::write_all(&mut std::io::stdout(), &script) {
+                // Who reads it has read enough.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                written => Ok(written?),
+            }
         }
         Command::Man { directory } => {
             std::fs::create_dir_all(&directory)?;
