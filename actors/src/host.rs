@@ -4,6 +4,7 @@
 //! something, and now and then. What is to be done comes from `next_action` alone.
 
 mod instance;
+mod migration;
 mod sweep;
 
 use std::{
@@ -17,7 +18,7 @@ use domain::{
     envelope::Command,
     event::Change,
     host::{Capacity, Grant, HostCommand, Status},
-    id::{BootId, HostId, InstanceId},
+    id::{BootId, HostId, InstanceId, VmId},
     instance::{Action, Instance},
     name::Name,
     table::Row,
@@ -67,7 +68,7 @@ pub(crate) struct HostState {
     /// Bodies to look at as soon as there is room.
     ready: BTreeSet<InstanceId>,
     working: BTreeMap<InstanceId, ActorId>,
-    changes: tokio::sync::broadcast::Receiver<InstanceId>,
+    changes: tokio::sync::broadcast::Receiver<VmId>,
     next_sweep: Instant,
 }
 
@@ -228,11 +229,16 @@ impl HostState {
             let events = state.events.after(seen).ok()?;
             Some(events.flat_map(|event| &event.changes).collect::<Vec<_>>())
         });
+        let here = self.tools.host.id;
         match news {
             Some(changes) => {
                 let found = changes.into_iter().filter_map(|change| match change {
-                    Change::Vm(Row::Put(vm)) => state.instance_of(vm.id),
-                    Change::Instance(Row::Put(body)) => state.instances.get(&body.id),
+                    Change::Vm(Row::Put(vm)) => state.body_on(vm.id, here),
+                    Change::Instance(Row::Put(body)) => state.body_on(body.vm, here),
+                    // A migration's steps are its operation's.
+                    Change::Operation(Row::Put(operation)) if operation.migration.is_some() => {
+                        state.body_on(operation.vm, here)
+                    }
                     Change::Vm(Row::Delete(_))
                     | Change::Instance(Row::Delete(_))
                     | Change::Project(_)
@@ -244,10 +250,9 @@ impl HostState {
                     | Change::Token(_)
                     | Change::Credential(_) => None,
                 });
-                let ours = found.filter(|body| body.host == self.tools.host.id);
-                self.ready.extend(ours.map(|body| body.id));
+                self.ready.extend(found.map(|body| body.id));
             }
-            None => self.ready.extend(state.instances_on(self.tools.host.id).map(|body| body.id)),
+            None => self.ready.extend(state.instances_on(here).map(|body| body.id)),
         }
         self.seen = Some(state.revision());
         let now = Instant::now();
@@ -279,7 +284,12 @@ impl HostState {
                 | Action::Reboot
                 | Action::Pause
                 | Action::Resume
-                | Action::Release => {}
+                | Action::Release
+                | Action::Receive
+                | Action::Look
+                | Action::Send
+                | Action::Abort
+                | Action::Validate => {}
             }
             if self.working.len() >= self.parallel {
                 self.ready.insert(id);
@@ -309,7 +319,7 @@ impl HostState {
 
     /// Takes note of what the driver says has changed: everything is looked over, and what one
     /// body's observation would tell is in that. A lost message means the same.
-    fn note(&mut self, _: &Result<InstanceId, tokio::sync::broadcast::error::RecvError>) {
+    fn note(&mut self, _: &Result<VmId, tokio::sync::broadcast::error::RecvError>) {
         self.next_sweep = Instant::now();
     }
 }

@@ -40,6 +40,7 @@ const COLUMNS: &[Column] = &[
     column("KIND", |row| at(row, "kind")),
     column("VM", |row| at(row, "vm")),
     column("STATUS", |row| at(row, "status")),
+    column("STEP", |row| at(row, "step")),
     wide("PROJECT", |row| at(row, "project")),
     wide("CREATED", |row| at(row, "createdAt")),
     wide("ENDED", |row| at(row, "endedAt")),

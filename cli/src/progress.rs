@@ -60,7 +60,7 @@ impl Session {
         bar.enable_steady_tick(Duration::from_millis(100));
         let mut last = v1::Operation::default();
         let ended = self.client.wait(operation, self.timeout, |seen| {
-            bar.set_message(format!("{what}: {} {}", seen.status, seen.message));
+            bar.set_message(format!("{what}: {}", stage(seen)));
             last = seen.clone();
         });
         let ended = ended.await;
@@ -87,6 +87,25 @@ impl Session {
             }
         }
     }
+}
+
+/// Where an operation stands, in a line.
+fn stage(seen: &v1::Operation) -> String {
+    let mut text = seen.status.clone();
+    if !seen.step.is_empty() && seen.status == "running" {
+        text = seen.step.clone();
+    }
+    if let Some(progress) = seen.progress.filter(|_| seen.step == "copy") {
+        let mib = |bytes: u64| bytes >> 20;
+        text = format!(
+            "{text}, {} of {} MiB left, round {}, {} MiB/s written",
+            mib(progress.remaining_bytes),
+            mib(progress.total_bytes),
+            progress.rounds,
+            mib(progress.dirty_bytes_per_second)
+        );
+    }
+    if seen.message.is_empty() { text } else { format!("{text}: {}", seen.message) }
 }
 
 /// What to tell of an operation that goes on. One that is queued and says why has no host.

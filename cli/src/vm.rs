@@ -34,6 +34,26 @@ pub struct Selection {
     project: Project,
 }
 
+/// How guests are migrated.
+#[derive(Clone, Debug, Args)]
+pub struct MigrateFlags {
+    /// The host they are to go to; any that can take them, when none is named.
+    #[arg(long, value_name = "HOST", default_value = "")]
+    to: String,
+    /// Most bandwidth, MiB/s; 0 for as much as there is.
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    bandwidth: u32,
+    /// Longest time a guest may stand still at the end, milliseconds; 0 for 300.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    downtime: u32,
+    /// Do not slow a guest down that writes faster than can be copied.
+    #[arg(long)]
+    never_slow_down: bool,
+    /// Of the migrations that wait for their turn, the one with the higher priority goes first.
+    #[arg(long, value_name = "0-100", default_value_t = 0)]
+    priority: u32,
+}
+
 /// What may be done with VMs.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
@@ -132,6 +152,14 @@ pub enum Verb {
     Pause(Selection),
     /// Let paused guests go on.
     Resume(Selection),
+    /// Move running guests to other hosts; they run on all the while.
+    #[command(after_help = "Example:\n  novacron vm migrate web --to h2 --bandwidth 100")]
+    Migrate {
+        #[command(flatten)]
+        selection: Selection,
+        #[command(flatten)]
+        flags: MigrateFlags,
+    },
     /// End guests, remove their disks, forget the VMs.
     Delete(Selection),
 }
@@ -165,12 +193,13 @@ const COLUMNS: &[Column] = &[
 
 /// Which verb, for many VMs at once.
 #[derive(Clone, Copy)]
-enum Action {
+enum Action<'a> {
     Start,
     Stop { force: bool },
     Reboot,
     Pause,
     Resume,
+    Migrate(&'a MigrateFlags),
     Delete,
 }
 
@@ -213,6 +242,9 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         Verb::Reboot(selection) => each(session, selection, Action::Reboot).await,
         Verb::Pause(selection) => each(session, selection, Action::Pause).await,
         Verb::Resume(selection) => each(session, selection, Action::Resume).await,
+        Verb::Migrate { selection, flags } => {
+            each(session, selection, Action::Migrate(&flags)).await
+        }
         Verb::Delete(selection) => each(session, selection, Action::Delete).await,
     }
 }
@@ -319,7 +351,7 @@ async fn update(session: &Session, project: &str, name: &str, flags: SpecFlags) 
 }
 
 /// Asks for all first and waits afterwards, so that they happen side by side.
-async fn each(session: &Session, selection: Selection, action: Action) -> Result<()> {
+async fn each(session: &Session, selection: Selection, action: Action<'_>) -> Result<()> {
     let project = selection.project.project;
     let names = match selection.selector {
         None if selection.names.is_empty() => bail!("name VMs, or select some with --selector"),
@@ -351,6 +383,7 @@ async fn each(session: &Session, selection: Selection, action: Action) -> Result
             Action::Reboot => "rebooted",
             Action::Pause => "paused",
             Action::Resume => "resumed",
+            Action::Migrate(_) => "migrated",
             Action::Delete => "deleted",
         };
         session.settle(&format!("VM {name} {done}"), Some(outcome)).await?;
@@ -362,7 +395,7 @@ async fn ask(
     session: &Session,
     project: &str,
     name: &str,
-    action: Action,
+    action: Action<'_>,
 ) -> Result<v1::Outcome, client::Error> {
     let (project, vm) = (project.to_owned(), name.to_owned());
     let mutation = session.client.mutation().await?;
@@ -376,6 +409,20 @@ async fn ask(
             let mutation = session.client.mutation().await?;
             let stop = v1::StopVmRequest { mutation, project, vm, force };
             call!(session, VmsClient<_>, stop_vm, stop).await
+        }
+        Action::Migrate(flags) => {
+            let mutation = session.client.mutation().await?;
+            let migrate = v1::MigrateVmRequest {
+                mutation,
+                project,
+                vm,
+                host: flags.to.clone(),
+                bandwidth_mib_per_second: flags.bandwidth,
+                downtime_ms: flags.downtime,
+                never_slow_down: flags.never_slow_down,
+                priority: flags.priority,
+            };
+            call!(session, VmsClient<_>, migrate_vm, migrate).await
         }
         Action::Delete => {
             let mutation = session.client.mutation().await?;

@@ -41,6 +41,7 @@ impl Command {
                 | VmCommand::Reboot { .. }
                 | VmCommand::Pause { .. }
                 | VmCommand::Resume { .. }
+                | VmCommand::Migrate { .. }
                 | VmCommand::Delete { .. },
             )
             | Command::Operation(_) => Access::Role(Role::Operator),
@@ -73,6 +74,7 @@ impl Command {
                 | VmCommand::Reboot { .. }
                 | VmCommand::Pause { .. }
                 | VmCommand::Resume { .. }
+                | VmCommand::Migrate { .. }
                 | VmCommand::Delete { .. }
                 | VmCommand::Unplaceable(_),
             )

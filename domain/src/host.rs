@@ -20,7 +20,7 @@ use crate::{
     Draft, Fence, Revision, State,
     event::Change,
     id::{BootId, HostId, NodeId},
-    limit,
+    instance, limit,
     name::Name,
     principal::Principal,
     rejected::{Reason, Rejected, Violation},
@@ -250,6 +250,8 @@ fn confirm_dead(draft: &mut Draft, id: HostId, boot: BootId) -> Result<(), Rejec
         let message = format!("host {} is heard of, or was booted since; look again", host.name);
         return Err(Rejected::new(Reason::HostUnfit, message));
     }
+    instance::host_ended(draft, id);
+    let state = draft.state();
     let leaving =
         state.instances_on(id).filter(|body| state.vms.get(&body.vm).is_some_and(|vm| vm.deleting));
     let leaving: Vec<_> = leaving.map(|body| (body.id, body.vm)).collect();
@@ -267,6 +269,11 @@ pub(crate) fn lose(draft: &mut Draft, id: HostId) {
     if let Some(host) = draft.state().hosts.get(&id) {
         let host = Host { status: Status::Lost, ..Host::clone(host) };
         draft.put(host);
+    }
+    // Migrations that were to come here look elsewhere.
+    let waiting: Vec<_> = draft.state().instances_on(id).map(|body| (body.role, body.vm)).collect();
+    for (_, vm) in waiting.into_iter().filter(|(role, _)| *role == instance::Role::Incoming) {
+        crate::operation::settle(draft, vm);
     }
 }
 

@@ -16,12 +16,22 @@
 //! Only what a driver saw moves a body from phase to phase; what is under way ("stopping") follows
 //! from the phase and the VM's wish and is not stored. A body whose host lost its lease is
 //! *unknown*: its row keeps the last phase seen, and [`State::is_known`] says what it is worth.
+//!
+//! A live migration is a second body. It is `Incoming` until one entry makes it the `Active` one;
+//! what is then left of the other is `Retiring`. `pair` has the rules.
+//!
+//! ```text
+//!  target   Reserved ──▶ Ready ──▶ Arrived ──┐ switch: becomes Active and Paused, is resumed
+//!  source   Running ───────────▶ Yielded ────┘ switch: becomes Retiring, is released
+//! ```
 
 mod next_action;
+mod pair;
 mod placement;
 mod report;
 
 pub use next_action::Action;
+pub(crate) use pair::{abandon, host_ended, settle as settle_pair, unwind};
 pub use placement::Place;
 pub(crate) use report::decide;
 pub use report::{Body, Ended, Failure, InstanceCommand, Report};
@@ -55,17 +65,23 @@ pub enum Phase {
     Stopped,
     /// It cannot be made or started without a change.
     Failed,
+    /// A guest has come here, whole and standing still; only the switch lets it go on.
+    Arrived,
+    /// The guest has left: it has not executed here since the copy of it was whole, and it cannot.
+    Yielded,
 }
 
 impl Phase {
     /// Every phase.
-    pub const ALL: [Phase; 6] = [
+    pub const ALL: [Phase; 8] = [
         Phase::Reserved,
         Phase::Ready,
         Phase::Running,
         Phase::Paused,
         Phase::Stopped,
         Phase::Failed,
+        Phase::Arrived,
+        Phase::Yielded,
     ];
 
     /// The phase after a driver saw `body`. Seeing is believing: every phase may follow every
@@ -74,14 +90,41 @@ impl Phase {
     pub const fn next(self, body: Body) -> Phase {
         match (self, body) {
             (Phase::Failed, Body::Absent | Body::Ready | Body::Stopped(_)) => Phase::Failed,
-            (_, Body::Absent) => Phase::Reserved,
+            // What is left of a guest that was sent away are disks.
+            (_, Body::Absent | Body::Stopped(Ended::Migrated)) => Phase::Reserved,
             // A driver cannot always tell a body that never ran from one that ended long ago.
             (Phase::Stopped, Body::Ready) | (_, Body::Stopped(_)) => Phase::Stopped,
-            (_, Body::Ready) => Phase::Ready,
+            (_, Body::Ready | Body::Incoming) => Phase::Ready,
+            (Phase::Reserved | Phase::Ready | Phase::Arrived, Body::Arrived) => Phase::Arrived,
+            // It was switched to, and has not been resumed yet.
+            (_, Body::Arrived) => Phase::Paused,
             (_, Body::Running) => Phase::Running,
             (_, Body::Paused) => Phase::Paused,
         }
     }
+}
+
+/// What a body is to its VM, which has one active body at most, and at most one other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The VM's body.
+    #[default]
+    Active,
+    /// It receives the guest of a migration.
+    Incoming,
+    /// It is to be released.
+    Retiring,
+}
+
+/// Where a guest can be sent, as the receiving host's driver says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Landing {
+    /// The address that the sending driver connects to.
+    pub address: String,
+    /// The body as it is to be there, in the driver's own words.
+    pub definition: String,
 }
 
 /// One body of a VM on one host.
@@ -94,6 +137,9 @@ pub struct Instance {
     pub vm: VmId,
     /// The host it is on.
     pub host: HostId,
+    /// What it is to the VM.
+    #[serde(default)]
+    pub role: Role,
     /// The revision of the entry that placed it here. Hosts refuse calls with a lower one.
     pub fence: Fence,
     /// How far it is.
@@ -117,6 +163,9 @@ pub struct Instance {
     /// The last failure, while it matters.
     #[serde(default)]
     pub failure: Option<String>,
+    /// Where it can be sent, while it is incoming and ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landing: Option<Landing>,
     /// The entry that changed it last.
     pub revision: Revision,
 }
@@ -142,18 +191,17 @@ impl Resource for Instance {
 
     fn reindex(state: &mut State, old: Option<&Instance>, new: Option<&Instance>) {
         if let Some(old) = old {
-            state.instances_by_vm.remove(&old.vm);
-            state.instances_by_host.remove(&(old.host, old.id));
-            if state.vms.get(&old.vm).is_some_and(|vm| !vm.deleting) {
-                state.unplaced.insert(old.vm);
+            let index = by_vm(state, old.role);
+            if index.get(&old.vm) == Some(&old.id) {
+                index.remove(&old.vm);
             }
+            state.instances_by_host.remove(&(old.host, old.id));
             let used = state.used.get(&old.host).copied().unwrap_or_default();
             state.used.insert(old.host, used.minus(old.booked));
         }
         if let Some(new) = new {
-            state.instances_by_vm.insert(new.vm, new.id);
+            by_vm(state, new.role).insert(new.vm, new.id);
             state.instances_by_host.insert((new.host, new.id));
-            state.unplaced.remove(&new.vm);
             let used = state.used.get(&new.host).copied().unwrap_or_default();
             state.used.insert(new.host, used.plus(new.booked));
         } else if let Some(old) = old
@@ -161,14 +209,46 @@ impl Resource for Instance {
         {
             state.used.remove(&old.host);
         }
+        let Some(vm) = new.or(old).map(|body| body.vm) else { return };
+        let wants = state.vms.get(&vm).is_some_and(|vm| !vm.deleting);
+        if wants && !state.instances_by_vm.contains_key(&vm) {
+            state.unplaced.insert(vm);
+        } else {
+            state.unplaced.remove(&vm);
+        }
+    }
+}
+
+fn by_vm(state: &mut State, role: Role) -> &mut imbl::OrdMap<VmId, InstanceId> {
+    match role {
+        Role::Active => &mut state.instances_by_vm,
+        Role::Incoming | Role::Retiring => &mut state.spares_by_vm,
     }
 }
 
 impl State {
-    /// The body of `vm`, if it has one.
+    /// The active body of `vm`, if it has one.
     #[must_use]
     pub fn instance_of(&self, vm: VmId) -> Option<&Arc<Instance>> {
         self.instances.get(self.instances_by_vm.get(&vm)?)
+    }
+
+    /// The other body of `vm`, if it has one: incoming or retiring.
+    #[must_use]
+    pub fn spare_of(&self, vm: VmId) -> Option<&Arc<Instance>> {
+        self.instances.get(self.spares_by_vm.get(&vm)?)
+    }
+
+    /// Every body that is not its VM's active one.
+    pub fn spares(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.spares_by_vm.values().filter_map(|id| self.instances.get(id))
+    }
+
+    /// The body of `vm` on `host`; there is one at most.
+    #[must_use]
+    pub fn body_on(&self, vm: VmId, host: HostId) -> Option<&Arc<Instance>> {
+        let bodies = [self.instance_of(vm), self.spare_of(vm)];
+        bodies.into_iter().flatten().find(|body| body.host == host)
     }
 
     /// The bodies on `host`.

@@ -7,13 +7,16 @@
 //!    └─────▶ Unwinding ──▶ RolledBack
 //! ```
 //!
+//! A migration that is to be undone when its guest has left already goes on: Unwinding ──▶ Running.
 //! Cancel is a request, not a state: it turns the VM's wish back to what it was.
 
 mod goal;
 mod lifecycle;
+mod migration;
 
 pub use goal::Kind;
-pub(crate) use lifecycle::{begin, decide, expire, open, overtake, settle, vm_gone, withdraw};
+pub(crate) use lifecycle::{begin, decide, end, expire, open, overtake, settle, vm_gone, withdraw};
+pub use migration::{CopyPolicy, Migration, Progress, Step};
 
 use std::sync::Arc;
 
@@ -75,7 +78,8 @@ impl Status {
             (Status::Queued, _)
             | (Status::Running, Status::Unwinding | Status::Done | Status::Stuck)
             | (Status::Running | Status::Unwinding, Status::RolledBack)
-            | (Status::Unwinding, Status::Stuck) => true,
+            // A guest that had left already when its migration was to be undone.
+            | (Status::Unwinding, Status::Running | Status::Stuck) => true,
             _ => false,
         }
     }
@@ -125,8 +129,17 @@ pub struct Operation {
     /// Wall time of the end, Unix milliseconds; 0 before.
     #[serde(default)]
     pub ended_wall_ms: u64,
-    /// Lease time at which it becomes stuck, milliseconds.
+    /// Lease time at which it becomes stuck, or is undone, milliseconds.
     pub deadline_ms: u64,
+    /// The entry that accepted it.
+    #[serde(default)]
+    pub accepted: Revision,
+    /// Of those that wait for the same, the one with the higher priority goes first.
+    #[serde(default)]
+    pub priority: u8,
+    /// What only a migration knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Box<Migration>>,
     /// The entry that changed it last.
     pub revision: Revision,
 }
@@ -168,6 +181,9 @@ impl Resource for Operation {
             } else {
                 state.operations_open.remove(&(old.deadline_ms, old.id));
             }
+            if old.waits_to_migrate() {
+                state.migrations_queued.remove(&old.turn());
+            }
         }
         if let Some(new) = new {
             if new.status.is_final() {
@@ -175,7 +191,21 @@ impl Resource for Operation {
             } else {
                 state.operations_open.insert((new.deadline_ms, new.id));
             }
+            if new.waits_to_migrate() {
+                state.migrations_queued.insert(new.turn());
+            }
         }
+    }
+}
+
+impl Operation {
+    fn waits_to_migrate(&self) -> bool {
+        self.kind == Kind::Migrate && self.status == Status::Queued
+    }
+
+    /// Its place in the queue: the higher priority first, then the older.
+    fn turn(&self) -> (std::cmp::Reverse<u8>, Revision, OperationId) {
+        (std::cmp::Reverse(self.priority), self.accepted, self.id)
     }
 }
 
@@ -183,5 +213,23 @@ impl State {
     /// The operations of one project, newest last.
     pub fn operations_in(&self, project: &Name) -> impl Iterator<Item = &Arc<Operation>> {
         self.operations.values().filter(move |operation| operation.project == *project)
+    }
+
+    /// The migrations that wait for their turn, in the order of it.
+    pub fn queued_migrations(&self) -> impl Iterator<Item = &Arc<Operation>> {
+        self.migrations_queued.iter().filter_map(|(_, _, id)| self.operations.get(id))
+    }
+
+    /// How many migrations wait for their turn.
+    #[must_use]
+    pub fn queued_migrations_count(&self) -> usize {
+        self.migrations_queued.len()
+    }
+
+    /// The unfinished migration of `vm`, with what only it knows.
+    #[must_use]
+    pub fn migration_of(&self, vm: VmId) -> Option<(&Arc<Operation>, &Migration)> {
+        let operation = self.operations.get(&self.vms.get(&vm)?.operation?)?;
+        Some((operation, operation.migration.as_deref()?))
     }
 }

@@ -73,6 +73,8 @@ reasons! {
     RequestTooOld = "REQUEST_TOO_OLD", Precondition;
     /// The VM has an operation under way; wait for it or cancel it.
     VmBusy = "VM_BUSY", Precondition;
+    /// As many operations of the kind wait as may; ask again later.
+    QueueFull = "QUEUE_FULL", Exhausted;
     /// The VM is protected from deletion; update it with deletion_protection off first.
     DeletionProtected = "DELETION_PROTECTED", Precondition;
     /// The VM is being deleted.

@@ -54,6 +54,11 @@ settings! {
     HostLeaseTtlMs = "host-lease-ttl-ms", 10_000 ..= 120_000, 20_000, "How long a host's lease lasts without a renewal. Read when a lease is granted.";
     StopGraceMs = "stop-grace-ms", 0 ..= 3_600_000, 60_000, "How long a guest may take to shut down before its power is cut. Read by the host that runs it.";
     OperationDeadlineMs = "operation-deadline-ms", 1_000 ..= 86_400_000, 600_000, "How long an operation may take before it is reported stuck. Read when an operation is accepted.";
+    MigrationsParallel = "migrations-parallel", 0 ..= 1_000, 5, "How many migrations may be under way in the cluster. Read when a target is reserved.";
+    MigrationsPerHost = "migrations-per-host", 1 ..= 100, 2, "How many migrations may come to and go from one host at one time. Read when a target is reserved.";
+    MigrationsQueuedMax = "migrations-queued-max", 1 ..= 100_000, 1_000, "How many migrations may wait for their turn before more are refused. Read when one is asked for.";
+    MigrationDeadlineMs = "migration-deadline-ms", 1_000 ..= 86_400_000, 600_000, "How long a migration may take, its wait not counted in, before it is undone. Read when it is asked for; each GiB of memory adds migration-deadline-ms-per-gib.";
+    MigrationDeadlineMsPerGib = "migration-deadline-ms-per-gib", 0 ..= 3_600_000, 60_000, "What each GiB of a guest's memory adds to its migration's deadline. Read when it is asked for.";
     DiskFullPercent = "disk-full-percent", 50 ..= 99, 90, "From what use of a node's disk on growth is refused. Read when a command is decided.";
 }
 

@@ -79,12 +79,14 @@ pub struct State {
     pub(crate) vms_by_image: OrdSet<(ImageId, VmId)>,
     pub(crate) unplaced: OrdSet<VmId>,
     pub(crate) instances_by_vm: OrdMap<VmId, InstanceId>,
+    pub(crate) spares_by_vm: OrdMap<VmId, InstanceId>,
     pub(crate) instances_by_host: OrdSet<(HostId, InstanceId)>,
     pub(crate) used: OrdMap<HostId, Capacity>,
     pub(crate) host_names: OrdMap<Name, HostId>,
     pub(crate) image_names: OrdMap<Name, ImageId>,
     pub(crate) operations_open: OrdSet<(u64, OperationId)>,
     pub(crate) operations_ended: OrdSet<(Revision, OperationId)>,
+    pub(crate) migrations_queued: OrdSet<(std::cmp::Reverse<u8>, Revision, OperationId)>,
 }
 
 impl Default for State {
@@ -114,12 +116,14 @@ impl Default for State {
             vms_by_image: OrdSet::new(),
             unplaced: OrdSet::new(),
             instances_by_vm: OrdMap::new(),
+            spares_by_vm: OrdMap::new(),
             instances_by_host: OrdSet::new(),
             used: OrdMap::new(),
             host_names: OrdMap::new(),
             image_names: OrdMap::new(),
             operations_open: OrdSet::new(),
             operations_ended: OrdSet::new(),
+            migrations_queued: OrdSet::new(),
         }
     }
 }

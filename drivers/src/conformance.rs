@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{
     Fence,
-    id::InstanceId,
+    id::VmId,
     instance::{Body, Ended},
 };
 
@@ -20,7 +20,7 @@ pub trait Fixture: Send + Sync {
     /// An order for a body nobody has seen, under this fence.
     fn order(&self, fence: Fence) -> Order;
     /// Ends the guest behind the driver's back, as a crash does.
-    async fn crash(&self, instance: InstanceId);
+    async fn crash(&self, vm: VmId);
     /// Longest time a guest needs to do what it is asked.
     fn patience(&self) -> Duration;
 }
@@ -63,12 +63,12 @@ fn fence(index: u64) -> Fence {
 /// Waits until the body is as expected: guests take their time.
 async fn await_body(
     fixture: &dyn Fixture,
-    instance: InstanceId,
+    vm: VmId,
     expected: impl Fn(Body) -> bool + Send,
 ) -> Result<(), String> {
     let deadline = tokio::time::Instant::now() + fixture.patience();
     loop {
-        let seen = fixture.driver().observe(instance).await.map_err(|e| e.to_string())?.body;
+        let seen = fixture.driver().observe(vm).await.map_err(|e| e.to_string())?.body;
         if expected(seen) {
             return Ok(());
         }
@@ -83,9 +83,9 @@ async fn await_body(
 async fn shut_down(fixture: &dyn Fixture, order: &Order) -> Result<(), String> {
     let deadline = tokio::time::Instant::now() + fixture.patience();
     while tokio::time::Instant::now() < deadline {
-        ok(fixture.driver().shutdown(order.instance, order.fence).await)?;
+        ok(fixture.driver().shutdown(order.vm, order.fence).await)?;
         for _ in 0..20 {
-            let seen = ok(fixture.driver().observe(order.instance).await)?.body;
+            let seen = ok(fixture.driver().observe(order.vm).await)?.body;
             if matches!(seen, Body::Stopped(_)) {
                 return Ok(());
             }
@@ -110,7 +110,7 @@ fn refused<T>(result: Result<T, DriverError>, kind: ErrorKind) -> Result<(), Str
 async fn whole_life(fixture: &dyn Fixture) -> Result<(), String> {
     let driver = fixture.driver();
     let order = fixture.order(fence(1));
-    let (id, under) = (order.instance, order.fence);
+    let (id, under) = (order.vm, order.fence);
     ok(driver.prepare(&order).await)?;
     await_body(fixture, id, |body| body == Body::Ready).await?;
     ok(driver.start(&order).await)?;
@@ -136,12 +136,12 @@ async fn whole_life(fixture: &dyn Fixture) -> Result<(), String> {
     if ok(driver.observe(id).await)?.starts != 2 {
         return Err("the starts were not counted".into());
     }
-    if !ok(driver.observe_all().await)?.iter().any(|seen| seen.instance == id) {
+    if !ok(driver.observe_all().await)?.iter().any(|seen| seen.vm == id) {
         return Err("observe_all misses the body".into());
     }
     ok(driver.release(id, under).await)?;
     await_body(fixture, id, |body| body == Body::Absent).await?;
-    if ok(driver.observe_all().await)?.iter().any(|seen| seen.instance == id) {
+    if ok(driver.observe_all().await)?.iter().any(|seen| seen.vm == id) {
         return Err("observe_all shows a released body".into());
     }
     Ok(())
@@ -150,7 +150,7 @@ async fn whole_life(fixture: &dyn Fixture) -> Result<(), String> {
 async fn repeated(fixture: &dyn Fixture) -> Result<(), String> {
     let driver = fixture.driver();
     let order = fixture.order(fence(1));
-    let (id, under) = (order.instance, order.fence);
+    let (id, under) = (order.vm, order.fence);
     for _ in 0..2 {
         ok(driver.prepare(&order).await)?;
     }
@@ -176,7 +176,7 @@ async fn fenced(fixture: &dyn Fixture) -> Result<(), String> {
     let driver = fixture.driver();
     let new = fixture.order(fence(9));
     let old = Order { fence: fence(8), ..new.clone() };
-    let id = new.instance;
+    let id = new.vm;
     ok(driver.prepare(&new).await)?;
     let stale = [
         driver.prepare(&old).await,
@@ -203,11 +203,11 @@ async fn crash_seen(fixture: &dyn Fixture) -> Result<(), String> {
     let mut changes = driver.changes();
     ok(driver.prepare(&order).await)?;
     ok(driver.start(&order).await)?;
-    fixture.crash(order.instance).await;
-    await_body(fixture, order.instance, |body| body == Body::Stopped(Ended::Crashed)).await?;
+    fixture.crash(order.vm).await;
+    await_body(fixture, order.vm, |body| body == Body::Stopped(Ended::Crashed)).await?;
     let told = tokio::time::timeout(fixture.patience(), async {
-        while let Ok(instance) = changes.recv().await {
-            if instance == order.instance {
+        while let Ok(vm) = changes.recv().await {
+            if vm == order.vm {
                 return true;
             }
         }
@@ -216,23 +216,23 @@ async fn crash_seen(fixture: &dyn Fixture) -> Result<(), String> {
     if !told.await.unwrap_or(false) {
         return Err("nobody was told of the crash".into());
     }
-    ok(driver.release(order.instance, order.fence).await)
+    ok(driver.release(order.vm, order.fence).await)
 }
 
 async fn absent(fixture: &dyn Fixture) -> Result<(), String> {
     let driver = fixture.driver();
     let order = fixture.order(fence(1));
-    await_body(fixture, order.instance, |body| body == Body::Absent).await?;
+    await_body(fixture, order.vm, |body| body == Body::Absent).await?;
     refused(driver.start(&order).await, ErrorKind::NotFound)?;
-    refused(driver.pause(order.instance, order.fence).await, ErrorKind::NotFound)?;
-    ok(driver.release(order.instance, order.fence).await)
+    refused(driver.pause(order.vm, order.fence).await, ErrorKind::NotFound)?;
+    ok(driver.release(order.vm, order.fence).await)
 }
 
 async fn release_anywhere(fixture: &dyn Fixture) -> Result<(), String> {
     let driver = fixture.driver();
     for stage in 0..4 {
         let order = fixture.order(fence(1));
-        let (id, under) = (order.instance, order.fence);
+        let (id, under) = (order.vm, order.fence);
         ok(driver.prepare(&order).await)?;
         if stage >= 1 {
             ok(driver.start(&order).await)?;

@@ -6,6 +6,7 @@
 //! keeps a stale owner's hands off.
 
 mod error;
+mod migration;
 mod order;
 
 pub mod conformance;
@@ -14,12 +15,13 @@ pub mod qcow2;
 pub mod simulator;
 
 pub use error::{DriverError, ErrorKind};
+pub use migration::{Departure, Migration, cannot_migrate};
 pub use order::{FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage};
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use domain::{Fence, id::InstanceId};
+use domain::{Fence, id::VmId};
 use tokio::sync::broadcast;
 
 /// The life of bodies on one host. Every call is idempotent: repeating it after a lost answer, or
@@ -30,7 +32,7 @@ pub trait Driver: Send + Sync + 'static {
     async fn inventory(&self) -> Result<Inventory, DriverError>;
 
     /// What is there of one body. [`domain::instance::Body::Absent`] means certainly nothing.
-    async fn observe(&self, instance: InstanceId) -> Result<Observation, DriverError>;
+    async fn observe(&self, vm: VmId) -> Result<Observation, DriverError>;
 
     /// What is there of all bodies of ours. Domains that are not ours are only counted, in
     /// [`Inventory::foreign`].
@@ -43,42 +45,45 @@ pub trait Driver: Send + Sync + 'static {
     async fn start(&self, order: &Order) -> Result<(), DriverError>;
 
     /// Asks the guest to shut down and returns at once. A guest may not listen: ask again.
-    async fn shutdown(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+    async fn shutdown(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
 
     /// Cuts the guest's power.
-    async fn kill(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+    async fn kill(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
 
     /// Restarts the guest within its body.
-    async fn reboot(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+    async fn reboot(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
 
     /// Lets the guest stand still in memory.
-    async fn pause(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+    async fn pause(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
 
     /// Lets the guest go on.
-    async fn resume(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+    async fn resume(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
 
     /// Ends the guest and removes body and disks: afterwards it is certainly absent.
-    async fn release(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError>;
+    async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
 
     /// Names bodies that changed without being told to. A wake-up and no truth: whoever lags or
     /// misses some observes all.
-    fn changes(&self) -> broadcast::Receiver<InstanceId>;
+    fn changes(&self) -> broadcast::Receiver<VmId>;
 
     /// What the guest wrote to its serial console, from byte `offset` of the log on, at most
     /// `bytes_max`; and the offset after it.
     async fn console_log(
         &self,
-        instance: InstanceId,
+        vm: VmId,
         offset: u64,
         bytes_max: usize,
     ) -> Result<(Vec<u8>, u64), DriverError>;
 
     /// A Unix socket on this machine that carries the guest's serial console both ways, for one
     /// connection at a time.
-    async fn console_socket(&self, instance: InstanceId) -> Result<PathBuf, DriverError>;
+    async fn console_socket(&self, vm: VmId) -> Result<PathBuf, DriverError>;
 
     /// What a running guest uses.
-    async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError>;
+    async fn usage(&self, vm: VmId) -> Result<Usage, DriverError>;
+
+    /// Moves running guests, if this driver can.
+    fn migration(&self) -> Option<&dyn Migration>;
 
     /// The domains that are not ours, at most [`FOREIGN_MAX`]. They are never touched.
     async fn foreign(&self) -> Result<Vec<Foreign>, DriverError>;

@@ -9,7 +9,7 @@ use std::{
 use domain::{
     Fence,
     host::Capacity,
-    id::{BootId, Digest, InstanceId, VmId},
+    id::{BootId, Digest, VmId},
     image::{Image, Part},
     instance::Body,
     name::Name,
@@ -21,12 +21,10 @@ use crate::{DriverError, ErrorKind};
 /// All that is needed to make or start a body.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// The body.
-    pub instance: InstanceId,
+    /// The VM; its body on the host goes by this id, and there is one at most.
+    pub vm: VmId,
     /// The fence under which this is ordered.
     pub fence: Fence,
-    /// The VM.
-    pub vm: VmId,
     /// The VM's project, for people who look at the hypervisor.
     pub project: Name,
     /// The VM's name, for the same.
@@ -35,6 +33,8 @@ pub struct Order {
     pub spec: VmSpec,
     /// The generation of `spec`.
     pub generation: u32,
+    /// Reboots the guest has had, when it comes from elsewhere.
+    pub reboots: u32,
     /// What it boots from.
     pub image: Arc<Image>,
     /// Where the image's files lie on this machine. They are read and never written.
@@ -63,8 +63,8 @@ impl Order {
 /// What is there of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// The body.
-    pub instance: InstanceId,
+    /// The VM whose body it is.
+    pub vm: VmId,
     /// The highest fence seen for it.
     pub fence: Fence,
     /// What is there.

@@ -9,13 +9,14 @@ pub use server::serve;
 
 use domain::{
     Fence, codec,
-    id::{Digest, InstanceId},
-    instance::{Body, Ended},
+    id::{Digest, VmId},
+    instance::{Body, Ended, Landing},
+    operation::CopyPolicy,
 };
 use proto::driver as pb;
 use tonic::Status;
 
-use crate::{DriverError, ErrorKind, Observation, Order};
+use crate::{Departure, DriverError, ErrorKind, Observation, Order};
 
 /// The version this program speaks.
 pub const PROTOCOL: u32 = 1;
@@ -50,6 +51,9 @@ const fn body_name(body: Body) -> &'static str {
         Body::Stopped(Ended::Shutdown) => "shutdown",
         Body::Stopped(Ended::Killed) => "killed",
         Body::Stopped(Ended::Crashed) => "crashed",
+        Body::Stopped(Ended::Migrated) => "migrated",
+        Body::Incoming => "incoming",
+        Body::Arrived => "arrived",
     }
 }
 
@@ -62,26 +66,56 @@ fn body_named(name: &str) -> Option<Body> {
         Body::Stopped(Ended::Shutdown),
         Body::Stopped(Ended::Killed),
         Body::Stopped(Ended::Crashed),
+        Body::Stopped(Ended::Migrated),
+        Body::Incoming,
+        Body::Arrived,
     ];
     all.into_iter().find(|body| body_name(*body) == name)
 }
 
-fn instance(text: &str) -> Result<InstanceId, DriverError> {
+fn vm(text: &str) -> Result<VmId, DriverError> {
     text.parse().map_err(protocol)
 }
 
 fn write_order(order: &Order) -> pb::Order {
     pb::Order {
-        instance: order.instance.to_string(),
-        fence: order.fence.as_u64(),
         vm: order.vm.to_string(),
+        fence: order.fence.as_u64(),
         project: order.project.to_string(),
         name: order.name.to_string(),
         spec: codec::encode(&order.spec).into(),
         generation: order.generation,
+        reboots: order.reboots,
         image: codec::encode(&*order.image).into(),
         files: order.files.iter().map(|(file, path)| (file.to_string(), path_text(path))).collect(),
     }
+}
+
+fn write_departure(departure: &Departure) -> pb::Departure {
+    pb::Departure {
+        vm: departure.vm.to_string(),
+        fence: departure.fence.as_u64(),
+        address: departure.landing.address.clone(),
+        definition: departure.landing.definition.clone(),
+        bandwidth_mib_s: departure.policy.bandwidth_mib_s,
+        downtime_ms: departure.policy.downtime_ms,
+        auto_converge: departure.policy.auto_converge,
+        rounds_max: departure.policy.rounds_max,
+    }
+}
+
+fn read_departure(departure: pb::Departure) -> Result<Departure, DriverError> {
+    Ok(Departure {
+        vm: vm(&departure.vm)?,
+        fence: Fence::from_u64(departure.fence),
+        landing: Landing { address: departure.address, definition: departure.definition },
+        policy: CopyPolicy {
+            bandwidth_mib_s: departure.bandwidth_mib_s,
+            downtime_ms: departure.downtime_ms,
+            auto_converge: departure.auto_converge,
+            rounds_max: departure.rounds_max,
+        },
+    })
 }
 
 fn path_text(path: &std::path::Path) -> String {
@@ -96,13 +130,13 @@ fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
         Ok((digest, path.into()))
     };
     Ok(Order {
-        instance: instance(&order.instance)?,
+        vm: vm(&order.vm)?,
         fence: Fence::from_u64(order.fence),
-        vm: order.vm.parse().map_err(protocol)?,
         project: name(&order.project)?,
         name: name(&order.name)?,
         spec: codec::decode(&order.spec).map_err(protocol)?,
         generation: order.generation,
+        reboots: order.reboots,
         image: std::sync::Arc::new(codec::decode(&order.image).map_err(protocol)?),
         files: order.files.iter().map(file).collect::<Result<_, DriverError>>()?,
     })
@@ -110,7 +144,7 @@ fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
 
 fn write_observation(seen: &Observation) -> pb::Observation {
     pb::Observation {
-        instance: seen.instance.to_string(),
+        vm: seen.vm.to_string(),
         fence: seen.fence.as_u64(),
         body: body_name(seen.body).to_owned(),
         generation: seen.generation,
@@ -122,7 +156,7 @@ fn write_observation(seen: &Observation) -> pb::Observation {
 fn read_observation(seen: &pb::Observation) -> Result<Observation, DriverError> {
     let body = body_named(&seen.body).ok_or_else(|| protocol(format!("body {:?}", seen.body)))?;
     Ok(Observation {
-        instance: instance(&seen.instance)?,
+        vm: vm(&seen.vm)?,
         fence: Fence::from_u64(seen.fence),
         body,
         generation: seen.generation,

@@ -2,6 +2,7 @@
 //! every kind on demand. From one seed it behaves the same every time.
 
 mod faults;
+mod migration;
 mod random;
 
 pub use faults::{Call, Faults};
@@ -9,21 +10,24 @@ pub use faults::{Call, Faults};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use domain::{
     Fence,
     host::Capacity,
-    id::{BootId, InstanceId},
+    id::{BootId, VmId},
     instance::{Body, Ended},
     name::Name,
 };
 use tokio::sync::broadcast;
 
-use crate::{Driver, DriverError, ErrorKind, Foreign, Inventory, Observation, Order, Usage};
+use crate::{
+    Driver, DriverError, ErrorKind, Foreign, Inventory, Migration, Observation, Order, Usage,
+};
+use migration::{Sending, Shared};
 use random::Random;
 
 /// What a simulated host is like.
@@ -37,6 +41,8 @@ pub struct Options {
     pub latency_ms_min: u64,
     /// Most time a call takes, milliseconds.
     pub latency_ms_max: u64,
+    /// How long it takes to send a guest, milliseconds.
+    pub copy_ms: u64,
     /// Calls that fail, out of a thousand; the kind of failure is random too.
     pub failures_per_mille: u64,
 }
@@ -48,6 +54,7 @@ impl Default for Options {
             capacity: Capacity { cpu_millicores: 256_000, memory_mib: 1 << 20, disk_mib: 1 << 30 },
             latency_ms_min: 1,
             latency_ms_max: 5,
+            copy_ms: 100,
             failures_per_mille: 0,
         }
     }
@@ -64,20 +71,35 @@ struct Domain {
     memory_mib: u64,
 }
 
+impl Domain {
+    fn fresh(order: &Order) -> Domain {
+        Domain {
+            body: Body::Ready,
+            generation: None,
+            reboots: 0,
+            starts: 0,
+            console: Vec::new(),
+            name: order.name.clone(),
+            memory_mib: u64::from(order.spec.memory_mib),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct World {
-    domains: BTreeMap<InstanceId, Domain>,
-    fences: BTreeMap<InstanceId, Fence>,
+    domains: BTreeMap<VmId, Domain>,
+    fences: BTreeMap<VmId, Fence>,
+    sendings: BTreeMap<VmId, Arc<Sending>>,
 }
 
 /// A simulated host.
 pub struct Simulator {
     options: Options,
     boot: BootId,
-    world: Mutex<World>,
+    shared: Arc<Shared>,
     faults: Mutex<Faults>,
     random: Mutex<Random>,
-    changes: broadcast::Sender<InstanceId>,
+    booted: Instant,
 }
 
 impl Simulator {
@@ -85,15 +107,8 @@ impl Simulator {
     #[must_use]
     pub fn new(options: Options, boot: BootId) -> Simulator {
         let random = Mutex::new(Random::new(options.seed));
-        let (changes, _) = broadcast::channel(1024);
-        Simulator {
-            options,
-            boot,
-            world: Mutex::default(),
-            faults: Mutex::default(),
-            random,
-            changes,
-        }
+        let booted = Instant::now();
+        Simulator { options, boot, shared: Shared::new(), faults: Mutex::default(), random, booted }
     }
 
     /// The failures that are planned; see [`Faults`].
@@ -102,24 +117,24 @@ impl Simulator {
     }
 
     /// Something happens to a guest without anybody asking: a crash, a shutdown from inside.
-    pub fn befall(&self, instance: InstanceId, body: Body) {
-        if let Some(domain) = lock(&self.world).domains.get_mut(&instance) {
+    pub fn befall(&self, vm: VmId, body: Body) {
+        if let Some(domain) = lock(&self.shared.world).domains.get_mut(&vm) {
             domain.body = body;
         }
-        let _ = self.changes.send(instance);
+        let _ = self.shared.changes.send(vm);
     }
 
     /// Somebody with a shell on the host removes a domain.
-    pub fn vanish(&self, instance: InstanceId) {
-        lock(&self.world).domains.remove(&instance);
-        let _ = self.changes.send(instance);
+    pub fn vanish(&self, vm: VmId) {
+        lock(&self.shared.world).domains.remove(&vm);
+        let _ = self.shared.changes.send(vm);
     }
 
     /// One call: it takes its time, may fail before or after its effect, and checks the fence.
     async fn call<T>(
         &self,
         call: Call,
-        instance: InstanceId,
+        vm: VmId,
         fence: Fence,
         effect: impl FnOnce(&mut World) -> Result<T, DriverError> + Send,
     ) -> Result<T, DriverError> {
@@ -133,8 +148,8 @@ impl Simulator {
         {
             return Err(DriverError::new(kind, format!("injected into {call:?}")));
         }
-        let mut world = lock(&self.world);
-        let seen = world.fences.entry(instance).or_default();
+        let mut world = lock(&self.shared.world);
+        let seen = world.fences.entry(vm).or_default();
         if fence < *seen {
             let message = format!("fence {fence} is below {seen}");
             return Err(DriverError::new(ErrorKind::Fenced, message));
@@ -163,9 +178,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn domain(world: &mut World, instance: InstanceId) -> Result<&mut Domain, DriverError> {
-    let missing = || DriverError::new(ErrorKind::NotFound, format!("no domain {instance}"));
-    world.domains.get_mut(&instance).ok_or_else(missing)
+fn domain(world: &mut World, vm: VmId) -> Result<&mut Domain, DriverError> {
+    let missing = || DriverError::new(ErrorKind::NotFound, format!("no domain {vm}"));
+    world.domains.get_mut(&vm).ok_or_else(missing)
 }
 
 fn conflict(body: Body, wish: &str) -> DriverError {
@@ -180,15 +195,15 @@ impl Driver for Simulator {
         Ok(Inventory { kind, capacity, boot: self.boot, foreign: 0 })
     }
 
-    async fn observe(&self, instance: InstanceId) -> Result<Observation, DriverError> {
+    async fn observe(&self, vm: VmId) -> Result<Observation, DriverError> {
         if let Some(kind) = self.faults().take(Call::Observe) {
             return Err(DriverError::new(kind, "injected into Observe"));
         }
-        let world = lock(&self.world);
-        let domain = world.domains.get(&instance);
+        let world = lock(&self.shared.world);
+        let domain = world.domains.get(&vm);
         Ok(Observation {
-            instance,
-            fence: world.fences.get(&instance).copied().unwrap_or_default(),
+            vm,
+            fence: world.fences.get(&vm).copied().unwrap_or_default(),
             body: domain.map_or(Body::Absent, |domain| domain.body),
             generation: domain.and_then(|domain| domain.generation),
             reboots: domain.map_or(0, |domain| domain.reboots),
@@ -197,7 +212,7 @@ impl Driver for Simulator {
     }
 
     async fn observe_all(&self) -> Result<Vec<Observation>, DriverError> {
-        let ids: Vec<InstanceId> = lock(&self.world).domains.keys().copied().collect();
+        let ids: Vec<VmId> = lock(&self.shared.world).domains.keys().copied().collect();
         let mut all = Vec::with_capacity(ids.len());
         for id in ids {
             all.push(self.observe(id).await?);
@@ -206,27 +221,25 @@ impl Driver for Simulator {
     }
 
     async fn prepare(&self, order: &Order) -> Result<(), DriverError> {
-        self.call(Call::Prepare, order.instance, order.fence, |world| {
-            world.domains.entry(order.instance).or_insert_with(|| Domain {
-                body: Body::Ready,
-                generation: None,
-                reboots: 0,
-                starts: 0,
-                console: Vec::new(),
-                name: order.name.clone(),
-                memory_mib: u64::from(order.spec.memory_mib),
-            });
+        self.call(Call::Prepare, order.vm, order.fence, |world| {
+            let place = world.domains.entry(order.vm).or_insert_with(|| Domain::fresh(order));
+            // The disks of a guest that was sent away are as good as new ones.
+            if place.body == Body::Stopped(Ended::Migrated) {
+                place.body = Body::Ready;
+            }
             Ok(())
         })
         .await
     }
 
     async fn start(&self, order: &Order) -> Result<(), DriverError> {
-        self.call(Call::Start, order.instance, order.fence, |world| {
-            let domain = domain(world, order.instance)?;
+        self.call(Call::Start, order.vm, order.fence, |world| {
+            let domain = domain(world, order.vm)?;
             match domain.body {
                 Body::Running => {}
-                Body::Paused => return Err(conflict(domain.body, "start")),
+                Body::Paused | Body::Incoming | Body::Arrived => {
+                    return Err(conflict(domain.body, "start"));
+                }
                 Body::Absent | Body::Ready | Body::Stopped(_) => {
                     domain.body = Body::Running;
                     domain.generation = Some(order.generation);
@@ -240,25 +253,27 @@ impl Driver for Simulator {
         .await
     }
 
-    async fn shutdown(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Shutdown, instance, fence, |world| {
-            let domain = domain(world, instance)?;
+    async fn shutdown(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.call(Call::Shutdown, vm, fence, |world| {
+            let domain = domain(world, vm)?;
             match domain.body {
                 Body::Running => domain.body = Body::Stopped(Ended::Shutdown),
-                Body::Paused => return Err(conflict(domain.body, "shut down")),
+                Body::Paused | Body::Incoming | Body::Arrived => {
+                    return Err(conflict(domain.body, "shut down"));
+                }
                 Body::Absent | Body::Ready | Body::Stopped(_) => {}
             }
             Ok(())
         })
         .await?;
-        let _ = self.changes.send(instance);
+        let _ = self.shared.changes.send(vm);
         Ok(())
     }
 
-    async fn kill(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Kill, instance, fence, |world| {
-            let domain = domain(world, instance)?;
-            if matches!(domain.body, Body::Running | Body::Paused) {
+    async fn kill(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.call(Call::Kill, vm, fence, |world| {
+            let domain = domain(world, vm)?;
+            if matches!(domain.body, Body::Running | Body::Paused | Body::Arrived) {
                 domain.body = Body::Stopped(Ended::Killed);
             }
             Ok(())
@@ -266,9 +281,9 @@ impl Driver for Simulator {
         .await
     }
 
-    async fn reboot(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Reboot, instance, fence, |world| {
-            let domain = domain(world, instance)?;
+    async fn reboot(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.call(Call::Reboot, vm, fence, |world| {
+            let domain = domain(world, vm)?;
             if domain.body != Body::Running {
                 return Err(conflict(domain.body, "reboot"));
             }
@@ -278,12 +293,12 @@ impl Driver for Simulator {
         .await
     }
 
-    async fn pause(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Pause, instance, fence, |world| {
-            let domain = domain(world, instance)?;
+    async fn pause(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.call(Call::Pause, vm, fence, |world| {
+            let domain = domain(world, vm)?;
             match domain.body {
                 Body::Running | Body::Paused => domain.body = Body::Paused,
-                Body::Absent | Body::Ready | Body::Stopped(_) => {
+                Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming | Body::Arrived => {
                     return Err(conflict(domain.body, "pause"));
                 }
             }
@@ -292,12 +307,12 @@ impl Driver for Simulator {
         .await
     }
 
-    async fn resume(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Resume, instance, fence, |world| {
-            let domain = domain(world, instance)?;
+    async fn resume(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.call(Call::Resume, vm, fence, |world| {
+            let domain = domain(world, vm)?;
             match domain.body {
-                Body::Running | Body::Paused => domain.body = Body::Running,
-                Body::Absent | Body::Ready | Body::Stopped(_) => {
+                Body::Running | Body::Paused | Body::Arrived => domain.body = Body::Running,
+                Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming => {
                     return Err(conflict(domain.body, "resume"));
                 }
             }
@@ -306,41 +321,52 @@ impl Driver for Simulator {
         .await
     }
 
-    async fn release(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Release, instance, fence, |world| {
-            world.domains.remove(&instance);
+    async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.call(Call::Release, vm, fence, |world| {
+            world.domains.remove(&vm);
             Ok(())
         })
         .await
     }
 
-    fn changes(&self) -> broadcast::Receiver<InstanceId> {
-        self.changes.subscribe()
+    fn changes(&self) -> broadcast::Receiver<VmId> {
+        self.shared.changes.subscribe()
     }
 
     async fn console_log(
         &self,
-        instance: InstanceId,
+        vm: VmId,
         offset: u64,
         bytes_max: usize,
     ) -> Result<(Vec<u8>, u64), DriverError> {
-        let mut world = lock(&self.world);
-        let console = &domain(&mut world, instance)?.console;
+        let mut world = lock(&self.shared.world);
+        let console = &domain(&mut world, vm)?.console;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(console.len());
         let upto = from.saturating_add(bytes_max).min(console.len());
         Ok((console[from..upto].to_vec(), upto as u64))
     }
 
-    async fn console_socket(&self, _: InstanceId) -> Result<PathBuf, DriverError> {
+    async fn console_socket(&self, _: VmId) -> Result<PathBuf, DriverError> {
         let message = "a simulated guest has no console to type at";
         Err(DriverError::new(ErrorKind::Permanent, message))
     }
 
-    async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError> {
-        let mut world = lock(&self.world);
-        let domain = domain(&mut world, instance)?;
-        let memory_mib = if domain.body == Body::Running { domain.memory_mib } else { 0 };
-        Ok(Usage { memory_mib, ..Usage::default() })
+    fn migration(&self) -> Option<&dyn Migration> {
+        Some(self)
+    }
+
+    async fn usage(&self, vm: VmId) -> Result<Usage, DriverError> {
+        let mut world = lock(&self.shared.world);
+        let domain = domain(&mut world, vm)?;
+        if domain.body != Body::Running {
+            return Ok(Usage::default());
+        }
+        // A simulated guest is always at work; its time is counted in steps.
+        const STEP: Duration = Duration::from_millis(100);
+        let steps = self.booted.elapsed().as_millis() / STEP.as_millis();
+        let cpu_ns = u64::try_from(steps * STEP.as_nanos()).unwrap_or(u64::MAX);
+        let memory_mib = domain.memory_mib;
+        Ok(Usage { cpu_ns, memory_mib, ..Usage::default() })
     }
 
     async fn foreign(&self) -> Result<Vec<Foreign>, DriverError> {

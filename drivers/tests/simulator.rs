@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use domain::{
     Fence, Revision,
-    id::{BootId, InstanceId},
+    id::{BootId, VmId},
     image::Image,
     instance::{Body, Ended},
     name::Name,
@@ -33,9 +33,8 @@ fn id<K: TypedUuidKind>(n: u64) -> TypedUuid<K> {
 fn order(n: u64, fence: Fence) -> Order {
     let name = |text: &str| Name::new(text).unwrap();
     Order {
-        instance: id(n),
-        fence,
         vm: id(n),
+        fence,
         project: name("default"),
         name: name(&format!("vm{n}")),
         spec: VmSpec {
@@ -53,6 +52,7 @@ fn order(n: u64, fence: Fence) -> Order {
             labels: Default::default(),
         },
         generation: 7,
+        reboots: 0,
         image: Arc::new(Image {
             id: id(1),
             name: name("none"),
@@ -78,8 +78,8 @@ impl conformance::Fixture for Simulated {
     fn order(&self, fence: Fence) -> Order {
         order(self.next.fetch_add(1, Ordering::Relaxed), fence)
     }
-    async fn crash(&self, instance: InstanceId) {
-        self.driver.befall(instance, Body::Stopped(Ended::Crashed));
+    async fn crash(&self, vm: VmId) {
+        self.driver.befall(vm, Body::Stopped(Ended::Crashed));
     }
     fn patience(&self) -> Duration {
         Duration::from_secs(5)
@@ -113,8 +113,8 @@ async fn conforms_from_afar() {
         fn order(&self, fence: Fence) -> Order {
             order(self.next.fetch_add(1, Ordering::Relaxed), fence)
         }
-        async fn crash(&self, instance: InstanceId) {
-            self.near.befall(instance, Body::Stopped(Ended::Crashed));
+        async fn crash(&self, vm: VmId) {
+            self.near.befall(vm, Body::Stopped(Ended::Crashed));
         }
         fn patience(&self) -> Duration {
             Duration::from_secs(5)
@@ -146,7 +146,7 @@ async fn fails_on_demand() {
         driver.faults().plan(Call::Prepare, kind);
         assert_eq!(driver.prepare(&order).await.unwrap_err().kind, kind);
         let expected = if kind == ErrorKind::Ambiguous { Body::Ready } else { Body::Absent };
-        assert_eq!(driver.observe(order.instance).await.unwrap().body, expected, "{kind:?}");
+        assert_eq!(driver.observe(order.vm).await.unwrap().body, expected, "{kind:?}");
         driver.prepare(&order).await.unwrap();
         assert_eq!(driver.faults().left(), 0);
     }

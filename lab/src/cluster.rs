@@ -164,7 +164,13 @@ impl Cluster {
         let hypervisor = match (&space, self.options.hosts) {
             (Some(space), Hosts::Real) => {
                 let name = format!("h{}", number + 1);
-                Some(Hypervisor::start(&directory.join("h"), &name, space, &programs)?)
+                Some(Hypervisor::start(
+                    &directory.join("h"),
+                    &name,
+                    space,
+                    Network::address(number),
+                    &programs,
+                )?)
             }
             (_, Hosts::Simulated | Hosts::Bridged | Hosts::Real) => None,
         };

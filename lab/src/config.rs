@@ -36,8 +36,10 @@ impl Config<'_> {
             Some((hypervisor, state)) => write!(
                 text,
                 "driver = \"libvirt\"\nvirt_type = \"qemu\"\nuri = \"{}\"\n\
+                 migration_uri = \"{}\"\n\
                  state_directory = \"{}\"\ncpus = 8\nmemory_mib = 2048\n",
                 hypervisor.uri(),
+                hypervisor.migration_uri(),
                 state.display(),
             ),
             None => writeln!(text, "driver = \"simulator\""),

@@ -2,6 +2,7 @@
 //! When its processes have ended nothing of it is left.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -30,6 +31,7 @@ pub fn is_possible() -> Result<(), String> {
 /// A running libvirtd.
 pub struct Hypervisor {
     directory: PathBuf,
+    address: Ipv4Addr,
     daemon: Child,
 }
 
@@ -42,6 +44,7 @@ impl Hypervisor {
         directory: &Path,
         name: &str,
         space: &Space,
+        address: Ipv4Addr,
         programs: &Path,
     ) -> Result<Hypervisor> {
         for part in ["run", "lib", "log", "cache", "etc"] {
@@ -56,9 +59,9 @@ impl Hypervisor {
         ] {
             std::fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
         }
-        write_settings(directory)?;
+        write_settings(directory, address)?;
         let daemon = spawn(directory, name, space, programs)?;
-        let mut hypervisor = Hypervisor { directory: directory.to_owned(), daemon };
+        let mut hypervisor = Hypervisor { directory: directory.to_owned(), address, daemon };
         hypervisor.await_ready()?;
         Ok(hypervisor)
     }
@@ -67,6 +70,12 @@ impl Hypervisor {
     #[must_use]
     pub fn uri(&self) -> String {
         format!("qemu+unix:///system?socket={}", self.directory.join("run/libvirt-sock").display())
+    }
+
+    /// Where other hypervisors of the lab reach it.
+    #[must_use]
+    pub fn migration_uri(&self) -> String {
+        format!("qemu+tcp://{}/system", self.address)
     }
 
     fn await_ready(&mut self) -> Result<()> {
@@ -141,19 +150,20 @@ fn pids(directory: &Path) -> Vec<i32> {
     files.filter_map(|path| pid_in(&path)).collect()
 }
 
-fn write_settings(directory: &Path) -> Result<()> {
+fn write_settings(directory: &Path, address: Ipv4Addr) -> Result<()> {
     let uuid = uuid::Uuid::new_v4();
     let log = directory.join("log/libvirtd.log");
     let daemon = format!(
         "host_uuid = \"{uuid}\"\nlog_outputs = \"2:file:{}\"\nauth_unix_rw = \"none\"\n\
-         unix_sock_rw_perms = \"0700\"\nkeepalive_interval = 2\nkeepalive_count = 3\n",
+         unix_sock_rw_perms = \"0700\"\nkeepalive_interval = 2\nkeepalive_count = 3\n\
+         listen_tls = 0\nlisten_tcp = 1\nlisten_addr = \"{address}\"\nauth_tcp = \"none\"\n",
         log.display()
     );
     std::fs::write(directory.join("etc/libvirtd.conf"), daemon)?;
     // No control groups and no namespaces per guest: nothing is left on the machine.
     let qemu = "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\n\
                 security_driver = \"none\"\ncgroup_controllers = [ ]\nnamespaces = [ ]\n\
-                stdio_handler = \"file\"\n";
+                stdio_handler = \"file\"\nkeepalive_interval = 2\nkeepalive_count = 3\n";
     std::fs::write(directory.join("etc/qemu.conf"), qemu)?;
     // libvirtd looks its user up before it reads that it needs none.
     for (file, line) in [
@@ -181,7 +191,7 @@ fn spawn(directory: &Path, name: &str, space: &Space, built: &Path) -> Result<Ch
         mount --bind "$1/etc" /etc/libvirt
         mount --bind "$1/passwd" /etc/passwd
         mount --bind "$1/group" /etc/group
-        exec "$3" libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
+        exec "$3" libvirtd -l -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
     "#;
     space
         .command("unshare")

@@ -99,6 +99,11 @@ pub struct HostSection {
     /// Only for libvirt: `kvm`, or `qemu` for no acceleration. It is never guessed.
     #[serde(default)]
     pub virt_type: VirtType,
+    /// Only for libvirt: where the other hosts' libvirt daemons reach this one's, for guests that
+    /// migrate: `qemu+tls://h1.example/system`, or `qemu+tcp://…`, which encrypts nothing. Without it
+    /// no guest can migrate to this host.
+    #[serde(default)]
+    pub migration_uri: Option<String>,
     /// Only for libvirt: the driver's program; beside `novacron` if absent.
     #[serde(default)]
     pub program: Option<PathBuf>,

@@ -72,6 +72,7 @@ fn libvirt(
         socket: state.join("driver.sock"),
         state,
         uri: section.uri.clone(),
+        migration_uri: section.migration_uri.clone(),
         virt_type: section.virt_type.as_str(),
         host: name.clone(),
     };
@@ -88,6 +89,7 @@ struct DriverProcess {
     socket: PathBuf,
     state: PathBuf,
     uri: String,
+    migration_uri: Option<String>,
     virt_type: &'static str,
     host: Name,
 }
@@ -131,6 +133,7 @@ impl DriverProcess {
             .arg("--state")
             .arg(&self.state)
             .args(["--uri", &self.uri, "--virt-type", self.virt_type])
+            .args(self.migration_uri.iter().flat_map(|uri| ["--migration-uri", uri]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

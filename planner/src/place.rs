@@ -5,6 +5,9 @@
 
 mod filter;
 mod score;
+mod target;
+
+pub use target::targets;
 
 use std::{
     collections::{BTreeMap, BinaryHeap},
@@ -34,8 +37,23 @@ struct Candidate<'a> {
     used: Capacity,
 }
 
+/// What is to be placed.
+struct Want<'a> {
+    booked: Capacity,
+    /// The one host it may go to.
+    only: Option<&'a Name>,
+    /// The host it must leave.
+    leaves: Option<HostId>,
+}
+
+impl Want<'_> {
+    fn of(vm: &Vm) -> Want<'_> {
+        Want { booked: Capacity::of(&vm.spec), only: vm.spec.host.as_ref(), leaves: None }
+    }
+}
+
 /// What decides where a VM fits: two VMs that want the same fit on the same hosts.
-type Want<'a> = (Capacity, Option<&'a Name>);
+type Same<'a> = (Capacity, Option<&'a Name>);
 
 /// Plans for the VMs that have no body, until `limit` are placed. Those that fit nowhere hold
 /// nobody up.
@@ -51,27 +69,28 @@ pub fn place(state: &State, limit: usize) -> Placement {
         .map(|(index, candidate)| (score::spread(candidate), std::cmp::Reverse(index)))
         .collect();
     // The plan only fills hosts, so what fits nowhere once does not fit later in it.
-    let mut hopeless: BTreeMap<Want, Arc<str>> = BTreeMap::new();
+    let mut hopeless: BTreeMap<Same, Arc<str>> = BTreeMap::new();
     for vm in state.unplaced() {
         if placement.placed.len() >= limit {
             break;
         }
-        let want = (Capacity::of(&vm.spec), vm.spec.host.as_ref());
-        if let Some(reason) = hopeless.get(&want) {
+        let want = Want::of(vm);
+        let same = (want.booked, want.only);
+        if let Some(reason) = hopeless.get(&same) {
             placement.unplaceable.insert(vm.id, reason.clone());
             continue;
         }
-        match best(&hosts, &mut ranking, vm) {
+        match best(&hosts, &mut ranking, &want) {
             Some(index) => {
                 let candidate = &mut hosts[index];
-                candidate.used = candidate.used.plus(Capacity::of(&vm.spec));
+                candidate.used = candidate.used.plus(want.booked);
                 placement.placed.push((vm.id, candidate.host.id));
                 ranking.push((score::spread(candidate), std::cmp::Reverse(index)));
             }
             None => {
-                let reason: Arc<str> = explain(&hosts, vm).into();
+                let reason: Arc<str> = explain(&hosts, &want).into();
                 placement.unplaceable.insert(vm.id, reason.clone());
-                hopeless.insert(want, reason);
+                hopeless.insert(same, reason);
             }
         }
     }
@@ -82,13 +101,13 @@ pub fn place(state: &State, limit: usize) -> Placement {
 fn best(
     hosts: &[Candidate],
     ranking: &mut BinaryHeap<(u64, std::cmp::Reverse<usize>)>,
-    vm: &Vm,
+    want: &Want,
 ) -> Option<usize> {
     let mut passed_over = Vec::new();
     let mut found = None;
     while let Some(entry) = ranking.pop() {
         let index = entry.1.0;
-        if filter::refusal(&hosts[index], vm).is_none() {
+        if filter::refusal(&hosts[index], want).is_none() {
             found = Some(index);
             break;
         }
@@ -99,12 +118,12 @@ fn best(
 }
 
 /// Why no host takes the VM: how many hosts each filter refused.
-fn explain(hosts: &[Candidate], vm: &Vm) -> String {
+fn explain(hosts: &[Candidate], want: &Want) -> String {
     if hosts.is_empty() {
         return "the cluster has no hosts yet".to_owned();
     }
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for refusal in hosts.iter().filter_map(|host| filter::refusal(host, vm)) {
+    for refusal in hosts.iter().filter_map(|host| filter::refusal(host, want)) {
         *counts.entry(refusal).or_default() += 1;
     }
     let parts: Vec<String> =

@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{
     State,
-    instance::{Action, Failure, Instance, Report},
+    instance::{Action, Failure, Instance, Landing, Report},
+    operation::Progress,
 };
-use drivers::{Driver, DriverError, ErrorKind, Observation, Order};
+use drivers::{Departure, Driver, DriverError, ErrorKind, Observation, Order};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft_store::{Consistency, Store};
 
@@ -33,11 +34,24 @@ pub(super) struct Tools {
     pub(super) images: Arc<ImageFiles>,
 }
 
+/// What is told besides what was seen.
+#[derive(Default, PartialEq, Eq)]
+pub(super) struct More {
+    pub(super) landing: Option<Landing>,
+    pub(super) progress: Option<Progress>,
+    pub(super) still: bool,
+    pub(super) validated: bool,
+    /// A look that was asked for is told whatever it shows.
+    pub(super) asked: bool,
+}
+
 /// What is to be done, and with what.
 pub(super) struct Task {
-    tools: Tools,
-    row: Instance,
+    pub(super) tools: Tools,
+    pub(super) row: Instance,
     order: Order,
+    /// Where the guest goes, when it is to be sent.
+    pub(super) departure: Option<Departure>,
     action: Option<Action>,
     /// Whether files of the image must come first.
     missing: bool,
@@ -53,17 +67,30 @@ impl Task {
     ) -> Option<Task> {
         let vm = state.vms.get(&body.vm)?;
         let mut order = Order {
-            instance: body.id,
-            fence: body.fence,
             vm: vm.id,
+            fence: body.fence,
             project: vm.project.clone(),
             name: vm.name.clone(),
             spec: vm.spec.clone(),
             generation: vm.generation,
+            reboots: body.reboots,
             image: state.images.get(&vm.image)?.clone(),
             files: BTreeMap::new(),
         };
-        let makes = matches!(action, Some(Action::Prepare | Action::Start));
+        if action == Some(Action::Receive) {
+            // What comes is what runs, not what is wanted next.
+            order.spec = body.spec.clone();
+            order.generation = body.generation;
+        }
+        let landing = state.spare_of(vm.id).and_then(|spare| spare.landing.clone());
+        let policy = state.migration_of(vm.id).map(|(_, migration)| migration.policy);
+        let departure = landing.zip(policy).map(|(landing, policy)| Departure {
+            vm: vm.id,
+            fence: body.fence,
+            landing,
+            policy,
+        });
+        let makes = matches!(action, Some(Action::Prepare | Action::Start | Action::Receive));
         let missing = match tools.images.paths(&order.image) {
             Some(files) => {
                 order.files = files;
@@ -71,10 +98,10 @@ impl Task {
             }
             None => makes,
         };
-        Some(Task { tools: tools.clone(), row: body.clone(), order, action, missing })
+        Some(Task { tools: tools.clone(), row: body.clone(), order, departure, action, missing })
     }
 
-    fn driver(&self) -> &dyn Driver {
+    pub(super) fn driver(&self) -> &dyn Driver {
         &*self.tools.host.driver
     }
 
@@ -83,6 +110,12 @@ impl Task {
         if self.missing {
             return self.bring().await;
         }
+        match self.action {
+            Some(Action::Send) => return self.send().await,
+            Some(Action::Look) => return self.look().await,
+            Some(Action::Validate) => return self.validate().await,
+            Some(_) | None => {}
+        }
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(50))
             .with_max_delay(Duration::from_secs(2))
@@ -90,24 +123,27 @@ impl Task {
             .with_jitter()
             .build();
         loop {
-            let failure = self.act().await.err();
+            let (more, failure) = match self.act().await {
+                Ok(more) => (more, None),
+                Err(error) => (More::default(), Some(error)),
+            };
             if let Some(error) = &failure {
                 if error.kind == ErrorKind::Fenced {
                     return Err(format!("another owner acts: {error}"));
                 }
                 tracing::debug!(instance = %self.row.id, action = ?self.action, %error, "an action failed");
             }
-            let seen = within(self.driver().observe(self.row.id)).await;
+            let seen = within(self.driver().observe(self.row.vm)).await;
             let pause = pauses.next();
             match (seen, failure, pause) {
                 // The failure may be over, or the action may have happened all the same.
                 (Ok(seen), Some(error), Some(pause)) if !error.kind.is_permanent() => {
                     if self.is_progress(&seen) {
-                        return self.report(&seen, None).await;
+                        return self.report(&seen, None, more).await;
                     }
                     tokio::time::sleep(pause).await;
                 }
-                (Ok(seen), failure, _) => return self.report(&seen, failure).await,
+                (Ok(seen), failure, _) => return self.report(&seen, failure, more).await,
                 (Err(_), _, Some(pause)) => tokio::time::sleep(pause).await,
                 (Err(error), _, None) => return Err(format!("cannot observe: {error}")),
             }
@@ -119,31 +155,40 @@ impl Task {
     async fn bring(&self) -> Result<(), String> {
         let brought = self.tools.images.bring(&self.tools.store, &self.order.image).await;
         let Err(error) = brought else { return Ok(()) };
-        match within(self.driver().observe(self.row.id)).await {
-            Ok(seen) => self.report(&seen, Some(error)).await,
+        match within(self.driver().observe(self.row.vm)).await {
+            Ok(seen) => self.report(&seen, Some(error), More::default()).await,
             Err(error) => Err(format!("cannot observe: {error}")),
         }
     }
 
-    async fn act(&self) -> Result<(), DriverError> {
-        let (id, fence, driver) = (self.row.id, self.row.fence, self.driver());
-        let Some(action) = self.action else { return Ok(()) };
+    async fn act(&self) -> Result<More, DriverError> {
+        let (vm, fence, driver) = (self.row.vm, self.row.fence, self.driver());
+        let Some(action) = self.action else { return Ok(More::default()) };
         let call = async {
+            let mut more = More::default();
             match action {
-                Action::Rest | Action::Wait(_) => Ok(()),
-                Action::Prepare => driver.prepare(&self.order).await,
-                Action::Start => driver.start(&self.order).await,
-                Action::Shutdown { .. } => {
-                    driver.shutdown(id, fence).await?;
-                    tokio::time::sleep(SHUTDOWN_PAUSE).await;
-                    Ok(())
+                Action::Rest | Action::Wait(_) | Action::Look | Action::Send | Action::Validate => {
                 }
-                Action::Kill => driver.kill(id, fence).await,
-                Action::Reboot => driver.reboot(id, fence).await,
-                Action::Pause => driver.pause(id, fence).await,
-                Action::Resume => driver.resume(id, fence).await,
-                Action::Release => driver.release(id, fence).await,
+                Action::Prepare => driver.prepare(&self.order).await?,
+                Action::Start => driver.start(&self.order).await?,
+                Action::Shutdown { .. } => {
+                    driver.shutdown(vm, fence).await?;
+                    tokio::time::sleep(SHUTDOWN_PAUSE).await;
+                }
+                Action::Kill => driver.kill(vm, fence).await?,
+                Action::Reboot => driver.reboot(vm, fence).await?,
+                Action::Pause => driver.pause(vm, fence).await?,
+                Action::Resume => driver.resume(vm, fence).await?,
+                Action::Release => driver.release(vm, fence).await?,
+                Action::Receive => {
+                    more.landing = Some(self.migration()?.receive(&self.order).await?);
+                }
+                Action::Abort => {
+                    self.migration()?.abort(vm, fence).await?;
+                    more.still = true;
+                }
             }
+            Ok(more)
         };
         within(call).await
     }
@@ -155,7 +200,12 @@ impl Task {
             || seen.starts > self.row.starts
     }
 
-    async fn report(&self, seen: &Observation, failure: Option<DriverError>) -> Result<(), String> {
+    pub(super) async fn report(
+        &self,
+        seen: &Observation,
+        failure: Option<DriverError>,
+        more: More,
+    ) -> Result<(), String> {
         let failure = failure.map(|error| Failure {
             permanent: error.kind.is_permanent(),
             message: error.to_string(),
@@ -163,18 +213,20 @@ impl Task {
         let failed = failure.is_some();
         let known = failure.as_ref().map(|failure| &failure.message) == self.row.failure.as_ref();
         let release = self.action == Some(Action::Release);
-        if !self.is_progress(seen) && known && !release {
+        if !self.is_progress(seen) && known && !release && more == More::default() {
             // Nothing to tell; the wish is still there and is looked at again.
             return if failed { Err("it keeps failing".to_owned()) } else { Ok(()) };
         }
         let report = Report {
-            instance: self.row.id,
-            fence: self.row.fence,
-            body: seen.body,
             generation: seen.generation,
             reboots: seen.reboots,
             starts: seen.starts,
+            landing: more.landing,
+            progress: more.progress,
+            still: more.still,
+            validated: more.validated,
             failure,
+            ..Report::seen(self.row.id, self.row.fence, seen.body)
         };
         let told = self.tools.reporter.report(report).await.map_err(|error| error.to_string())?;
         // The next look must not see the row as it was before.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use domain::{
     State,
-    id::InstanceId,
-    instance::{Body, Instance, Phase, Report},
+    id::VmId,
+    instance::{Body, Instance, Phase, Report, Role},
 };
 use drivers::Observation;
 use raft_store::Consistency;
@@ -27,15 +27,15 @@ impl HostState {
                 return;
             }
         };
-        let observed: BTreeMap<InstanceId, Observation> =
-            observed.into_iter().map(|seen| (seen.instance, seen)).collect();
+        let observed: BTreeMap<VmId, Observation> =
+            observed.into_iter().map(|seen| (seen.vm, seen)).collect();
         let mut reports = tokio::task::JoinSet::new();
         for body in state.instances_on(self.tools.host.id) {
             // What is being worked on is reported by who works on it.
             if self.working.contains_key(&body.id) {
                 continue;
             }
-            if let Some(report) = difference(body, observed.get(&body.id)) {
+            if let Some(report) = difference(body, observed.get(&body.vm)) {
                 let reporter = self.tools.reporter.clone();
                 reports.spawn(async move { reporter.report(report).await });
             }
@@ -45,42 +45,45 @@ impl HostState {
                 tracing::debug!(%error, "what was seen was not reported");
             }
         }
-        let strays = observed.values().filter(|seen| !state.instances.contains_key(&seen.instance));
+        let strays = observed.values().filter(|seen| !self.belongs_here(state, seen.vm));
         for stray in strays {
             self.remove_stray(stray).await;
         }
+    }
+
+    fn belongs_here(&self, state: &State, vm: VmId) -> bool {
+        state.body_on(vm, self.tools.host.id).is_some()
     }
 
     /// Removes a body of ours that the state does not place anywhere: a call that was under way
     /// when its VM was deleted has left it. Asked of the newest state, since this view may be old.
     async fn remove_stray(&self, stray: &Observation) {
         let Ok(view) = self.tools.store.read(Consistency::Linearizable).await else { return };
-        if view.state.instances.contains_key(&stray.instance) {
+        if self.belongs_here(&view.state, stray.vm) {
             return;
         }
-        tracing::warn!(instance = %stray.instance, "a body that belongs to no VM is removed");
-        if let Err(error) =
-            within(self.tools.host.driver.release(stray.instance, stray.fence)).await
-        {
-            tracing::warn!(instance = %stray.instance, %error, "it could not be removed");
+        tracing::warn!(vm = %stray.vm, "a body that belongs to no VM is removed");
+        if let Err(error) = within(self.tools.host.driver.release(stray.vm, stray.fence)).await {
+            tracing::warn!(vm = %stray.vm, %error, "it could not be removed");
         }
     }
 }
 
 /// The report that is due, if what was seen is not what the row says.
 fn difference(row: &Instance, seen: Option<&Observation>) -> Option<Report> {
+    // Of what is to be released only the release itself tells.
+    if row.role == Role::Retiring {
+        return None;
+    }
     let body = seen.map_or(Body::Absent, |seen| seen.body);
     let same = row.phase.next(body) == row.phase
         && seen.is_none_or(|seen| seen.reboots <= row.reboots && seen.starts <= row.starts);
     // A body that is not there yet is made by its own action.
     let expected = row.phase == Phase::Reserved && body == Body::Absent;
     (!same && !expected).then(|| Report {
-        instance: row.id,
-        fence: row.fence,
-        body,
         generation: seen.and_then(|seen| seen.generation),
         reboots: seen.map_or(0, |seen| seen.reboots),
         starts: seen.map_or(0, |seen| seen.starts),
-        failure: None,
+        ..Report::seen(row.id, row.fence, body)
     })
 }

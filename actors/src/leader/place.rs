@@ -3,40 +3,51 @@
 use std::collections::BTreeMap;
 
 use domain::{
+    State,
     envelope::Command,
-    id::InstanceId,
+    id::{InstanceId, VmId},
     instance::{InstanceCommand, Place},
     limit,
     vm::VmCommand,
 };
 use newtype_uuid::GenericUuid;
+use planner::place::Placement;
 use raft_store::Store;
 
-/// One plan, proposed. With `explain`, VMs that fit nowhere are told why.
+/// One plan of each kind, proposed. With `explain`, VMs that fit nowhere are told why.
 pub(super) async fn act(store: &Store, explain: bool) {
     let view = store.view();
     let state = &view.state;
-    if state.unplaced().next().is_none() {
-        return;
+    if state.unplaced().next().is_some() {
+        let plan = planner::place::place(state, limit::BATCH_MAX);
+        propose(store, state, plan, InstanceCommand::Place, explain).await;
     }
-    let plan = planner::place::place(state, limit::BATCH_MAX);
+    if state.queued_migrations().next().is_some() {
+        let plan = planner::place::targets(state);
+        propose(store, state, plan, InstanceCommand::Reserve, explain).await;
+    }
+}
+
+async fn propose(
+    store: &Store,
+    state: &State,
+    plan: Placement,
+    how: fn(Vec<Place>) -> InstanceCommand,
+    explain: bool,
+) {
     if !plan.placed.is_empty() {
         let rows = plan.placed.into_iter().map(|(vm, host)| {
             let instance = InstanceId::from_untyped_uuid(uuid::Uuid::now_v7());
             Place { vm, instance, host }
         });
-        let command = Command::Instance(InstanceCommand::Place(rows.collect()));
-        if let Err(error) = store.propose_as_node(command).await {
+        if let Err(error) = store.propose_as_node(Command::Instance(how(rows.collect()))).await {
             tracing::debug!(%error, "a placement was not decided");
         }
     }
     let news: BTreeMap<_, _> = plan
         .unplaceable
         .into_iter()
-        .filter(|(vm, reason)| {
-            let known = state.vms.get(vm).and_then(|vm| vm.placement_failure.as_deref());
-            known != Some(&**reason)
-        })
+        .filter(|(vm, reason)| why(state, *vm) != Some(&**reason))
         // The rest is told in later rounds.
         .take(limit::BATCH_MAX)
         .map(|(vm, reason)| (vm, reason.to_string()))
@@ -46,5 +57,13 @@ pub(super) async fn act(store: &Store, explain: bool) {
         if let Err(error) = store.propose_as_node(command).await {
             tracing::debug!(%error, "a reason was not recorded");
         }
+    }
+}
+
+/// What is known already of why no host takes it.
+fn why(state: &State, vm: VmId) -> Option<&str> {
+    match state.migration_of(vm) {
+        Some((operation, _)) => Some(&operation.message),
+        None => state.vms.get(&vm)?.placement_failure.as_deref(),
     }
 }

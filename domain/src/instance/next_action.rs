@@ -1,7 +1,12 @@
 //! What a host is to do next with a body: one pure table. Actors only execute it.
 
-use super::{Instance, Phase};
-use crate::{State, setting::Key, vm::Desired};
+use super::{Instance, Phase, Role};
+use crate::{
+    State,
+    operation::{Status, Step},
+    setting::Key,
+    vm::Desired,
+};
 
 /// The next thing to do with a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +34,16 @@ pub enum Action {
     Resume,
     /// End the guest, remove the body and its disks.
     Release,
+    /// Make ready to receive the guest.
+    Receive,
+    /// Look what is there, and tell.
+    Look,
+    /// Send the guest to the VM's incoming body; also goes on with what was begun.
+    Send,
+    /// End the sending, for good.
+    Abort,
+    /// See whether the guest works.
+    Validate,
 }
 
 impl State {
@@ -43,8 +58,16 @@ impl State {
         if vm.deleting {
             return Action::Release;
         }
+        match body.role {
+            Role::Active => {}
+            Role::Incoming => return self.next_for_incoming(body),
+            Role::Retiring => return Action::Release,
+        }
+        if let Some(action) = self.next_for_migrating(body) {
+            return action;
+        }
         match (body.phase, vm.desired) {
-            (Phase::Failed, _) => Action::Rest,
+            (Phase::Failed | Phase::Yielded | Phase::Arrived, _) => Action::Rest,
             (Phase::Reserved, _) => Action::Prepare,
             (Phase::Ready | Phase::Stopped, Desired::Running | Desired::Paused) => {
                 match vm.restarts.not_before_ms {
@@ -69,6 +92,40 @@ impl State {
                 }
             }
             (Phase::Running | Phase::Paused, Desired::Killed) => Action::Kill,
+        }
+    }
+
+    fn next_for_incoming(&self, body: &Instance) -> Action {
+        let source_ended =
+            self.instance_of(body.vm).is_some_and(|source| source.phase == Phase::Yielded);
+        match body.phase {
+            Phase::Reserved => Action::Receive,
+            Phase::Ready if source_ended => Action::Look,
+            Phase::Ready
+            | Phase::Arrived
+            | Phase::Failed
+            | Phase::Running
+            | Phase::Paused
+            | Phase::Stopped
+            | Phase::Yielded => Action::Rest,
+        }
+    }
+
+    /// What a migration wants of the VM's active body, where it wants something.
+    fn next_for_migrating(&self, body: &Instance) -> Option<Action> {
+        let (operation, migration) = self.migration_of(body.vm)?;
+        let unwinding = operation.status == Status::Unwinding;
+        let incoming = self.spare_of(body.vm).is_some_and(|spare| spare.role == Role::Incoming);
+        match (migration.step, body.phase) {
+            (Step::Copy, Phase::Yielded) => Some(Action::Rest),
+            (Step::Copy, Phase::Running | Phase::Paused) if incoming && unwinding => {
+                Some(Action::Abort)
+            }
+            // A guest that stands still here may be running nowhere or be about to run elsewhere: it
+            // is not resumed before the target is given up.
+            (Step::Copy, Phase::Running | Phase::Paused) if incoming => Some(Action::Send),
+            (Step::Validate, Phase::Running) => Some(Action::Validate),
+            _ => None,
         }
     }
 }

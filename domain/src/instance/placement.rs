@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Instance, Phase};
+use super::{Instance, Phase, Role, pair};
 use crate::{
-    Draft,
+    Draft, State,
     host::{self, Capacity},
     id::{HostId, InstanceId, VmId},
-    operation,
+    operation::{self, Operation, Status, Step},
+    setting::Key,
     vm::Vm,
 };
 
@@ -31,7 +32,8 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
     let fits = host.status == host::Status::Ready
         && vm.spec.host.as_ref().is_none_or(|name| *name == host.name)
         && Capacity::of(&vm.spec).fits(host.allocatable(), state.used_on(host.id));
-    if !fits || state.instance_of(vm.id).is_some() || state.instances.contains_key(&row.instance) {
+    let taken = state.instance_of(vm.id).is_some() || state.body_on(vm.id, row.host).is_some();
+    if !fits || taken || state.instances.contains_key(&row.instance) {
         return;
     }
     let fence = draft.revision();
@@ -41,6 +43,7 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         host: row.host,
         fence,
         phase: Phase::Reserved,
+        role: Role::Active,
         spec: vm.spec.clone(),
         generation: vm.generation,
         booked: Capacity::of(&vm.spec),
@@ -48,10 +51,65 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         starts: 0,
         ended: None,
         failure: None,
+        landing: None,
         revision: fence,
     });
     if vm.placement_failure.is_some() {
         draft.put(Vm { placement_failure: None, ..Vm::clone(&vm) });
     }
     operation::begin(draft, vm.id);
+}
+
+/// Gives the VM's migration its target, unless the state has moved on since the plan.
+pub(super) fn reserve(draft: &mut Draft, row: Place) {
+    let state = draft.state();
+    let Some((waits, migration)) = state.migration_of(row.vm) else { return };
+    let Some(vm) = state.vms.get(&row.vm) else { return };
+    let (Some(source), Some(host)) = (state.instance_of(row.vm), state.hosts.get(&row.host)) else {
+        return;
+    };
+    let fits = host.status == host::Status::Ready
+        && source.host != host.id
+        && migration.to.is_none_or(|to| to == host.id)
+        && source.booked.fits(host.allocatable(), state.used_on(host.id));
+    let turn = waits.status == Status::Queued && state.has_slot(source.host, host.id);
+    let taken = state.spare_of(row.vm).is_some() || state.instances.contains_key(&row.instance);
+    if !fits || !turn || taken {
+        return;
+    }
+    let (source, fence, wall_ms) = (source.clone(), draft.revision(), draft.wall_ms());
+    let next = Operation {
+        status: Status::Running,
+        message: String::new(),
+        migration: Some(Box::new(migration.clone().at(Step::Prepare, wall_ms))),
+        deadline_ms: pair::deadline_ms(draft, vm),
+        ..Operation::clone(waits)
+    };
+    draft.put(Instance {
+        id: row.instance,
+        host: row.host,
+        role: Role::Incoming,
+        fence,
+        phase: Phase::Reserved,
+        ended: None,
+        failure: None,
+        landing: None,
+        ..Instance::clone(&source)
+    });
+    draft.put(next);
+}
+
+impl State {
+    /// Whether one more migration between these hosts may be under way.
+    #[must_use]
+    pub fn has_slot(&self, from: HostId, to: HostId) -> bool {
+        let within = |count: usize, key: Key| (count as u64) < self.setting(key);
+        let touches = |spare: &Instance, host: HostId| {
+            spare.host == host || self.instance_of(spare.vm).is_some_and(|body| body.host == host)
+        };
+        let at = |host| self.spares().filter(|spare| touches(spare, host)).count();
+        within(self.spares_by_vm.len(), Key::MigrationsParallel)
+            && within(at(from), Key::MigrationsPerHost)
+            && within(at(to), Key::MigrationsPerHost)
+    }
 }

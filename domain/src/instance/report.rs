@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Instance, Phase, Place, placement};
+use super::{Instance, Landing, Phase, Place, pair, placement};
 use crate::{
     Draft, Fence,
     host::Capacity,
     id::{InstanceId, NodeId},
-    limit, operation,
+    limit,
+    operation::{self, Progress},
     principal::Principal,
     rejected::{Reason, Rejected},
     vm,
@@ -19,6 +20,8 @@ use crate::{
 pub enum InstanceCommand {
     /// Put VMs on hosts, as a plan proposes. Rows that no longer fit are left out, the rest stand.
     Place(Vec<Place>),
+    /// Give migrations that wait their targets, as a plan proposes. The same holds.
+    Reserve(Vec<Place>),
     /// What a node's drivers saw. Rows of a stale owner are left out, the rest stand.
     Report(Vec<Report>),
 }
@@ -33,6 +36,9 @@ pub enum Ended {
     Killed,
     /// It crashed, or its hypervisor process died.
     Crashed,
+    /// It was sent to another host, and has not executed here since the copy of it was whole. A
+    /// process that is gone is no evidence of that: a guest may have gone on after the copy.
+    Migrated,
 }
 
 /// What a driver saw of a body.
@@ -49,6 +55,10 @@ pub enum Body {
     Paused,
     /// Defined; the process ended this way.
     Stopped(Ended),
+    /// A guest is coming here; not all of it has come.
+    Incoming,
+    /// A guest has come here and stands still.
+    Arrived,
 }
 
 /// A driver's failure that only a change can mend.
@@ -80,9 +90,42 @@ pub struct Report {
     /// Starts it has had under this fence.
     #[serde(default)]
     pub starts: u32,
+    /// Where a guest can be sent, when the body was made to receive one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landing: Option<Landing>,
+    /// How far its copying is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// Whether it was seen after an abort under this fence: nothing is being sent, and no call that
+    /// would send is on its way any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub still: bool,
+    /// Whether the guest was seen to work.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub validated: bool,
     /// What went wrong with the last action, if it did.
     #[serde(default)]
     pub failure: Option<Failure>,
+}
+
+impl Report {
+    /// That this was seen, and nothing else is known.
+    #[must_use]
+    pub fn seen(instance: InstanceId, fence: Fence, body: Body) -> Report {
+        Report {
+            instance,
+            fence,
+            body,
+            generation: None,
+            reboots: 0,
+            starts: 0,
+            landing: None,
+            progress: None,
+            still: false,
+            validated: false,
+            failure: None,
+        }
+    }
 }
 
 /// Decides about bodies.
@@ -95,7 +138,7 @@ pub(crate) fn decide(
         return Err(Rejected::new(Reason::PermissionDenied, "only nodes place and report"));
     };
     let rows = match &command {
-        InstanceCommand::Place(rows) => rows.len(),
+        InstanceCommand::Place(rows) | InstanceCommand::Reserve(rows) => rows.len(),
         InstanceCommand::Report(rows) => rows.len(),
     };
     if rows > limit::BATCH_MAX {
@@ -105,6 +148,9 @@ pub(crate) fn decide(
     match command {
         InstanceCommand::Place(rows) => {
             rows.into_iter().for_each(|row| placement::place(draft, row))
+        }
+        InstanceCommand::Reserve(rows) => {
+            rows.into_iter().for_each(|row| placement::reserve(draft, row))
         }
         InstanceCommand::Report(rows) => rows.into_iter().for_each(|row| note(draft, *node, row)),
     }
@@ -119,6 +165,9 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
         return;
     }
     let Some(vm) = draft.state().vms.get(&old.vm).cloned() else { return };
+    if !vm.deleting && pair::note(draft, &old, &report) {
+        return operation::settle(draft, vm.id);
+    }
 
     if report.body == Body::Absent && vm.deleting {
         draft.delete::<Instance>(old.id);
@@ -144,7 +193,13 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
             new.generation = vm.generation;
             new.booked = Capacity::of(&vm.spec);
         }
-        Body::Absent | Body::Ready | Body::Running | Body::Paused | Body::Stopped(_) => {}
+        Body::Absent
+        | Body::Ready
+        | Body::Running
+        | Body::Paused
+        | Body::Stopped(_)
+        | Body::Incoming
+        | Body::Arrived => {}
     }
     let ended = match (old.phase, new.phase) {
         (Phase::Stopped, Phase::Stopped) if !ran_unseen => None,

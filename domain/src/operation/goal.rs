@@ -28,11 +28,13 @@ pub enum Kind {
     Resume,
     /// Remove the VM.
     Delete,
+    /// Move the running guest to another host.
+    Migrate,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Create,
         Kind::Start,
         Kind::Stop,
@@ -41,6 +43,7 @@ impl Kind {
         Kind::Pause,
         Kind::Resume,
         Kind::Delete,
+        Kind::Migrate,
     ];
 
     /// The name in the API and the CLI.
@@ -55,6 +58,7 @@ impl Kind {
             Kind::Pause => "pause",
             Kind::Resume => "resume",
             Kind::Delete => "delete",
+            Kind::Migrate => "migrate",
         }
     }
 
@@ -64,6 +68,8 @@ impl Kind {
     pub const fn is_undoable(self) -> bool {
         match self {
             Kind::Create | Kind::Start | Kind::Stop | Kind::Pause | Kind::Resume => true,
+            // Of its own way; see `instance::pair`.
+            Kind::Migrate => false,
             Kind::Kill | Kind::Reboot | Kind::Delete => false,
         }
     }
@@ -77,7 +83,7 @@ pub(super) fn is_reached(operation: &Operation, vm: &Vm, body: &Instance) -> boo
         Kind::Stop | Kind::Kill => matches!(body.phase, Phase::Ready | Phase::Stopped),
         Kind::Pause => body.phase == Phase::Paused,
         Kind::Reboot => body.phase == Phase::Running && body.reboots >= operation.reboots,
-        Kind::Delete => false,
+        Kind::Delete | Kind::Migrate => false,
     }
 }
 

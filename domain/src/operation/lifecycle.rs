@@ -5,7 +5,7 @@ use super::{Kind, Operation, OperationCommand, Status, goal};
 use crate::{
     Draft, Revision,
     id::{OperationId, VmId},
-    instance::{Ended, Phase as Body},
+    instance::{self, Ended, Phase as Body},
     limit,
     name::Name,
     rejected::{Reason, Rejected},
@@ -28,7 +28,7 @@ pub(crate) fn open(
     project: &Name,
     vm_name: &Name,
     vm: VmId,
-) -> Result<(), Rejected> {
+) -> Result<Operation, Rejected> {
     let state = draft.state();
     draft.room_for(
         "unfinished operations",
@@ -50,11 +50,14 @@ pub(crate) fn open(
         created_wall_ms: draft.wall_ms(),
         ended_wall_ms: 0,
         deadline_ms: state.now_ms + state.setting(Key::OperationDeadlineMs),
+        accepted: draft.revision(),
+        priority: 0,
+        migration: None,
         revision: Revision::ZERO,
     };
-    draft.put(operation);
+    draft.put(operation.clone());
     trim(draft);
-    Ok(())
+    Ok(operation)
 }
 
 /// Forgets the oldest ended operations past the limit; a few at a time, since each entry adds few.
@@ -72,6 +75,7 @@ fn trim(draft: &mut Draft) {
 /// Ends the VM's operation because a stronger one takes its place.
 pub(crate) fn overtake(draft: &mut Draft, vm: &Vm, by: OperationId) {
     if let Some(operation) = vm.operation {
+        instance::abandon(draft, vm.id);
         end(draft, operation, Status::RolledBack, format!("overtaken by operation {by}"));
     }
 }
@@ -87,6 +91,9 @@ pub(crate) fn begin(draft: &mut Draft, vm: VmId) {
 /// Ends the VM's operation if its goal, or the end of its undoing, is reached.
 pub(crate) fn settle(draft: &mut Draft, id: VmId) {
     let Some(operation) = current(draft, id) else { return };
+    if operation.kind == Kind::Migrate {
+        return instance::settle_pair(draft, id);
+    }
     let state = draft.state();
     let Some(vm) = state.vms.get(&id).cloned() else { return };
     let Some(body) = state.instance_of(id).cloned() else {
@@ -131,13 +138,14 @@ pub(crate) fn withdraw(draft: &mut Draft, vm: VmId, ended: Ended) {
     let how = match ended {
         Ended::Shutdown => "the guest shut itself down",
         Ended::Killed => "the guest's power was cut",
-        Ended::Crashed => "the guest crashed",
+        Ended::Crashed | Ended::Migrated => "the guest crashed",
     };
     match operation.kind {
         Kind::Create | Kind::Start | Kind::Reboot | Kind::Pause | Kind::Resume => {
             end(draft, operation.id, Status::Stuck, format!("{how}; its run policy lets it rest"));
         }
-        Kind::Stop | Kind::Kill | Kind::Delete => {}
+        // A migration looks at its bodies itself.
+        Kind::Stop | Kind::Kill | Kind::Delete | Kind::Migrate => {}
     }
 }
 
@@ -161,7 +169,11 @@ pub(crate) fn expire(draft: &mut Draft) {
         if deadline_ms > state.now_ms {
             return;
         }
-        let Some(operation) = state.operations.get(&id) else { return };
+        let Some(operation) = state.operations.get(&id).cloned() else { return };
+        if operation.kind == Kind::Migrate && !is_past_switch(&operation) {
+            miss_deadline(draft, Operation::clone(&operation));
+            continue;
+        }
         let why = match operation.message.as_str() {
             "" => state.vms.get(&operation.vm).and_then(|vm| vm.placement_failure.clone()),
             message => Some(message.to_owned()),
@@ -169,6 +181,43 @@ pub(crate) fn expire(draft: &mut Draft) {
         let why = why.unwrap_or_else(|| "its host did not get it done".to_owned());
         end(draft, id, Status::Stuck, format!("the deadline passed: {why}"));
     }
+}
+
+fn is_past_switch(operation: &Operation) -> bool {
+    operation.migration.as_ref().is_some_and(|migration| migration.step.is_past_switch())
+}
+
+/// A migration whose deadline has passed before the switch is undone; what cannot be undone in time
+/// goes on being undone, since only that is safe.
+fn miss_deadline(draft: &mut Draft, operation: Operation) {
+    let why = match (operation.status, operation.message.as_str()) {
+        (Status::Queued, "") => "the deadline passed: no turn came".to_owned(),
+        (Status::Queued, why) => format!("the deadline passed: {why}"),
+        _ => "the deadline passed".to_owned(),
+    };
+    if operation.status == Status::Queued {
+        return end(draft, operation.id, Status::RolledBack, why);
+    }
+    let deadline_ms = draft.state().now_ms + draft.state().setting(Key::OperationDeadlineMs);
+    let vm = operation.vm;
+    draft.put(Operation { deadline_ms, ..operation });
+    instance::unwind(draft, vm, &why);
+}
+
+fn cancel_migration(draft: &mut Draft, operation: &Operation) -> Result<(), Rejected> {
+    let yielded =
+        draft.state().instance_of(operation.vm).map(|body| body.phase) == Some(Body::Yielded);
+    if yielded || is_past_switch(operation) {
+        let message = format!("operation {} has passed its point of no return", operation.id);
+        return Err(Rejected::new(Reason::NotCancellable, message));
+    }
+    draft.reply_operation(operation.id);
+    if operation.status == Status::Queued {
+        end(draft, operation.id, Status::RolledBack, "cancelled".to_owned());
+    } else {
+        instance::unwind(draft, operation.vm, "cancelled");
+    }
+    Ok(())
 }
 
 fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Rejected> {
@@ -186,6 +235,9 @@ fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Rejected> {
         }
         Status::Done | Status::RolledBack | Status::Stuck => return refuse("has ended"),
         Status::Queued | Status::Running => {}
+    }
+    if operation.kind == Kind::Migrate {
+        return cancel_migration(draft, &operation);
     }
     if !operation.kind.is_undoable() {
         return refuse("cannot be undone");
@@ -217,7 +269,7 @@ fn current(draft: &Draft, vm: VmId) -> Option<Operation> {
 }
 
 /// Ends an operation and frees its VM for the next.
-fn end(draft: &mut Draft, id: OperationId, status: Status, message: String) {
+pub(crate) fn end(draft: &mut Draft, id: OperationId, status: Status, message: String) {
     let Some(operation) = draft.state().operations.get(&id).cloned() else { return };
     debug_assert!(operation.status.may_become(status), "{:?} -> {status:?}", operation.status);
     let ended_wall_ms = draft.wall_ms();

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{Nic, RunPolicy, VmSpec};
 use crate::{
     Revision,
-    id::{OperationId, VmId},
+    id::{HostId, OperationId, VmId},
     name::Name,
+    operation::CopyPolicy,
 };
 
 /// A request about one VM. `operation` is the id under which the work may be followed; `etag`, when
@@ -83,6 +84,19 @@ pub enum VmCommand {
         vm: VmId,
         /// The revision the decision is based on.
         etag: Option<Revision>,
+        /// The operation's id.
+        operation: OperationId,
+    },
+    /// Move the running guest to another host.
+    Migrate {
+        /// The VM.
+        vm: VmId,
+        /// The host it is to go to; any that can take it, when none is named.
+        to: Option<HostId>,
+        /// How it is copied.
+        policy: CopyPolicy,
+        /// Of the migrations that wait, the one with the higher priority goes first.
+        priority: u8,
         /// The operation's id.
         operation: OperationId,
     },

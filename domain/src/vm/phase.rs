@@ -1,7 +1,7 @@
 //! What a user sees as the VM's state.
 
 use super::{Desired, Vm};
-use crate::{State, instance::Phase as Body};
+use crate::{State, instance::Phase as Body, operation::Step};
 
 /// Derived, never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +22,8 @@ pub enum Phase {
     Stopping,
     /// Its body is ready and its guest does not run.
     Stopped,
+    /// Its guest is on its way to another host.
+    Migrating,
     /// Its guest crashed and is waiting to be started again.
     Restarting,
     /// Its body cannot be made or started without a change.
@@ -34,7 +36,7 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase.
-    pub const ALL: [Phase; 12] = [
+    pub const ALL: [Phase; 13] = [
         Phase::Pending,
         Phase::Creating,
         Phase::Starting,
@@ -43,6 +45,7 @@ impl Phase {
         Phase::Paused,
         Phase::Stopping,
         Phase::Stopped,
+        Phase::Migrating,
         Phase::Restarting,
         Phase::Failed,
         Phase::Unknown,
@@ -61,6 +64,7 @@ impl Phase {
             Phase::Paused => "paused",
             Phase::Stopping => "stopping",
             Phase::Stopped => "stopped",
+            Phase::Migrating => "migrating",
             Phase::Restarting => "restarting",
             Phase::Failed => "failed",
             Phase::Unknown => "unknown",
@@ -84,7 +88,12 @@ impl State {
             Desired::Running | Desired::Paused => true,
             Desired::Stopped | Desired::Killed => false,
         };
+        let migrates = self
+            .migration_of(vm.id)
+            .is_some_and(|(_, migration)| !matches!(migration.step, Step::Reserve | Step::Retire));
         match body.phase {
+            Body::Yielded | Body::Arrived => Phase::Migrating,
+            Body::Running | Body::Paused if migrates => Phase::Migrating,
             Body::Failed => Phase::Failed,
             Body::Reserved => Phase::Creating,
             Body::Ready | Body::Stopped if !wants_run => Phase::Stopped,

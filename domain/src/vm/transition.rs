@@ -4,12 +4,13 @@ use super::{Desired, Restarts, RunPolicy, SpecPatch, Takes, Vm, VmCommand, VmSpe
 use crate::{
     Draft, Revision, admission,
     host::Capacity,
-    id::{OperationId, VmId},
+    id::{HostId, OperationId, VmId},
     instance::{Ended, Instance, Phase as Body},
     limit,
     name::Name,
-    operation::{self, Kind},
+    operation::{self, CopyPolicy, Kind, Migration, Operation, Status},
     rejected::{Reason, Rejected},
+    setting::Key,
 };
 
 /// Decides about VMs.
@@ -36,6 +37,9 @@ pub(crate) fn decide(draft: &mut Draft, command: VmCommand) -> Result<(), Reject
         }
         VmCommand::Reboot { vm, operation } => reboot(draft, vm, operation),
         VmCommand::Delete { vm, etag, operation } => delete(draft, vm, etag, operation),
+        VmCommand::Migrate { vm, to, policy, priority, operation } => {
+            migrate(draft, vm, to, policy, priority, operation)
+        }
         VmCommand::Unplaceable(reasons) => {
             if reasons.len() > limit::BATCH_MAX {
                 return Err(Rejected::new(Reason::TooLarge, "too many rows in one command"));
@@ -130,6 +134,9 @@ fn update(
         return Ok(());
     }
     if takes == Takes::NextStart {
+        if draft.state().migration_of(id).is_some() {
+            idle(&vm)?;
+        }
         vm.generation += 1;
         book(draft, id, &spec)?;
     }
@@ -165,7 +172,13 @@ fn power(
     let runs = matches!(body, Some(Body::Running | Body::Paused));
     let needs_a_guest = match kind {
         Kind::Pause | Kind::Resume => true,
-        Kind::Create | Kind::Start | Kind::Stop | Kind::Kill | Kind::Reboot | Kind::Delete => false,
+        Kind::Create
+        | Kind::Start
+        | Kind::Stop
+        | Kind::Kill
+        | Kind::Reboot
+        | Kind::Delete
+        | Kind::Migrate => false,
     };
     if needs_a_guest && !runs {
         let message = format!("VM {} does not run; start it first", vm.name);
@@ -179,7 +192,8 @@ fn power(
         | Kind::Reboot
         | Kind::Pause
         | Kind::Resume
-        | Kind::Delete => idle(&vm)?,
+        | Kind::Delete
+        | Kind::Migrate => idle(&vm)?,
     }
     if matches!(kind, Kind::Start) {
         retry_failed(draft, id);
@@ -195,6 +209,50 @@ fn reboot(draft: &mut Draft, id: VmId, operation: OperationId) -> Result<(), Rej
         return Err(Rejected::new(Reason::VmState, message));
     }
     wish(draft, id, operation, Kind::Reboot, |vm| vm.reboots += 1)
+}
+
+fn migrate(
+    draft: &mut Draft,
+    id: VmId,
+    to: Option<HostId>,
+    policy: CopyPolicy,
+    priority: u8,
+    operation: OperationId,
+) -> Result<(), Rejected> {
+    let mut vm = existing(draft, id, None)?;
+    idle(&vm)?;
+    let state = draft.state();
+    let queued = state.queued_migrations_count() as u64;
+    if queued >= state.setting(Key::MigrationsQueuedMax) {
+        let message = format!("{queued} migrations wait for their turn; ask again in a minute");
+        return Err(Rejected::new(Reason::QueueFull, message));
+    }
+    let body = state.instance_of(id).filter(|body| body.phase == Body::Running);
+    let Some(body) = body.filter(|_| vm.desired == Desired::Running) else {
+        let message = format!("VM {} does not run; only a running guest migrates", vm.name);
+        return Err(Rejected::new(Reason::VmState, message));
+    };
+    if let Some(pinned) = &vm.spec.host {
+        let message = format!("VM {} is pinned to host {pinned}", vm.name);
+        return Err(Rejected::new(Reason::VmState, message));
+    }
+    if state.spare_of(id).is_some() {
+        let message = format!("VM {} is still leaving the host it was on before", vm.name);
+        return Err(Rejected::new(Reason::VmBusy, message));
+    }
+    if to == Some(body.host) {
+        let message = format!("VM {} is on that host already", vm.name);
+        return Err(Rejected::new(Reason::HostUnfit, message));
+    }
+    let deadline_ms = state.now_ms + state.setting(Key::MigrationDeadlineMs);
+    let migration = Some(Box::new(Migration::new(to, policy, draft.wall_ms())));
+    let opened = operation::open(draft, operation, Kind::Migrate, &vm.project, &vm.name, id)?;
+    draft.put(Operation { deadline_ms, priority, migration, ..opened });
+    vm.operation = Some(operation);
+    draft.put(vm);
+    draft.reply_operation(operation);
+    draft.reply_object("vm", id);
+    Ok(())
 }
 
 fn delete(
@@ -268,7 +326,8 @@ pub(crate) fn body_ended(draft: &mut Draft, id: VmId, started: bool, ended: Opti
         && wanted
     {
         let again = match (vm.spec.run_policy, ended) {
-            (RunPolicy::Always, _) | (RunPolicy::OnFailure, Ended::Crashed | Ended::Killed) => true,
+            (RunPolicy::Always, _)
+            | (RunPolicy::OnFailure, Ended::Crashed | Ended::Killed | Ended::Migrated) => true,
             (RunPolicy::OnFailure, Ended::Shutdown) | (RunPolicy::Manual, _) => false,
         };
         if again {
@@ -302,7 +361,8 @@ fn restart_later(restarts: &mut Restarts, now_ms: u64) {
 
 /// Forgets a VM that is on its way out and has no body left.
 pub(crate) fn forget_if_gone(draft: &mut Draft, id: VmId) {
-    let gone = draft.state().instance_of(id).is_none();
+    let state = draft.state();
+    let gone = state.instance_of(id).is_none() && state.spare_of(id).is_none();
     let Some(vm) = draft.state().vms.get(&id).filter(|vm| vm.deleting && gone).cloned() else {
         return;
     };
@@ -312,8 +372,16 @@ pub(crate) fn forget_if_gone(draft: &mut Draft, id: VmId) {
     }
 }
 
-/// Notes why no host takes the VM.
+/// Notes why no host takes the VM, or the guest that is to leave.
 fn set_placement_failure(draft: &mut Draft, id: VmId, reason: String) {
+    if let Some((operation, _)) = draft.state().migration_of(id) {
+        let message = limit::clip(&reason);
+        if operation.status == Status::Queued && operation.message != message {
+            let operation = Operation { message, ..Operation::clone(operation) };
+            draft.put(operation);
+        }
+        return;
+    }
     let unplaced = draft.state().unplaced.contains(&id);
     let Some(vm) = draft.state().vms.get(&id).filter(|_| unplaced) else { return };
     let reason = Some(limit::clip(&reason));

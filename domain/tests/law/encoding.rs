@@ -34,13 +34,11 @@ fn every_command() -> Vec<(&'static str, Command)> {
     let (vm, operation) = (id(2), id(3));
     let whole = Some(Box::new(spec()));
     let report = Report {
-        instance: id(4),
-        fence: Revision::new(1, 9),
-        body: Body::Stopped(Ended::Crashed),
         generation: Some(2),
         reboots: 1,
         starts: 3,
         failure: Some(Failure { permanent: true, message: "gone".into() }),
+        ..Report::seen(id(4), Revision::new(1, 9), Body::Stopped(Ended::Crashed))
     };
     let digest = Digest::sha256(b"secret");
     let join = Join {

@@ -110,13 +110,11 @@ fn command(world: &World, step: &Step, count: u128) -> Option<Command> {
                 .then(|| Failure { permanent: failure % 8 == 0, message: "failure".into() });
             let fence = if stale { novacron_domain::Revision::new(0, 1) } else { row.fence };
             Command::Instance(InstanceCommand::Report(vec![Report {
-                instance: row.id,
-                fence,
-                body: bodies[usize::from(body) % bodies.len()],
                 generation: Some(state.vms[&row.vm].generation),
                 reboots: row.reboots + u32::from(body % 2),
                 starts: row.starts + u32::from(body % 3 == 0),
                 failure,
+                ..Report::seen(row.id, fence, bodies[usize::from(body) % bodies.len()])
             }]))
         }
         Step::Cancel { back } => {

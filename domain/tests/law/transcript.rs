@@ -206,13 +206,9 @@ impl Stage {
         };
         let vm_row = self.world.state.vms[&row.vm].clone();
         let mut report = Report {
-            instance,
-            fence: row.fence,
-            body: Body::Absent,
-            generation: None,
             reboots: row.reboots,
             starts: row.starts,
-            failure: None,
+            ..Report::seen(instance, row.fence, Body::Absent)
         };
         for word in words {
             match *word {

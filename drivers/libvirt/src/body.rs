@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use domain::{
     Fence,
-    id::InstanceId,
+    id::VmId,
     image::Part,
     instance::{Body, Ended},
 };
@@ -16,17 +16,18 @@ use crate::{
     error::{io, is_missing, libvirt},
     host::Inner,
     observe,
+    process::Process,
     record::Record,
     xml::{self, Parts},
 };
 
 impl Inner {
-    pub(crate) fn directory(&self, id: InstanceId) -> PathBuf {
+    pub(crate) fn directory(&self, id: VmId) -> PathBuf {
         self.bodies.join(id.to_string())
     }
 
     /// The domain, if libvirt knows it.
-    pub(crate) fn find(&self, id: InstanceId) -> Result<Option<Domain>, DriverError> {
+    pub(crate) fn find(&self, id: VmId) -> Result<Option<Domain>, DriverError> {
         let connect = self.connect()?;
         match connect.lookup_domain_by_uuid_string(&id.to_string()) {
             Ok(domain) => Ok(Some(domain)),
@@ -35,14 +36,14 @@ impl Inner {
         }
     }
 
-    pub(crate) fn existing(&self, id: InstanceId) -> Result<Domain, DriverError> {
+    pub(crate) fn existing(&self, id: VmId) -> Result<Domain, DriverError> {
         let missing = || DriverError::new(ErrorKind::NotFound, format!("there is no domain {id}"));
         self.find(id)?.ok_or_else(missing)
     }
 
     /// What there is of a body; ends a guest that a panic left standing.
-    pub(crate) fn look(&self, id: InstanceId, record: &mut Record) -> Result<Body, DriverError> {
-        let Some(domain) = self.find(id)? else { return Ok(Body::Absent) };
+    pub(crate) fn look(&self, id: VmId, record: &mut Record) -> Result<Body, DriverError> {
+        let Some(domain) = self.find(id)? else { return self.remains(id, record) };
         let seen = observe::body(&domain, record).map_err(|error| self.failed(&error))?;
         if seen.left_standing {
             record.ended = Some(Ended::Crashed);
@@ -53,27 +54,43 @@ impl Inner {
     }
 
     /// What there is of a body, and nothing is done about it.
-    pub(crate) fn glance(&self, id: InstanceId, record: &Record) -> Result<Body, DriverError> {
-        let Some(domain) = self.find(id)? else { return Ok(Body::Absent) };
+    pub(crate) fn glance(&self, id: VmId, record: &Record) -> Result<Body, DriverError> {
+        let Some(domain) = self.find(id)? else { return self.remains(id, record) };
         observe::body(&domain, record).map(|seen| seen.body).map_err(|error| self.failed(&error))
     }
 
+    /// What there is of a body that libvirt does not know.
+    fn remains(&self, id: VmId, record: &Record) -> Result<Body, DriverError> {
+        if record.process.is_some_and(Process::is_alive) {
+            let message = "libvirt does not know the guest any more, and it still executes";
+            return Err(DriverError::new(ErrorKind::Transient, message));
+        }
+        // libvirt forgets a domain by itself only when it knows that its guest has arrived.
+        Ok(if record.sending {
+            Body::Stopped(Ended::Migrated)
+        } else if record.receiving && self.directory(id).exists() {
+            Body::Ready
+        } else {
+            Body::Absent
+        })
+    }
+
     pub(crate) fn prepare(&self, order: &Order) -> Result<(), DriverError> {
-        let record = self.records.claim_to_make(order.instance, order.fence)?;
-        if record.released {
+        let record = self.records.claim_to_make(order.vm, order.fence)?;
+        if record.released || record.sending || record.receiving {
             let record = Record { fence: record.fence, ..Record::default() };
-            self.records.write(order.instance, &record)?;
+            self.records.write(order.vm, &record)?;
         }
         let parts = self.parts(order)?;
-        if self.find(order.instance)?.is_none() {
+        if self.find(order.vm)?.is_none() {
             self.define(order, &parts)?;
         }
         Ok(())
     }
 
     /// Everything the body is made of, on this host.
-    fn parts(&self, order: &Order) -> Result<Parts, DriverError> {
-        let directory = self.directory(order.instance);
+    pub(crate) fn parts(&self, order: &Order) -> Result<Parts, DriverError> {
+        let directory = self.directory(order.vm);
         std::fs::create_dir_all(&directory).map_err(io("the body's directory"))?;
         let kernel = order.file(&[Part::Kernel])?;
         let initrd = order.file(&[Part::Initrd])?;
@@ -99,12 +116,12 @@ impl Inner {
     }
 
     pub(crate) fn start(&self, order: &Order) -> Result<(), DriverError> {
-        let id = order.instance;
+        let id = order.vm;
         let mut record = self.records.claim_to_make(id, order.fence)?;
         self.existing(id)?;
         match self.look(id, &mut record)? {
             Body::Running => return Ok(()),
-            Body::Paused => {
+            Body::Paused | Body::Incoming | Body::Arrived => {
                 return Err(DriverError::new(ErrorKind::Conflict, "the guest is paused"));
             }
             Body::Absent | Body::Ready | Body::Stopped(_) => {}
@@ -136,7 +153,7 @@ impl Inner {
         domain.resume().map(drop).map_err(|error| self.failed(&error))
     }
 
-    fn ensure_nat(&self) -> Result<(), DriverError> {
+    pub(crate) fn ensure_nat(&self) -> Result<(), DriverError> {
         let connect = self.connect()?;
         let network = match connect.lookup_network_by_name(xml::NAT_NETWORK) {
             Ok(network) => network,
@@ -150,7 +167,7 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn shutdown(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+    pub(crate) fn shutdown(&self, id: VmId, fence: Fence) -> Result<(), DriverError> {
         let mut record = self.records.claim(id, fence)?;
         match self.look(id, &mut record)? {
             Body::Running => {
@@ -158,15 +175,18 @@ impl Inner {
                 let pressed = domain.shutdown_flags(sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN);
                 pressed.map_err(|error| self.failed(&error))
             }
-            Body::Paused => Err(DriverError::new(ErrorKind::Conflict, "the guest is paused")),
+            Body::Paused | Body::Incoming | Body::Arrived => {
+                Err(DriverError::new(ErrorKind::Conflict, "the guest is paused"))
+            }
             Body::Absent => self.existing(id).map(drop),
             Body::Ready | Body::Stopped(_) => Ok(()),
         }
     }
 
-    pub(crate) fn kill(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+    pub(crate) fn kill(&self, id: VmId, fence: Fence) -> Result<(), DriverError> {
         let mut record = self.records.claim(id, fence)?;
-        if matches!(self.look(id, &mut record)?, Body::Running | Body::Paused) {
+        let seen = self.look(id, &mut record)?;
+        if matches!(seen, Body::Running | Body::Paused | Body::Incoming | Body::Arrived) {
             let domain = self.existing(id)?;
             record.ended = Some(Ended::Killed);
             self.records.write(id, &record)?;
@@ -177,7 +197,7 @@ impl Inner {
         Ok(())
     }
 
-    pub(crate) fn reboot(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+    pub(crate) fn reboot(&self, id: VmId, fence: Fence) -> Result<(), DriverError> {
         let mut record = self.records.claim(id, fence)?;
         if self.look(id, &mut record)? != Body::Running {
             return Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"));
@@ -189,25 +209,31 @@ impl Inner {
         self.records.write(id, &record)
     }
 
-    pub(crate) fn pause(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+    pub(crate) fn pause(&self, id: VmId, fence: Fence) -> Result<(), DriverError> {
         let mut record = self.records.claim(id, fence)?;
         let domain = self.existing(id)?;
         match self.look(id, &mut record)? {
             Body::Paused => Ok(()),
             Body::Running => domain.suspend().map(drop).map_err(|error| self.failed(&error)),
-            Body::Absent | Body::Ready | Body::Stopped(_) => {
+            Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming | Body::Arrived => {
                 Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"))
             }
         }
     }
 
-    pub(crate) fn resume(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+    pub(crate) fn resume(&self, id: VmId, fence: Fence) -> Result<(), DriverError> {
         let mut record = self.records.claim(id, fence)?;
         let domain = self.existing(id)?;
         match self.look(id, &mut record)? {
             Body::Running => Ok(()),
-            Body::Paused => domain.resume().map(drop).map_err(|error| self.failed(&error)),
-            Body::Absent | Body::Ready | Body::Stopped(_) => {
+            Body::Paused | Body::Arrived => {
+                if record.receiving {
+                    record.receiving = false;
+                    self.records.write(id, &record)?;
+                }
+                domain.resume().map(drop).map_err(|error| self.failed(&error))
+            }
+            Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming => {
                 Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"))
             }
         }
@@ -215,7 +241,7 @@ impl Inner {
 
     /// Ends the guest and removes disks and body; done when libvirt has twice said that it knows
     /// nothing of it. The files go first, so that a body that is gone has left none.
-    pub(crate) fn release(&self, id: InstanceId, fence: Fence) -> Result<(), DriverError> {
+    pub(crate) fn release(&self, id: VmId, fence: Fence) -> Result<(), DriverError> {
         let mut record = self.records.claim(id, fence)?;
         if let Some(domain) = self.find(id)? {
             if domain.is_active().map_err(|error| self.failed(&error))? {
@@ -237,11 +263,11 @@ impl Inner {
             }
         }
         self.remove_files(id)?;
-        record.released = true;
+        record = Record { fence: record.fence, released: true, ..Record::default() };
         self.records.write(id, &record)
     }
 
-    fn remove_files(&self, id: InstanceId) -> Result<(), DriverError> {
+    fn remove_files(&self, id: VmId) -> Result<(), DriverError> {
         match std::fs::remove_dir_all(self.directory(id)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(io("the body's directory")(error))
@@ -252,7 +278,7 @@ impl Inner {
 
     pub(crate) fn console(
         &self,
-        id: InstanceId,
+        id: VmId,
         offset: u64,
         bytes_max: usize,
     ) -> Result<(Vec<u8>, u64), DriverError> {
@@ -273,11 +299,11 @@ impl Inner {
         Ok((bytes, offset.min(length) + read as u64))
     }
 
-    pub(crate) fn console_socket(&self, id: InstanceId) -> Result<PathBuf, DriverError> {
+    pub(crate) fn console_socket(&self, id: VmId) -> Result<PathBuf, DriverError> {
         let record = self.records.read(id)?.unwrap_or_default();
         match self.glance(id, &record)? {
             Body::Running | Body::Paused => Ok(xml::console_socket(&self.directory(id))),
-            Body::Absent | Body::Ready | Body::Stopped(_) => {
+            Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming | Body::Arrived => {
                 Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"))
             }
         }

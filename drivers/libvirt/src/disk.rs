@@ -65,7 +65,7 @@ pub(crate) fn ensure_seed(order: &Order, directory: &Path) -> Result<Option<Path
     if !path.exists() {
         let files = directory.join("seed");
         std::fs::create_dir_all(&files).map_err(io("the seed"))?;
-        let meta = format!("instance-id: {}\nlocal-hostname: {}\n", order.instance, order.name);
+        let meta = format!("instance-id: {}\nlocal-hostname: {}\n", order.vm, order.name);
         std::fs::write(files.join("meta-data"), meta).map_err(io("the seed"))?;
         std::fs::write(files.join("user-data"), &order.spec.user_data).map_err(io("the seed"))?;
         let mut make = Command::new("genisoimage");

@@ -4,11 +4,11 @@
 use std::ffi::{c_int, c_void};
 
 use anyhow::{Result, bail};
-use domain::id::InstanceId;
+use domain::id::VmId;
 use tokio::sync::broadcast;
 use virt::{connect::Connect, event, sys};
 
-type Sender = broadcast::Sender<InstanceId>;
+type Sender = broadcast::Sender<VmId>;
 
 /// Starts the event loop, which must be before the first connection.
 pub(crate) fn start() -> Result<()> {
@@ -76,7 +76,7 @@ unsafe extern "C" fn lifecycle(
         }
         &*opaque.cast::<Sender>()
     };
-    let _ = changes.send(InstanceId::from_bytes(uuid));
+    let _ = changes.send(VmId::from_bytes(uuid));
     0
 }
 

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use domain::{Fence, host::Capacity, id::InstanceId, instance::Body, name::Name};
+use domain::{Fence, host::Capacity, id::VmId, instance::Body, name::Name};
 use drivers::{
-    Driver, DriverError, ErrorKind, FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage,
+    Driver, DriverError, ErrorKind, FOREIGN_MAX, Foreign, Inventory, Migration, Observation, Order,
+    Usage,
 };
 use newtype_uuid::GenericUuid;
 use tokio::sync::broadcast;
@@ -19,24 +20,33 @@ use virt::{connect::Connect, domain::Domain};
 use crate::{
     error::libvirt,
     event,
+    migration::Sending,
     record::{Record, Records},
 };
 
 /// A host's libvirt and our records of it.
 pub(crate) struct LibvirtHost {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// What blocking calls work with.
 pub(crate) struct Inner {
     uri: String,
     pub(crate) virt_type: String,
+    /// Where other hosts' libvirt reaches this one's.
+    pub(crate) migration_address: Option<String>,
     connection: Mutex<Option<Connect>>,
     pub(crate) records: Records,
     pub(crate) bodies: PathBuf,
     /// One lock per body: calls on it come one after the other, also those whose caller has gone.
-    locks: Mutex<HashMap<InstanceId, Arc<Mutex<()>>>>,
-    changes: broadcast::Sender<InstanceId>,
+    locks: Mutex<HashMap<VmId, Arc<Mutex<()>>>>,
+    /// The guests that this process is sending.
+    sendings: Mutex<HashMap<VmId, Arc<Sending>>>,
+    changes: broadcast::Sender<VmId>,
+}
+
+fn unreachable(error: &dyn std::fmt::Display) -> DriverError {
+    DriverError::new(ErrorKind::Transient, format!("libvirt does not answer: {error}"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,7 +54,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LibvirtHost {
-    pub(crate) fn open(uri: &str, state: &Path, virt_type: &str) -> Result<LibvirtHost> {
+    pub(crate) fn open(
+        uri: &str,
+        state: &Path,
+        virt_type: &str,
+        migration_address: Option<String>,
+    ) -> Result<LibvirtHost> {
         let bodies = state.join("bodies");
         std::fs::create_dir_all(&bodies)
             .with_context(|| format!("cannot make {}", bodies.display()))?;
@@ -52,10 +67,12 @@ impl LibvirtHost {
         let inner = Inner {
             uri: uri.to_owned(),
             virt_type: virt_type.to_owned(),
+            migration_address,
             connection: Mutex::new(None),
             records: Records::open(state)?,
             bodies: bodies.canonicalize()?,
             locks: Mutex::default(),
+            sendings: Mutex::default(),
             changes,
         };
         Ok(LibvirtHost { inner: Arc::new(inner) })
@@ -67,7 +84,7 @@ impl LibvirtHost {
     }
 
     /// Runs a blocking call in a thread of its own. It goes on when nobody waits for it any more.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Inner) -> Result<T, DriverError> + Send + 'static,
     ) -> Result<T, DriverError> {
@@ -80,9 +97,9 @@ impl LibvirtHost {
 
     /// The same, under the body's lock. A call whose caller has gone while it waited is not made:
     /// what it was for may be long over.
-    async fn on_body<T: Send + 'static>(
+    pub(crate) async fn on_body<T: Send + 'static>(
         &self,
-        id: InstanceId,
+        id: VmId,
         call: impl FnOnce(&Inner) -> Result<T, DriverError> + Send + 'static,
     ) -> Result<T, DriverError> {
         let caller = Arc::new(());
@@ -109,16 +126,23 @@ impl Inner {
         if let Some(connect) = &*connection {
             return Ok(connect.clone());
         }
-        let unreachable = |error: &dyn std::fmt::Display| {
-            DriverError::new(ErrorKind::Transient, format!("libvirt does not answer: {error}"))
-        };
+        let connect = self.connect_anew()?;
+        event::listen(&connect, &self.changes).map_err(|error| unreachable(&error))?;
+        *connection = Some(connect.clone());
+        Ok(connect)
+    }
+
+    /// A connection of its own, for a call that takes long.
+    pub(crate) fn connect_anew(&self) -> Result<Connect, DriverError> {
         let connect =
             Connect::open(Some(&self.uri)).map_err(|error| unreachable(&error.message()))?;
         // A daemon that hangs is noticed after some seconds.
         connect.set_keep_alive(5, 3).map_err(|error| unreachable(&error.message()))?;
-        event::listen(&connect, &self.changes).map_err(|error| unreachable(&error))?;
-        *connection = Some(connect.clone());
         Ok(connect)
+    }
+
+    pub(crate) fn sendings(&self) -> MutexGuard<'_, HashMap<VmId, Arc<Sending>>> {
+        lock(&self.sendings)
     }
 
     pub(crate) fn forget_broken_connection(&self) {
@@ -130,11 +154,11 @@ impl Inner {
         }
     }
 
-    fn turns(&self, id: InstanceId) -> Arc<Mutex<()>> {
+    fn turns(&self, id: VmId) -> Arc<Mutex<()>> {
         lock(&self.locks).entry(id).or_default().clone()
     }
 
-    fn observation(&self, id: InstanceId) -> Result<Observation, DriverError> {
+    fn observation(&self, id: VmId) -> Result<Observation, DriverError> {
         let mut record = self.records.read(id)?.unwrap_or_default();
         let body = self.look(id, &mut record)?;
         Ok(Inner::seen(id, &record, body))
@@ -161,9 +185,9 @@ impl Inner {
         Ok(all)
     }
 
-    fn seen(id: InstanceId, record: &Record, body: Body) -> Observation {
+    fn seen(id: VmId, record: &Record, body: Body) -> Observation {
         Observation {
-            instance: id,
+            vm: id,
             fence: record.fence,
             body,
             generation: record.generation,
@@ -177,7 +201,7 @@ impl Inner {
         let mut foreign = Vec::new();
         for domain in domains {
             let id = domain.uuid().map_err(|error| libvirt(&error))?;
-            if self.records.read(InstanceId::from_untyped_uuid(id))?.is_none() {
+            if self.records.read(VmId::from_untyped_uuid(id))?.is_none() {
                 foreign.push(domain);
             }
         }
@@ -223,8 +247,8 @@ impl Driver for LibvirtHost {
         self.blocking(Inner::inventory).await
     }
 
-    async fn observe(&self, instance: InstanceId) -> Result<Observation, DriverError> {
-        self.on_body(instance, move |inner| inner.observation(instance)).await
+    async fn observe(&self, vm: VmId) -> Result<Observation, DriverError> {
+        self.on_body(vm, move |inner| inner.observation(vm)).await
     }
 
     async fn observe_all(&self) -> Result<Vec<Observation>, DriverError> {
@@ -233,57 +257,61 @@ impl Driver for LibvirtHost {
 
     async fn prepare(&self, order: &Order) -> Result<(), DriverError> {
         let order = order.clone();
-        self.on_body(order.instance, move |inner| inner.prepare(&order)).await
+        self.on_body(order.vm, move |inner| inner.prepare(&order)).await
     }
 
     async fn start(&self, order: &Order) -> Result<(), DriverError> {
         let order = order.clone();
-        self.on_body(order.instance, move |inner| inner.start(&order)).await
+        self.on_body(order.vm, move |inner| inner.start(&order)).await
     }
 
-    async fn shutdown(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.on_body(instance, move |inner| inner.shutdown(instance, fence)).await
+    async fn shutdown(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(vm, move |inner| inner.shutdown(vm, fence)).await
     }
 
-    async fn kill(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.on_body(instance, move |inner| inner.kill(instance, fence)).await
+    async fn kill(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(vm, move |inner| inner.kill(vm, fence)).await
     }
 
-    async fn reboot(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.on_body(instance, move |inner| inner.reboot(instance, fence)).await
+    async fn reboot(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(vm, move |inner| inner.reboot(vm, fence)).await
     }
 
-    async fn pause(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.on_body(instance, move |inner| inner.pause(instance, fence)).await
+    async fn pause(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(vm, move |inner| inner.pause(vm, fence)).await
     }
 
-    async fn resume(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.on_body(instance, move |inner| inner.resume(instance, fence)).await
+    async fn resume(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(vm, move |inner| inner.resume(vm, fence)).await
     }
 
-    async fn release(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        self.on_body(instance, move |inner| inner.release(instance, fence)).await
+    async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        self.on_body(vm, move |inner| inner.release(vm, fence)).await
     }
 
-    fn changes(&self) -> broadcast::Receiver<InstanceId> {
+    fn changes(&self) -> broadcast::Receiver<VmId> {
         self.inner.changes.subscribe()
     }
 
     async fn console_log(
         &self,
-        instance: InstanceId,
+        vm: VmId,
         offset: u64,
         bytes_max: usize,
     ) -> Result<(Vec<u8>, u64), DriverError> {
-        self.blocking(move |inner| inner.console(instance, offset, bytes_max)).await
+        self.blocking(move |inner| inner.console(vm, offset, bytes_max)).await
     }
 
-    async fn console_socket(&self, instance: InstanceId) -> Result<PathBuf, DriverError> {
-        self.blocking(move |inner| inner.console_socket(instance)).await
+    async fn console_socket(&self, vm: VmId) -> Result<PathBuf, DriverError> {
+        self.blocking(move |inner| inner.console_socket(vm)).await
     }
 
-    async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError> {
-        self.blocking(move |inner| inner.usage(instance)).await
+    fn migration(&self) -> Option<&dyn Migration> {
+        Some(self)
+    }
+
+    async fn usage(&self, vm: VmId) -> Result<Usage, DriverError> {
+        self.blocking(move |inner| inner.usage(vm)).await
     }
 
     async fn foreign(&self) -> Result<Vec<Foreign>, DriverError> {

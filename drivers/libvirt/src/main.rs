@@ -9,7 +9,9 @@ mod disk;
 mod error;
 mod event;
 mod host;
+mod migration;
 mod observe;
+mod process;
 mod record;
 mod usage;
 mod xml;
@@ -40,6 +42,10 @@ struct Options {
     /// nothing.
     #[arg(long, value_name = "TYPE", default_value = "kvm", value_parser = ["kvm", "qemu"])]
     virt_type: String,
+    /// Where other hosts' libvirt daemons reach this one, for guests that move: `qemu+tls://h1/system`
+    /// encrypts what is copied, `qemu+tcp://h1/system` does not. Without it no guest can come here.
+    #[arg(long, value_name = "URI")]
+    migration_uri: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +67,8 @@ fn run(options: Options) -> Result<()> {
         anyhow::anyhow!("another driver serves {}; there is one per host", options.state.display())
     })?;
     event::start()?;
-    let host = LibvirtHost::open(&options.uri, &options.state, &options.virt_type)?;
+    let host =
+        LibvirtHost::open(&options.uri, &options.state, &options.virt_type, options.migration_uri)?;
     let host = Arc::new(host);
     host.listen()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

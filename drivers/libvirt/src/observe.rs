@@ -16,6 +16,11 @@ pub(crate) fn body(domain: &Domain, record: &Record) -> Result<Seen, Error> {
     let (state, reason) = raw_state(domain)?;
     let left_standing = state == sys::VIR_DOMAIN_CRASHED;
     let body = match state {
+        // It came, and was not let go on yet. While it is still coming libvirt gives another reason.
+        sys::VIR_DOMAIN_PAUSED if record.receiving => match reason {
+            sys::VIR_DOMAIN_PAUSED_USER => Body::Arrived,
+            _ => Body::Incoming,
+        },
         sys::VIR_DOMAIN_PAUSED => Body::Paused,
         sys::VIR_DOMAIN_CRASHED => Body::Stopped(Ended::Crashed),
         sys::VIR_DOMAIN_SHUTOFF => ended(reason, record),
@@ -33,6 +38,7 @@ fn ended(reason: u32, record: &Record) -> Body {
         return Body::Stopped(ended);
     }
     match reason {
+        sys::VIR_DOMAIN_SHUTOFF_MIGRATED if record.sending => Body::Stopped(Ended::Migrated),
         sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN => Body::Stopped(Ended::Shutdown),
         sys::VIR_DOMAIN_SHUTOFF_DESTROYED => Body::Stopped(Ended::Killed),
         sys::VIR_DOMAIN_SHUTOFF_CRASHED | sys::VIR_DOMAIN_SHUTOFF_FAILED => {

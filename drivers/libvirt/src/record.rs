@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{Fence, id::InstanceId, instance::Ended};
+use domain::{Fence, id::VmId, instance::Ended};
 use drivers::{DriverError, ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use crate::error::io;
+use crate::{error::io, process::Process};
 
 /// What must be known of a body whatever libvirt remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,12 @@ pub(crate) struct Record {
     /// How it ended, where libvirt would say it otherwise or forget it.
     pub(crate) ended: Option<Ended>,
     pub(crate) released: bool,
+    /// It was made to receive a guest, which has not been let go on yet.
+    pub(crate) receiving: bool,
+    /// Its guest is being sent away, or was.
+    pub(crate) sending: bool,
+    /// What executed the guest when it began to be sent.
+    pub(crate) process: Option<Process>,
 }
 
 /// The records of one host.
@@ -37,11 +43,11 @@ impl Records {
         Ok(Records(directory))
     }
 
-    fn path(&self, id: InstanceId) -> PathBuf {
+    fn path(&self, id: VmId) -> PathBuf {
         self.0.join(format!("{id}.json"))
     }
 
-    pub(crate) fn read(&self, id: InstanceId) -> Result<Option<Record>, DriverError> {
+    pub(crate) fn read(&self, id: VmId) -> Result<Option<Record>, DriverError> {
         match std::fs::read(self.path(id)) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
                 // Without the fence nobody may act on the body: better no call than a stale one.
@@ -54,7 +60,7 @@ impl Records {
     }
 
     /// Checks the fence and raises it, on the disk, before anything is done under it.
-    pub(crate) fn claim(&self, id: InstanceId, fence: Fence) -> Result<Record, DriverError> {
+    pub(crate) fn claim(&self, id: VmId, fence: Fence) -> Result<Record, DriverError> {
         let known = self.read(id)?;
         let mut record = known.clone().unwrap_or_default();
         if fence < record.fence {
@@ -70,11 +76,7 @@ impl Records {
 
     /// The same for calls that make something: a late one must not bring back what was released
     /// under its own fence.
-    pub(crate) fn claim_to_make(
-        &self,
-        id: InstanceId,
-        fence: Fence,
-    ) -> Result<Record, DriverError> {
+    pub(crate) fn claim_to_make(&self, id: VmId, fence: Fence) -> Result<Record, DriverError> {
         if self.read(id)?.is_some_and(|known| known.released && fence <= known.fence) {
             let message = format!("the body was released under fence {fence}");
             return Err(DriverError::new(ErrorKind::Fenced, message));
@@ -82,7 +84,7 @@ impl Records {
         self.claim(id, fence)
     }
 
-    pub(crate) fn write(&self, id: InstanceId, record: &Record) -> Result<(), DriverError> {
+    pub(crate) fn write(&self, id: VmId, record: &Record) -> Result<(), DriverError> {
         let path = self.path(id);
         let temporary = path.with_extension("tmp");
         let text = serde_json::to_vec(record).map_err(|error| {
@@ -99,7 +101,7 @@ impl Records {
     }
 
     /// The bodies that are ours.
-    pub(crate) fn all(&self) -> Result<Vec<InstanceId>, DriverError> {
+    pub(crate) fn all(&self) -> Result<Vec<VmId>, DriverError> {
         let files = std::fs::read_dir(&self.0).map_err(io("the records"))?;
         let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
         Ok(names.filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
@@ -113,7 +115,7 @@ mod tests {
     #[test]
     fn a_fence_only_rises_and_outlives_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let id = InstanceId::from_u128(7);
+        let id = VmId::from_u128(7);
         let fence = |index| Fence::new(1, index);
         let records = Records::open(directory.path()).unwrap();
         records.claim(id, fence(5)).unwrap();

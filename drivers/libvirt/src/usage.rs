@@ -1,6 +1,6 @@
 //! What guests use, as libvirt counts it.
 
-use domain::id::InstanceId;
+use domain::id::VmId;
 use drivers::{DriverError, ErrorKind, Usage};
 use serde::Deserialize;
 use virt::{domain::Domain, sys};
@@ -33,7 +33,7 @@ struct Target {
 }
 
 impl Inner {
-    pub(crate) fn usage(&self, id: InstanceId) -> Result<Usage, DriverError> {
+    pub(crate) fn usage(&self, id: VmId) -> Result<Usage, DriverError> {
         let domain = self.existing(id)?;
         read(&domain).map_err(|error| match error {
             Unread::Libvirt(error) => self.failed(&error),

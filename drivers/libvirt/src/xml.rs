@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use domain::id::VmId;
 use drivers::{DriverError, ErrorKind, Order};
-use serde::Serialize;
+use newtype_uuid::GenericUuid;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 /// The namespace of our own element.
 const NAMESPACE: &str = "https://novacron.dev/libvirt/1";
@@ -161,8 +163,15 @@ struct Controller {
 struct Interface {
     #[serde(rename = "@type")]
     kind: &'static str,
+    mac: Mac,
     source: InterfaceSource,
     model: Kind,
+}
+
+#[derive(Serialize)]
+struct Mac {
+    #[serde(rename = "@address")]
+    address: String,
 }
 
 #[derive(Serialize)]
@@ -242,8 +251,8 @@ pub(crate) fn domain(order: &Order, parts: &Parts, virt_type: &str) -> Result<St
     let domain = Domain {
         kind: virt_type,
         // Unique whatever names people choose, and still to be recognised.
-        name: format!("{}-{}", order.name, short(&order.instance.to_string())),
-        uuid: order.instance.to_string(),
+        name: format!("{}-{}", order.name, short(&order.vm.to_string())),
+        uuid: order.vm.to_string(),
         metadata: Metadata {
             body: OurBody {
                 namespace: NAMESPACE,
@@ -286,7 +295,7 @@ fn devices(order: &Order, parts: &Parts) -> Devices {
         target: Target { device: name, bus: "virtio" },
         readonly,
     });
-    let interface = order.spec.nics.iter().map(|nic| {
+    let interface = order.spec.nics.iter().zip(0..).map(|(nic, number)| {
         let (kind, source) = match &nic.network {
             domain::vm::Network::Nat => {
                 ("network", InterfaceSource { network: Some(NAT_NETWORK.to_owned()), bridge: None })
@@ -295,7 +304,8 @@ fn devices(order: &Order, parts: &Parts) -> Devices {
                 ("bridge", InterfaceSource { network: None, bridge: Some(name.to_string()) })
             }
         };
-        Interface { kind, source, model: Kind { kind: "virtio" } }
+        let mac = Mac { address: mac(order.vm, number) };
+        Interface { kind, mac, source, model: Kind { kind: "virtio" } }
     });
     Devices {
         disk: disk.collect(),
@@ -311,6 +321,58 @@ fn devices(order: &Order, parts: &Parts) -> Devices {
         panic: Model { model: "isa" },
         memballoon: Model { model: "virtio" },
     }
+}
+
+/// The hardware address of a network card: the same from start to start and from host to host.
+fn mac(vm: VmId, number: u8) -> String {
+    let [.., a, b, c] = vm.into_untyped_uuid().into_bytes();
+    format!("52:54:00:{a:02x}:{b:02x}:{:02x}", c.wrapping_add(number))
+}
+
+#[derive(Deserialize)]
+struct Live {
+    devices: LiveDevices,
+}
+
+#[derive(Deserialize)]
+struct LiveDevices {
+    #[serde(default)]
+    disk: Vec<LiveDisk>,
+}
+
+#[derive(Deserialize)]
+struct LiveDisk {
+    target: LiveTarget,
+    readonly: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct LiveTarget {
+    #[serde(rename = "@dev")]
+    device: String,
+}
+
+/// The disks that a running guest writes to.
+pub(crate) fn written_disks(domain: &virt::domain::Domain) -> Result<Vec<String>, DriverError> {
+    let text = domain.xml_desc(0).map_err(|error| crate::error::libvirt(&error))?;
+    let live: Live = quick_xml::de::from_str(&text).map_err(|error| {
+        DriverError::new(ErrorKind::Protocol, format!("libvirt's definition: {error}"))
+    })?;
+    let written = live.devices.disk.into_iter().filter(|disk| disk.readonly.is_none());
+    Ok(written.map(|disk| disk.target.device).collect())
+}
+
+/// The host in a libvirt address: `qemu+tcp://HOST/system`.
+pub(crate) fn host_of(address: &str) -> Option<&str> {
+    let rest = address.split_once("://")?.1;
+    let host = rest.split(['/', '?']).next()?;
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let bare = match host.rsplit_once(':') {
+        // A port, unless the colon is one of an IPv6 address.
+        Some((bare, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => bare,
+        _ => host,
+    };
+    (!bare.is_empty()).then_some(bare)
 }
 
 /// Where a guest's serial console is, both ways.

@@ -6,20 +6,21 @@ use std::{
 };
 
 use async_trait::async_trait;
-use domain::{Fence, host::Capacity, id::InstanceId, name::Name};
+use domain::{Fence, host::Capacity, id::VmId, instance::Landing, name::Name, operation::Progress};
 use proto::driver::{self as pb, driver_client::DriverClient};
 use tokio::{net::UnixStream, sync::broadcast};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{PROTOCOL, failure, protocol, read_observation, write_order};
+use super::{PROTOCOL, failure, protocol, read_observation, write_departure, write_order};
 use crate::{
-    Driver, DriverError, ErrorKind, FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage,
+    Departure, Driver, DriverError, ErrorKind, FOREIGN_MAX, Foreign, Inventory, Migration,
+    Observation, Order, Usage,
 };
 
 /// A driver in another process. It is connected to when it is used, and again when it was restarted.
 pub struct RemoteDriver {
     client: DriverClient<Channel>,
-    changes: broadcast::Sender<InstanceId>,
+    changes: broadcast::Sender<VmId>,
     listening: tokio::task::JoinHandle<()>,
 }
 
@@ -45,8 +46,8 @@ impl RemoteDriver {
         RemoteDriver { client, changes, listening }
     }
 
-    fn call(instance: InstanceId, fence: Fence) -> pb::Call {
-        pb::Call { instance: instance.to_string(), fence: fence.as_u64() }
+    fn call(vm: VmId, fence: Fence) -> pb::Call {
+        pb::Call { vm: vm.to_string(), fence: fence.as_u64() }
     }
 }
 
@@ -57,14 +58,14 @@ impl Drop for RemoteDriver {
 }
 
 /// Passes on what the driver says has changed, over its restarts.
-async fn listen(mut client: DriverClient<Channel>, changes: broadcast::Sender<InstanceId>) {
+async fn listen(mut client: DriverClient<Channel>, changes: broadcast::Sender<VmId>) {
     const PAUSE: Duration = Duration::from_millis(500);
     loop {
         if let Ok(stream) = client.changes(pb::ChangesRequest {}).await {
             let mut stream = stream.into_inner();
             while let Ok(Some(change)) = stream.message().await {
-                if let Ok(instance) = change.instance.parse() {
-                    let _ = changes.send(instance);
+                if let Ok(vm) = change.vm.parse() {
+                    let _ = changes.send(vm);
                 }
             }
         }
@@ -106,8 +107,8 @@ impl Driver for RemoteDriver {
         })
     }
 
-    async fn observe(&self, instance: InstanceId) -> Result<Observation, DriverError> {
-        let request = pb::ObserveRequest { instance: instance.to_string() };
+    async fn observe(&self, vm: VmId) -> Result<Observation, DriverError> {
+        let request = pb::ObserveRequest { vm: vm.to_string() };
         read_observation(&call!(self.observe(request))?)
     }
 
@@ -124,53 +125,57 @@ impl Driver for RemoteDriver {
         call!(self.start(write_order(order))).map(drop)
     }
 
-    async fn shutdown(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        call!(self.shutdown(RemoteDriver::call(instance, fence))).map(drop)
+    async fn shutdown(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.shutdown(RemoteDriver::call(vm, fence))).map(drop)
     }
 
-    async fn kill(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        call!(self.kill(RemoteDriver::call(instance, fence))).map(drop)
+    async fn kill(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.kill(RemoteDriver::call(vm, fence))).map(drop)
     }
 
-    async fn reboot(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        call!(self.reboot(RemoteDriver::call(instance, fence))).map(drop)
+    async fn reboot(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.reboot(RemoteDriver::call(vm, fence))).map(drop)
     }
 
-    async fn pause(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        call!(self.pause(RemoteDriver::call(instance, fence))).map(drop)
+    async fn pause(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.pause(RemoteDriver::call(vm, fence))).map(drop)
     }
 
-    async fn resume(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        call!(self.resume(RemoteDriver::call(instance, fence))).map(drop)
+    async fn resume(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.resume(RemoteDriver::call(vm, fence))).map(drop)
     }
 
-    async fn release(&self, instance: InstanceId, fence: Fence) -> Result<(), DriverError> {
-        call!(self.release(RemoteDriver::call(instance, fence))).map(drop)
+    async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.release(RemoteDriver::call(vm, fence))).map(drop)
     }
 
-    fn changes(&self) -> broadcast::Receiver<InstanceId> {
+    fn changes(&self) -> broadcast::Receiver<VmId> {
         self.changes.subscribe()
     }
 
     async fn console_log(
         &self,
-        instance: InstanceId,
+        vm: VmId,
         offset: u64,
         bytes_max: usize,
     ) -> Result<(Vec<u8>, u64), DriverError> {
         let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
-        let request = pb::ConsoleLogRequest { instance: instance.to_string(), offset, bytes_max };
+        let request = pb::ConsoleLogRequest { vm: vm.to_string(), offset, bytes_max };
         let log = call!(self.get_console_log(request))?;
         Ok((log.data.to_vec(), log.next_offset))
     }
 
-    async fn console_socket(&self, instance: InstanceId) -> Result<PathBuf, DriverError> {
-        let request = pb::ConsoleSocketRequest { instance: instance.to_string() };
+    async fn console_socket(&self, vm: VmId) -> Result<PathBuf, DriverError> {
+        let request = pb::ConsoleSocketRequest { vm: vm.to_string() };
         call!(self.get_console_socket(request)).map(|socket| socket.path.into())
     }
 
-    async fn usage(&self, instance: InstanceId) -> Result<Usage, DriverError> {
-        let usage = call!(self.get_usage(pb::UsageRequest { instance: instance.to_string() }))?;
+    fn migration(&self) -> Option<&dyn Migration> {
+        Some(self)
+    }
+
+    async fn usage(&self, vm: VmId) -> Result<Usage, DriverError> {
+        let usage = call!(self.get_usage(pb::UsageRequest { vm: vm.to_string() }))?;
         Ok(Usage {
             cpu_ns: usage.cpu_ns,
             memory_mib: usage.memory_mib,
@@ -186,5 +191,32 @@ impl Driver for RemoteDriver {
         let foreign =
             foreign.map(|pb::Foreign { name, uuid, running }| Foreign { name, uuid, running });
         Ok(foreign.take(FOREIGN_MAX).collect())
+    }
+}
+
+#[async_trait]
+impl Migration for RemoteDriver {
+    async fn receive(&self, order: &Order) -> Result<Landing, DriverError> {
+        let landing = call!(self.receive(write_order(order)))?;
+        Ok(Landing { address: landing.address, definition: landing.definition })
+    }
+
+    async fn send(&self, departure: &Departure) -> Result<(), DriverError> {
+        call!(self.send(write_departure(departure))).map(drop)
+    }
+
+    async fn abort(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        call!(self.abort(RemoteDriver::call(vm, fence))).map(drop)
+    }
+
+    async fn progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError> {
+        let seen = call!(self.get_progress(pb::ProgressRequest { vm: vm.to_string() }))?;
+        Ok(seen.sending.then_some(Progress {
+            total_bytes: seen.total_bytes,
+            remaining_bytes: seen.remaining_bytes,
+            dirty_bytes_s: seen.dirty_bytes_s,
+            rounds: seen.rounds,
+            downtime_ms: seen.downtime_ms,
+        }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt, path::Path, pin::Pin, sync::Arc};
 
-use domain::{Fence, id::InstanceId};
+use domain::{Fence, id::VmId};
 use futures_util::{Stream, StreamExt};
 use proto::driver::{
     self as pb,
@@ -12,8 +12,8 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
 
-use super::{PROTOCOL, instance, path_text, read_order, status, write_observation};
-use crate::{Driver, DriverError, Foreign};
+use super::{PROTOCOL, path_text, read_departure, read_order, status, vm, write_observation};
+use crate::{Driver, DriverError, Foreign, Migration, migration::cannot_migrate};
 
 /// Serves `driver` on a Unix socket that only this user may use, until the process ends.
 ///
@@ -37,9 +37,15 @@ fn done(result: Result<(), DriverError>) -> Result<Response<pb::Done>, Status> {
     result.map(|()| Response::new(pb::Done {})).map_err(|error| status(&error))
 }
 
-fn target(call: &pb::Call) -> Result<(InstanceId, Fence), Status> {
-    let id = instance(&call.instance).map_err(|error| status(&error))?;
+fn target(call: &pb::Call) -> Result<(VmId, Fence), Status> {
+    let id = vm(&call.vm).map_err(|error| status(&error))?;
     Ok((id, Fence::from_u64(call.fence)))
+}
+
+impl Adapter {
+    fn migration(&self) -> Result<&dyn Migration, Status> {
+        self.0.migration().ok_or_else(|| status(&cannot_migrate()))
+    }
 }
 
 #[tonic::async_trait]
@@ -75,7 +81,7 @@ impl Service for Adapter {
         &self,
         request: Request<pb::ObserveRequest>,
     ) -> Result<Response<pb::Observation>, Status> {
-        let id = instance(&request.into_inner().instance).map_err(|error| status(&error))?;
+        let id = vm(&request.into_inner().vm).map_err(|error| status(&error))?;
         let seen = self.0.observe(id).await.map_err(|error| status(&error))?;
         Ok(Response::new(write_observation(&seen)))
     }
@@ -97,6 +103,39 @@ impl Service for Adapter {
     async fn start(&self, request: Request<pb::Order>) -> Result<Response<pb::Done>, Status> {
         let order = read_order(request.get_ref()).map_err(|error| status(&error))?;
         done(self.0.start(&order).await)
+    }
+
+    async fn receive(&self, request: Request<pb::Order>) -> Result<Response<pb::Landing>, Status> {
+        let order = read_order(request.get_ref()).map_err(|error| status(&error))?;
+        let landing = self.migration()?.receive(&order).await.map_err(|error| status(&error))?;
+        let (address, definition) = (landing.address, landing.definition);
+        Ok(Response::new(pb::Landing { address, definition }))
+    }
+
+    async fn send(&self, request: Request<pb::Departure>) -> Result<Response<pb::Done>, Status> {
+        let departure = read_departure(request.into_inner()).map_err(|error| status(&error))?;
+        done(self.migration()?.send(&departure).await)
+    }
+
+    async fn abort(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
+        let (id, fence) = target(request.get_ref())?;
+        done(self.migration()?.abort(id, fence).await)
+    }
+
+    async fn get_progress(
+        &self,
+        request: Request<pb::ProgressRequest>,
+    ) -> Result<Response<pb::Progress>, Status> {
+        let id = vm(&request.get_ref().vm).map_err(|error| status(&error))?;
+        let seen = self.migration()?.progress(id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(seen.map_or_else(pb::Progress::default, |seen| pb::Progress {
+            sending: true,
+            total_bytes: seen.total_bytes,
+            remaining_bytes: seen.remaining_bytes,
+            dirty_bytes_s: seen.dirty_bytes_s,
+            rounds: seen.rounds,
+            downtime_ms: seen.downtime_ms,
+        })))
     }
 
     async fn shutdown(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
@@ -137,7 +176,7 @@ impl Service for Adapter {
     ) -> Result<Response<Self::ChangesStream>, Status> {
         // Whoever lags misses some, and observes all anyway.
         let changes = BroadcastStream::new(self.0.changes()).filter_map(|change| async move {
-            change.ok().map(|instance| Ok(pb::Change { instance: instance.to_string() }))
+            change.ok().map(|vm| Ok(pb::Change { vm: vm.to_string() }))
         });
         Ok(Response::new(Box::pin(changes)))
     }
@@ -147,7 +186,7 @@ impl Service for Adapter {
         request: Request<pb::ConsoleLogRequest>,
     ) -> Result<Response<pb::ConsoleLog>, Status> {
         let request = request.into_inner();
-        let id = instance(&request.instance).map_err(|error| status(&error))?;
+        let id = vm(&request.vm).map_err(|error| status(&error))?;
         let bytes_max = usize::try_from(request.bytes_max).unwrap_or(usize::MAX);
         let read = self.0.console_log(id, request.offset, bytes_max).await;
         let (data, next_offset) = read.map_err(|error| status(&error))?;
@@ -158,7 +197,7 @@ impl Service for Adapter {
         &self,
         request: Request<pb::ConsoleSocketRequest>,
     ) -> Result<Response<pb::ConsoleSocket>, Status> {
-        let id = instance(&request.get_ref().instance).map_err(|error| status(&error))?;
+        let id = vm(&request.get_ref().vm).map_err(|error| status(&error))?;
         let path = self.0.console_socket(id).await.map_err(|error| status(&error))?;
         Ok(Response::new(pb::ConsoleSocket { path: path_text(&path) }))
     }
@@ -167,7 +206,7 @@ impl Service for Adapter {
         &self,
         request: Request<pb::UsageRequest>,
     ) -> Result<Response<pb::Usage>, Status> {
-        let id = instance(&request.get_ref().instance).map_err(|error| status(&error))?;
+        let id = vm(&request.get_ref().vm).map_err(|error| status(&error))?;
         let usage = self.0.usage(id).await.map_err(|error| status(&error))?;
         Ok(Response::new(pb::Usage {
             cpu_ns: usage.cpu_ns,

@@ -25,6 +25,12 @@ pub enum Call {
     Resume,
     /// See [`crate::Driver::release`].
     Release,
+    /// See [`crate::Migration::receive`].
+    Receive,
+    /// See [`crate::Migration::send`].
+    Send,
+    /// See [`crate::Migration::abort`].
+    Abort,
 }
 
 /// Failures that will happen, in order. [`ErrorKind::Ambiguous`] loses the answer after the effect;

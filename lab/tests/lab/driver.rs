@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use domain::{
     Fence, Revision,
-    id::{Digest, InstanceId},
+    id::{Digest, VmId},
     image::{File, Image, Part},
     name::Name,
     vm::{RunPolicy, VmSpec},
@@ -79,9 +79,8 @@ impl conformance::Fixture for Libvirt {
     fn order(&self, fence: Fence) -> Order {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         Order {
-            instance: id(n),
-            fence,
             vm: id(n),
+            fence,
             project: name("default"),
             name: name(&format!("vm{n}")),
             spec: VmSpec {
@@ -99,13 +98,14 @@ impl conformance::Fixture for Libvirt {
                 labels: Default::default(),
             },
             generation: 1,
+            reboots: 0,
             image: self.image.clone(),
             files: self.files.clone(),
         }
     }
 
-    async fn crash(&self, instance: InstanceId) {
-        let pid = self.host.guest(&instance.to_string()).expect("its QEMU runs");
+    async fn crash(&self, vm: VmId) {
+        let pid = self.host.guest(&vm.to_string()).expect("its QEMU runs");
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{State, id::InstanceId, instance::Instance, principal::Role};
+use domain::{State, id::VmId, instance::Instance, principal::Role};
 use futures_util::{Stream, StreamExt};
 use proto::{
     v1,
@@ -37,28 +37,28 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The consoles that somebody is attached to.
 #[derive(Clone, Default)]
-pub(crate) struct Attached(Arc<Mutex<BTreeSet<InstanceId>>>);
+pub(crate) struct Attached(Arc<Mutex<BTreeSet<VmId>>>);
 
 /// One of them; given back when dropped.
 struct Place {
     attached: Attached,
-    instance: InstanceId,
+    vm: VmId,
 }
 
 impl Attached {
-    fn take(&self, instance: InstanceId) -> Result<Place, Status> {
+    fn take(&self, vm: VmId) -> Result<Place, Status> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !taken.insert(instance) {
+        if !taken.insert(vm) {
             return Err(Status::failed_precondition("somebody else is attached to the console"));
         }
-        Ok(Place { attached: self.clone(), instance })
+        Ok(Place { attached: self.clone(), vm })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.attached.0.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.remove(&self.instance);
+        taken.remove(&self.vm);
     }
 }
 
@@ -94,7 +94,7 @@ impl Api {
             bytes => bytes.min(BYTES_MAX),
         };
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let read = host.driver.console_log(body.id, message.offset, bytes_max);
+        let read = host.driver.console_log(body.vm, message.offset, bytes_max);
         let (bytes, next_offset) = within(read).await?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Ok(Response::new(v1::ConsoleLog { text, next_offset }))
@@ -128,8 +128,8 @@ impl Consoles for Api {
                 return Ok(Response::new(Box::pin(shown.into_inner())));
             }
         };
-        let place = self.attached.take(body.id)?;
-        let socket = within(host.driver.console_socket(body.id)).await?;
+        let place = self.attached.take(body.vm)?;
+        let socket = within(host.driver.console_socket(body.vm)).await?;
         let guest = UnixStream::connect(&socket).await;
         let guest = guest.map_err(|error| {
             Status::failed_precondition(format!("the console cannot be reached: {error}"))

@@ -24,7 +24,7 @@ use super::{
 
 const MESSAGE: &str = "novacron.v1.Host";
 
-fn host<'a>(state: &'a State, text: &str) -> Option<&'a Host> {
+pub(super) fn host<'a>(state: &'a State, text: &str) -> Option<&'a Host> {
     find(
         text,
         |id: HostId| state.hosts.get(&id).map(|host| &**host),

@@ -19,6 +19,7 @@ use super::{
     Api, auth,
     change::{answer, etag, mint, not_found},
     errors,
+    hosts::host,
     list::{Lazy, page},
     project,
     relay::{Driven, pass_on, within},
@@ -173,7 +174,7 @@ impl Vms for Api {
         let Some(body) = body else { return Ok(Response::new(v1::VmUsage::default())) };
         match self.driven(&view.state, body.host, request.metadata())? {
             Driven::Here(host) => {
-                let usage = within(host.driver.usage(body.id)).await?;
+                let usage = within(host.driver.usage(body.vm)).await?;
                 Ok(Response::new(v1::VmUsage {
                     cpu_ns: usage.cpu_ns,
                     memory_mib: usage.memory_mib,
@@ -185,6 +186,26 @@ impl Vms for Api {
             }
             Driven::There(node) => pass_on!(node, VmsClient<_>, get_vm_usage, request),
         }
+    }
+
+    async fn migrate_vm(
+        &self,
+        request: Request<v1::MigrateVmRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let (policy, priority) = convert::vm::read_migration(&message).map_err(errors::rejected)?;
+        let project = project(&message.project)?;
+        let migrated = self.change(Role::Operator, mutation, &message, |state, operation| {
+            let row = vm(state, &project, &message.vm);
+            let row = row.ok_or_else(|| not_found("VM", &message.vm))?;
+            let to = match message.host.as_str() {
+                "" => None,
+                text => Some(host(state, text).ok_or_else(|| not_found("host", text))?.id),
+            };
+            Ok(Command::Vm(VmCommand::Migrate { vm: row.id, to, policy, priority, operation }))
+        });
+        Ok(answer(migrated.await?))
     }
 
     async fn delete_vm(

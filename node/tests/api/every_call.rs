@@ -58,6 +58,8 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("PauseVm", vm(), 200),
         ("ResumeVm", vm(), 200),
         ("RebootVm", vm(), 200),
+        ("MigrateVm", vm(), 200),
+        ("MigrateVm", json!({"project": "both", "vm": "web", "host": "none"}), 404),
         ("StopVm", json!({"project": "both", "vm": "web", "force": true}), 200),
         ("UpdateVm", json!({"project": "both", "vm": "web", "spec": spec(96)}), 200),
         ("UpdateVm", json!({"project": "both", "vm": "web", "spec": spec(96), "etag": "1"}), 409),

@@ -11,5 +11,6 @@ mod fleet;
 mod floors;
 mod harness;
 mod images;
+mod migration;
 mod reference;
 mod setup;

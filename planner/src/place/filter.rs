@@ -1,32 +1,33 @@
 //! Where a VM cannot go.
 
-use domain::{
-    host::{Capacity, Status},
-    vm::Vm,
-};
+use domain::host::Status;
 
-use super::Candidate;
+use super::{Candidate, Want};
 
-type Filter = fn(&Candidate, &Vm) -> Option<String>;
+type Filter = fn(&Candidate, &Want) -> Option<String>;
 
-const FILTERS: &[Filter] = &[ready, pinned, capacity];
+const FILTERS: &[Filter] = &[ready, elsewhere, pinned, capacity];
 
-/// The first reason why `candidate` cannot take `vm`, worded to follow a count of hosts.
-pub(super) fn refusal(candidate: &Candidate, vm: &Vm) -> Option<String> {
-    FILTERS.iter().find_map(|filter| filter(candidate, vm))
+/// The first reason why `candidate` cannot take what is wanted, worded to follow a count of hosts.
+pub(super) fn refusal(candidate: &Candidate, want: &Want) -> Option<String> {
+    FILTERS.iter().find_map(|filter| filter(candidate, want))
 }
 
-fn ready(candidate: &Candidate, _: &Vm) -> Option<String> {
+fn ready(candidate: &Candidate, _: &Want) -> Option<String> {
     (candidate.host.status != Status::Ready).then(|| "not ready".to_owned())
 }
 
-fn pinned(candidate: &Candidate, vm: &Vm) -> Option<String> {
-    let elsewhere = vm.spec.host.as_ref().is_some_and(|name| *name != candidate.host.name);
+fn elsewhere(candidate: &Candidate, want: &Want) -> Option<String> {
+    (want.leaves == Some(candidate.host.id)).then(|| "the host it is on".to_owned())
+}
+
+fn pinned(candidate: &Candidate, want: &Want) -> Option<String> {
+    let elsewhere = want.only.is_some_and(|name| *name != candidate.host.name);
     elsewhere.then(|| "not the host it is pinned to".to_owned())
 }
 
-fn capacity(candidate: &Candidate, vm: &Vm) -> Option<String> {
-    Capacity::of(&vm.spec)
+fn capacity(candidate: &Candidate, want: &Want) -> Option<String> {
+    want.booked
         .shortage(candidate.host.allocatable(), candidate.used)
         .map(|short| format!("without enough {short}"))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use domain::{
     State,
     name::Name,
+    operation::CopyPolicy,
     rejected::{Rejected, Violation},
     vm::{Disk, Network, Nic, RunPolicy, Vm, VmSpec},
 };
@@ -156,4 +157,31 @@ impl Problems {
             Ok(()) => super::invalid("spec", "is not valid"),
         }
     }
+}
+
+/// Reads how a guest is to be migrated, and with which priority.
+///
+/// # Errors
+/// The field that is out of bounds.
+pub fn read_migration(message: &v1::MigrateVmRequest) -> Result<(CopyPolicy, u8), Rejected> {
+    const PRIORITY_MAX: u8 = 100;
+    const DOWNTIME_MS_MAX: u32 = 60_000;
+    let priority = u8::try_from(message.priority).ok().filter(|priority| *priority <= PRIORITY_MAX);
+    let Some(priority) = priority else {
+        return Err(super::invalid("priority", format!("must be 0 to {PRIORITY_MAX}")));
+    };
+    if message.downtime_ms > DOWNTIME_MS_MAX {
+        return Err(super::invalid("downtime_ms", format!("must be at most {DOWNTIME_MS_MAX}")));
+    }
+    let default = CopyPolicy::default();
+    let policy = CopyPolicy {
+        bandwidth_mib_s: message.bandwidth_mib_per_second,
+        downtime_ms: match message.downtime_ms {
+            0 => default.downtime_ms,
+            ms => ms,
+        },
+        auto_converge: !message.never_slow_down,
+        ..default
+    };
+    Ok((policy, priority))
 }

@@ -1,0 +1,110 @@
+//! What hosts do with guests that move between them.
+
+use std::time::Duration;
+
+use domain::instance::{Action, Body};
+use drivers::{DriverError, ErrorKind, Migration, cannot_migrate};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::instance::{More, Task, within};
+
+/// Between two reports of how far a copying is.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// Between two looks at a guest that has not come whole yet.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a guest is given to show that it works.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
+impl Task {
+    pub(super) fn migration(&self) -> Result<&dyn Migration, DriverError> {
+        self.driver().migration().ok_or_else(cannot_migrate)
+    }
+
+    /// Has the guest sent, and tells how far it is. It takes as long as it takes: the operation has
+    /// a deadline, and when it wants something else this ends and leaves the sending to that.
+    pub(super) async fn send(&self) -> Result<(), String> {
+        let Some(departure) = &self.departure else { return Ok(()) };
+        let migration = match self.migration() {
+            Ok(migration) => migration,
+            Err(error) => return self.tell(Err(error)).await,
+        };
+        let mut sending = migration.send(departure);
+        let mut views = self.tools.store.views();
+        let mut beat = interval(PROGRESS);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beat.tick().await;
+        loop {
+            tokio::select! {
+                sent = &mut sending => return self.tell(sent).await,
+                _ = views.changed() => {
+                    let state = views.borrow_and_update().state.clone();
+                    let row = state.instances.get(&self.row.id);
+                    let wanted = row.is_some_and(|row| {
+                        row.fence == self.row.fence && state.next_action(row) == Action::Send
+                    });
+                    if !wanted {
+                        return Ok(());
+                    }
+                }
+                _ = beat.tick() => self.tell_progress(migration).await,
+            }
+        }
+    }
+
+    /// Tells how the sending ended. What is not known to have failed is asked for again: the driver
+    /// then waits for what is under way.
+    async fn tell(&self, sent: Result<(), DriverError>) -> Result<(), String> {
+        let failure = sent.err();
+        if let Some(error) = &failure
+            && matches!(error.kind, ErrorKind::Ambiguous | ErrorKind::Fenced)
+        {
+            return Err(error.to_string());
+        }
+        let seen = within(self.driver().observe(self.row.vm)).await;
+        let seen = seen.map_err(|error| format!("cannot observe: {error}"))?;
+        let left = matches!(seen.body, Body::Stopped(_) | Body::Absent);
+        self.report(&seen, failure.filter(|_| !left), More::default()).await
+    }
+
+    async fn tell_progress(&self, migration: &dyn Migration) {
+        let vm = self.row.vm;
+        let Ok(Some(progress)) = within(migration.progress(vm)).await else { return };
+        let Ok(seen) = within(self.driver().observe(vm)).await else { return };
+        if seen.body == Body::Running {
+            let more = More { progress: Some(progress), ..More::default() };
+            if let Err(why) = self.report(&seen, None, more).await {
+                tracing::debug!(%vm, why, "progress was not told");
+            }
+        }
+    }
+
+    /// Looks whether a guest has come, now that its source has ended, and tells whatever it is.
+    pub(super) async fn look(&self) -> Result<(), String> {
+        let seen = within(self.driver().observe(self.row.vm)).await;
+        let seen = seen.map_err(|error| format!("cannot observe: {error}"))?;
+        if seen.body == Body::Incoming {
+            tokio::time::sleep(LOOK).await;
+            return Ok(());
+        }
+        self.report(&seen, None, More { asked: true, ..More::default() }).await
+    }
+
+    /// Waits for a sign of life: processor time that grows.
+    pub(super) async fn validate(&self) -> Result<(), String> {
+        let (vm, begun) = (self.row.vm, Instant::now());
+        let mut before = None;
+        while begun.elapsed() < SIGN_OF_LIFE {
+            let used = within(self.driver().usage(vm)).await.ok().map(|usage| usage.cpu_ns);
+            if let (Some(before), Some(used)) = (before, used)
+                && used > before
+            {
+                let seen = within(self.driver().observe(vm)).await;
+                let seen = seen.map_err(|error| format!("cannot observe: {error}"))?;
+                return self.report(&seen, None, More { validated: true, ..More::default() }).await;
+            }
+            before = before.or(used);
+            tokio::time::sleep(LOOK).await;
+        }
+        Err("the guest has shown no sign of life".to_owned())
+    }
+}

@@ -1,0 +1,348 @@
+//! The two bodies of a migration: what reports of them mean together, and the one entry that makes
+//! the target the VM's body.
+//!
+//! The law: a target goes on only after the switch is in the log, the switch comes only after
+//! evidence that the source has ended, and a source that stands still goes on only after the target
+//! is given up for good. Whatever tears the hosts apart, one of them is a body and the log says
+//! which.
+
+use super::{Body, Ended, Instance, Phase, Report, Role};
+use crate::{
+    Draft,
+    host::Status as HostStatus,
+    id::{HostId, VmId},
+    limit,
+    operation::{self, Migration, Operation, Status, Step},
+    setting::Key,
+    vm::{self, Desired, Vm},
+};
+
+/// Takes a report of a body that is, or was, one of two. False when the ordinary rules are to take
+/// it.
+pub(super) fn note(draft: &mut Draft, old: &Instance, report: &Report) -> bool {
+    match old.role {
+        Role::Incoming => note_target(draft, old, report),
+        Role::Retiring => note_retiring(draft, old, report),
+        Role::Active => {
+            let migration = draft.state().migration_of(old.vm);
+            let Some((_, migration)) = migration else { return false };
+            match migration.step {
+                Step::Copy if incoming(draft, old.vm).is_some() => note_source(draft, old, report),
+                Step::Reserve | Step::Prepare | Step::Copy | Step::Retire => return false,
+                Step::Validate => {
+                    if report.validated && old.phase == Phase::Running {
+                        advance(draft, old.vm, Step::Retire);
+                    }
+                    return false;
+                }
+            }
+        }
+    }
+    true
+}
+
+fn note_source(draft: &mut Draft, old: &Instance, report: &Report) {
+    let mut new = Instance::clone(old);
+    match report.body {
+        Body::Running => new.phase = Phase::Running,
+        Body::Paused => new.phase = Phase::Paused,
+        Body::Stopped(Ended::Migrated) => new.phase = Phase::Yielded,
+        Body::Stopped(ended) => return crashed(draft, old, ended),
+        Body::Absent | Body::Ready | Body::Incoming | Body::Arrived => {
+            return crashed(draft, old, Ended::Crashed);
+        }
+    }
+    new.starts = new.starts.max(report.starts);
+    new.failure = failure(report);
+    let vm = new.vm;
+    let yields = new.phase == Phase::Yielded && old.phase != Phase::Yielded;
+    if new != *old {
+        draft.put(new);
+    }
+    if let Some(progress) = report.progress {
+        change(draft, vm, |migration| migration.progress = Some(progress));
+    }
+    let Some(target) = incoming(draft, vm) else { return };
+    let unwinding = draft
+        .state()
+        .migration_of(vm)
+        .is_some_and(|(operation, _)| operation.status == Status::Unwinding);
+    let alive = matches!(report.body, Body::Running | Body::Paused);
+    if unwinding && alive && report.still {
+        return retire(draft, target);
+    }
+    // What was seen of the target until now was seen before the source ended: it must be looked at
+    // again, and only that look counts.
+    if yields && target.phase != Phase::Arrived {
+        draft.put(Instance { fence: draft.revision(), ..target });
+    }
+}
+
+fn note_target(draft: &mut Draft, old: &Instance, report: &Report) {
+    let source_ended =
+        draft.state().instance_of(old.vm).is_some_and(|source| source.phase == Phase::Yielded);
+    let mut new = Instance::clone(old);
+    new.phase = match report.body {
+        Body::Arrived => Phase::Arrived,
+        // A guest that is still coming while its source has ended may yet turn out to be whole.
+        Body::Incoming => old.phase,
+        // Nobody has asked for it: two may run.
+        Body::Running if !source_ended => Phase::Failed,
+        Body::Running => Phase::Arrived,
+        // The guest has not come, and nobody is left to send it.
+        _ if source_ended => Phase::Failed,
+        Body::Absent if report.landing.is_none() => Phase::Reserved,
+        Body::Absent | Body::Ready | Body::Paused | Body::Stopped(_) => Phase::Ready,
+    };
+    new.landing = report.landing.clone().or(new.landing);
+    new.starts = new.starts.max(report.starts);
+    new.failure = failure(report);
+    if report.failure.as_ref().is_some_and(|failure| failure.permanent) {
+        new.phase = Phase::Failed;
+    }
+    if new != *old {
+        draft.put(new);
+    }
+}
+
+fn note_retiring(draft: &mut Draft, old: &Instance, report: &Report) {
+    if report.body == Body::Absent {
+        draft.delete::<Instance>(old.id);
+    } else if failure(report) != old.failure {
+        draft.put(Instance { failure: failure(report), ..Instance::clone(old) });
+    }
+}
+
+fn failure(report: &Report) -> Option<String> {
+    report.failure.as_ref().map(|failure| limit::clip(&failure.message))
+}
+
+/// Moves a migration on as far as its bodies let it.
+pub(crate) fn settle(draft: &mut Draft, id: VmId) {
+    let state = draft.state();
+    let Some(vm) = state.vms.get(&id).cloned() else { return };
+    let Some((operation, migration)) = state.migration_of(id) else { return };
+    let (operation, step) = (Operation::clone(operation), migration.step);
+    let Some(active) = state.instance_of(id).cloned() else { return };
+    let spare = state.spare_of(id).cloned();
+    let unwinding = operation.status == Status::Unwinding;
+    match step {
+        Step::Reserve => {
+            if active.phase != Phase::Running || vm.desired != Desired::Running {
+                let why = "the guest does not run any more".to_owned();
+                operation::end(draft, operation.id, Status::RolledBack, why);
+            }
+        }
+        Step::Prepare | Step::Copy if unwinding => settle_unwinding(draft, &operation, &active),
+        Step::Prepare => match spare.as_deref() {
+            _ if active.phase != Phase::Running => {
+                unwind(draft, id, "the guest does not run any more")
+            }
+            Some(Instance { phase: Phase::Ready, landing: Some(_), .. }) => {
+                draft.put(Instance { fence: draft.revision(), ..Instance::clone(&active) });
+                advance(draft, id, Step::Copy);
+            }
+            Some(Instance { failure: Some(why), .. }) => unwind(draft, id, why),
+            Some(target) if is_lost(draft, target.host) => unwind(draft, id, "the target was lost"),
+            Some(_) => {}
+            None => unwind(draft, id, "the target is gone"),
+        },
+        Step::Copy => match (&active.failure, active.phase) {
+            (_, Phase::Yielded) => settle_yielded(draft, &active),
+            (Some(why), _) => unwind(draft, id, why),
+            (None, _) if spare.is_some_and(|target| target.phase == Phase::Failed) => {
+                unwind(draft, id, "the target failed");
+            }
+            (None, _) => {}
+        },
+        Step::Validate if active.phase == Phase::Failed => {
+            advance(draft, id, Step::Retire);
+            settle(draft, id);
+        }
+        Step::Validate => {}
+        Step::Retire if spare.is_none() => {
+            operation::end(draft, operation.id, Status::Done, operation.message);
+        }
+        Step::Retire => {}
+    }
+}
+
+/// The guest has left the source: it is at the target, or nowhere.
+fn settle_yielded(draft: &mut Draft, source: &Instance) {
+    let Some(target) = incoming(draft, source.vm) else {
+        return crashed(draft, source, Ended::Crashed);
+    };
+    match target.phase {
+        Phase::Arrived if !is_lost(draft, target.host) => switch(draft, source, &target),
+        Phase::Failed => crashed(draft, source, Ended::Crashed),
+        // It has not been looked at since, or its host has not been heard of.
+        _ => {}
+    }
+}
+
+fn settle_unwinding(draft: &mut Draft, operation: &Operation, active: &Instance) {
+    match (incoming(draft, active.vm), active.phase) {
+        // It was too late to turn back: nothing is lost by going on.
+        (Some(_), Phase::Yielded) => settle_yielded(draft, active),
+        // Until the source is seen to stand by itself, with nothing on its way.
+        (Some(_), _) => {}
+        (None, _) if draft.state().spare_of(active.vm).is_none() => {
+            let message = operation.message.clone();
+            operation::end(draft, operation.id, Status::RolledBack, message);
+        }
+        (None, _) => {}
+    }
+}
+
+/// The point of no return: from this entry on the target is the VM's body.
+fn switch(draft: &mut Draft, source: &Instance, target: &Instance) {
+    let Some(vm) = draft.state().vms.get(&source.vm).cloned() else { return };
+    let fence = draft.revision();
+    draft.put(Instance { role: Role::Retiring, fence, failure: None, ..Instance::clone(source) });
+    draft.put(Instance {
+        role: Role::Active,
+        fence,
+        phase: Phase::Paused,
+        landing: None,
+        failure: None,
+        spec: source.spec.clone(),
+        generation: source.generation,
+        reboots: source.reboots,
+        ..Instance::clone(target)
+    });
+    if let Some((operation, _)) = draft.state().migration_of(source.vm) {
+        // An unwinding that came too late is none.
+        let (status, message) = (Status::Running, String::new());
+        let operation = Operation { status, message, ..Operation::clone(operation) };
+        draft.put(operation);
+    }
+    let next = if vm.desired == Desired::Running { Step::Validate } else { Step::Retire };
+    advance(draft, source.vm, next);
+}
+
+/// The guest ended while it was copied: at the source it is what any guest is that ended, and the
+/// source's disks are the truth. Whatever has come to the target is a copy of a guest that may have
+/// gone on since, and is given up.
+fn crashed(draft: &mut Draft, source: &Instance, ended: Ended) {
+    if let Some(target) = incoming(draft, source.vm) {
+        retire(draft, target);
+    }
+    draft.put(Instance {
+        phase: at_rest(source.phase),
+        ended: Some(ended),
+        fence: draft.revision(),
+        ..source.clone()
+    });
+    if let Some((operation, _)) = draft.state().migration_of(source.vm) {
+        let message = "the guest ended while it was copied".to_owned();
+        let operation =
+            Operation { status: Status::Unwinding, message, ..Operation::clone(operation) };
+        draft.put(operation);
+    }
+    vm::body_ended(draft, source.vm, false, Some(ended));
+}
+
+/// The phase of a body whose guest has ended. Of one that was sent away nothing but disks is left.
+const fn at_rest(phase: Phase) -> Phase {
+    match phase {
+        Phase::Yielded => Phase::Reserved,
+        _ => Phase::Stopped,
+    }
+}
+
+/// Begins to undo a migration, unless that is under way already or too late.
+pub(crate) fn unwind(draft: &mut Draft, id: VmId, why: &str) {
+    let state = draft.state();
+    let Some((operation, migration)) = state.migration_of(id) else { return };
+    let Some(active) = state.instance_of(id) else { return };
+    if operation.status != Status::Running
+        || migration.step.is_past_switch()
+        || active.phase == Phase::Yielded
+    {
+        return;
+    }
+    let (copies, active) = (migration.step == Step::Copy, Instance::clone(active));
+    let message = limit::clip(why);
+    draft.put(Operation { status: Status::Unwinding, message, ..Operation::clone(operation) });
+    // A call to send that is still on its way is refused from now on.
+    draft.put(Instance { fence: draft.revision(), failure: None, ..active });
+    if !copies && let Some(target) = incoming(draft, id) {
+        retire(draft, target);
+    }
+    settle(draft, id);
+}
+
+/// Gives a migration's target up because a stronger operation takes the VM over.
+pub(crate) fn abandon(draft: &mut Draft, id: VmId) {
+    let Some(target) = incoming(draft, id) else { return };
+    retire(draft, target);
+    let Some(source) = draft.state().instance_of(id).cloned() else { return };
+    let phase = match source.phase {
+        Phase::Yielded => at_rest(Phase::Yielded),
+        phase => phase,
+    };
+    draft.put(Instance { phase, fence: draft.revision(), ..Instance::clone(&source) });
+}
+
+/// A host is known to have ended, and with it what its bodies of migrations were. A source may have
+/// gone on after its copy was whole, for as long as its host lived.
+pub(crate) fn host_ended(draft: &mut Draft, host: HostId) {
+    let bodies: Vec<Instance> =
+        draft.state().instances_on(host).map(|body| Instance::clone(body)).collect();
+    for body in bodies {
+        let copies = draft.state().migration_of(body.vm).map(|(_, migration)| migration.step)
+            == Some(Step::Copy);
+        match body.role {
+            Role::Active if copies && body.phase != Phase::Yielded => {
+                crashed(draft, &body, Ended::Crashed);
+            }
+            Role::Active => continue,
+            Role::Incoming => {
+                draft.put(Instance { phase: Phase::Failed, ..body.clone() });
+                unwind(draft, body.vm, "the target's host is dead");
+                draft.delete::<Instance>(body.id);
+            }
+            Role::Retiring => draft.delete::<Instance>(body.id),
+        }
+        operation::settle(draft, body.vm);
+    }
+}
+
+fn incoming(draft: &Draft, vm: VmId) -> Option<Instance> {
+    let spare = draft.state().spare_of(vm)?;
+    (spare.role == Role::Incoming).then(|| Instance::clone(spare))
+}
+
+fn retire(draft: &mut Draft, target: Instance) {
+    draft.put(Instance {
+        role: Role::Retiring,
+        fence: draft.revision(),
+        landing: None,
+        failure: None,
+        ..target
+    });
+}
+
+fn is_lost(draft: &Draft, host: HostId) -> bool {
+    draft.state().hosts.get(&host).is_none_or(|host| host.status != HostStatus::Ready)
+}
+
+fn advance(draft: &mut Draft, vm: VmId, step: Step) {
+    let wall_ms = draft.wall_ms();
+    change(draft, vm, |migration| *migration = migration.clone().at(step, wall_ms));
+}
+
+fn change(draft: &mut Draft, vm: VmId, how: impl FnOnce(&mut Migration)) {
+    let Some((operation, migration)) = draft.state().migration_of(vm) else { return };
+    let (mut migration, operation) = (migration.clone(), Operation::clone(operation));
+    how(&mut migration);
+    draft.put(Operation { migration: Some(Box::new(migration)), ..operation });
+}
+
+/// When a migration that begins now must have ended, lease time, milliseconds.
+pub(super) fn deadline_ms(draft: &Draft, vm: &Vm) -> u64 {
+    let state = draft.state();
+    let gib = u64::from(vm.spec.memory_mib).div_ceil(1_024);
+    let by_size = gib * state.setting(Key::MigrationDeadlineMsPerGib);
+    state.now_ms + state.setting(Key::MigrationDeadlineMs) + by_size
+}

@@ -1,0 +1,454 @@
+//! A migration in a world that falls apart: hosts whose calls come late, are lost or repeated, whose
+//! guests crash and whose copies end at any moment. Whatever happens, one guest executes at most,
+//! and the state ends up knowing where.
+
+use novacron_domain::{
+    Fence,
+    envelope::Command,
+    host::{self, HostCommand},
+    id::{HostId, VmId},
+    instance::{
+        Action, Body, Ended, Failure, InstanceCommand, Landing, Phase, Place, Report, Role,
+    },
+    operation::{CopyPolicy, OperationCommand, Status},
+    vm::VmCommand,
+};
+use proptest::prelude::*;
+
+use crate::world::{World, grant, id, name, spec};
+
+/// What there really is of the VM on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Real {
+    Nothing,
+    /// Disks and no guest.
+    Disks,
+    /// A guest; the number grows with each life of it, and when it goes on without its copy.
+    Guest {
+        life: u32,
+        executes: bool,
+    },
+    /// A guest of which not all has come.
+    Coming,
+    /// A guest that has come, and stands still.
+    Arrived {
+        life: u32,
+    },
+    /// A guest ended here.
+    Ended,
+    /// A guest has left, and its disks have not.
+    Left,
+}
+
+/// A call that a host has made up its mind to make, and has not made.
+#[derive(Clone, Debug)]
+struct Call {
+    action: Action,
+    fence: Fence,
+}
+
+#[derive(Clone, Debug)]
+struct Host {
+    id: HostId,
+    real: Real,
+    fence: Fence,
+    calls: Vec<Call>,
+}
+
+/// Two hosts, a VM, and a copy that may be under way.
+struct Machines {
+    world: World,
+    vm: VmId,
+    hosts: [Host; 2],
+    /// From which host a copy is under way.
+    copying: Option<usize>,
+    /// At which host the hypervisor has yet to hear that the guest has arrived.
+    ending: Option<usize>,
+    lives: u32,
+    boots: u32,
+    crashes: u32,
+    /// The life that executed last.
+    last: u32,
+}
+
+impl Machines {
+    /// A VM that runs on the first of two hosts.
+    fn new() -> Machines {
+        let mut world = World::new();
+        let vm = id(50);
+        world.node(Command::Host(HostCommand::Remove { host: id(3) })).unwrap_err();
+        let create = VmCommand::Create {
+            vm,
+            project: name("default"),
+            name: name("vm"),
+            spec: Box::new(spec()),
+            start: true,
+            operation: id(51),
+        };
+        world.admin(Command::Vm(create)).unwrap();
+        let place = Place { vm, instance: id(52), host: id(1) };
+        world.node(Command::Instance(InstanceCommand::Place(vec![place]))).unwrap();
+        let host = |n| Host { id: id(n), real: Real::Nothing, fence: Fence::ZERO, calls: vec![] };
+        let mut machines = Machines {
+            world,
+            vm,
+            hosts: [host(1), host(2)],
+            copying: None,
+            ending: None,
+            lives: 0,
+            boots: 0,
+            crashes: 0,
+            last: 0,
+        };
+        machines.calm(40);
+        assert_eq!(machines.executing(), [0]);
+        machines
+    }
+
+    /// The hosts on which the guest executes.
+    fn executing(&self) -> Vec<usize> {
+        let runs = |host: &Host| matches!(host.real, Real::Guest { executes: true, .. });
+        (0..2).filter(|n| runs(&self.hosts[*n])).collect()
+    }
+
+    /// A host makes up its mind.
+    fn decide(&mut self, n: usize) {
+        let state = &self.world.state;
+        let Some(body) = state.body_on(self.vm, self.hosts[n].id) else { return };
+        let action = state.next_action(body);
+        if !matches!(action, Action::Rest | Action::Wait(_)) && self.hosts[n].calls.len() < 3 {
+            self.hosts[n].calls.push(Call { action, fence: body.fence });
+        }
+    }
+
+    /// A host makes one of its calls, maybe much too late, and reports what it sees.
+    fn act(&mut self, n: usize, pick: usize, heard: bool) {
+        if self.hosts[n].calls.is_empty() {
+            return;
+        }
+        let pick = pick % self.hosts[n].calls.len();
+        let call = self.hosts[n].calls.remove(pick);
+        let done = self.execute(n, &call);
+        if heard {
+            let still = done.is_ok() && call.action == Action::Abort;
+            self.report(n, done.err(), still);
+        }
+    }
+
+    /// What the driver does: it refuses what is older than what it has seen.
+    fn execute(&mut self, n: usize, call: &Call) -> Result<(), &'static str> {
+        if call.fence < self.hosts[n].fence {
+            return Err("fenced");
+        }
+        self.hosts[n].fence = call.fence;
+        let real = self.hosts[n].real;
+        self.hosts[n].real = match (call.action, real) {
+            (Action::Prepare, Real::Nothing | Real::Left) | (Action::Receive, Real::Nothing) => {
+                Real::Disks
+            }
+            (Action::Start, Real::Disks | Real::Ended) => {
+                self.boots += 1;
+                self.go_on()
+            }
+            (Action::Resume, Real::Guest { .. }) => self.go_on(),
+            (Action::Resume, Real::Arrived { life }) => Real::Guest { life, executes: true },
+            (Action::Kill, Real::Guest { .. }) => Real::Ended,
+            (Action::Release, _) => Real::Nothing,
+            (Action::Send, Real::Guest { .. }) => {
+                let target = &mut self.hosts[1 - n];
+                match (self.copying, target.real) {
+                    (Some(from), _) if from == n => {}
+                    _ if self.ending == Some(n) => return Err("the copy is ending"),
+                    (None, Real::Disks) => {
+                        target.real = Real::Coming;
+                        self.copying = Some(n);
+                    }
+                    _ => return Err("the target takes nothing"),
+                }
+                real
+            }
+            // An abort waits until nothing is on its way; until then it has not happened.
+            (Action::Abort, _) if self.ending == Some(n) => return Err("the copy is ending"),
+            (Action::Abort, Real::Guest { .. }) if self.copying == Some(n) => {
+                self.end_copy(false);
+                self.hosts[n].real
+            }
+            (_, unchanged) => unchanged,
+        };
+        // A copy whose source or target is gone has failed.
+        if let Some(from) = self.copying {
+            let source = matches!(self.hosts[from].real, Real::Guest { .. });
+            if !source || self.hosts[1 - from].real != Real::Coming {
+                self.end_copy(false);
+            }
+        }
+        self.look();
+        Ok(())
+    }
+
+    /// A guest that executes leaves every copy of it behind.
+    fn go_on(&mut self) -> Real {
+        self.lives += 1;
+        Real::Guest { life: self.lives, executes: true }
+    }
+
+    /// The copy ends by itself: well, or not.
+    fn end_copy(&mut self, well: bool) {
+        let Some(from) = self.copying.take() else { return };
+        let (source, target) = (self.hosts[from].real, self.hosts[1 - from].real);
+        match (source, target, well) {
+            (Real::Guest { life, .. }, Real::Coming, true) => {
+                self.hosts[1 - from].real = Real::Arrived { life };
+                self.hosts[from].real = Real::Guest { life, executes: false };
+                self.ending = Some(from);
+            }
+            (_, Real::Coming, _) => self.hosts[1 - from].real = Real::Disks,
+            _ => {}
+        }
+    }
+
+    /// The hypervisor of a source whose guest has arrived ends the guest; or it hears nothing and
+    /// lets the guest go on; or it was restarted, knows nothing of it, and leaves it as it is.
+    fn end_source(&mut self, hears: u8) {
+        let Some(n) = self.ending.take() else { return };
+        let Real::Guest { .. } = self.hosts[n].real else { return };
+        self.hosts[n].real = match hears {
+            0 => self.go_on(),
+            1 => self.hosts[n].real,
+            _ => Real::Left,
+        };
+        self.look();
+    }
+
+    fn crash(&mut self, n: usize) {
+        match self.hosts[n].real {
+            Real::Guest { .. } | Real::Arrived { .. } => {
+                self.hosts[n].real = Real::Ended;
+                self.crashes += 1;
+                self.end_copy(false);
+                self.ending = self.ending.filter(|ending| *ending != n);
+            }
+            Real::Nothing | Real::Disks | Real::Coming | Real::Ended | Real::Left => {}
+        }
+    }
+
+    fn report(&mut self, n: usize, failure: Option<&str>, still: bool) {
+        let host = &self.hosts[n];
+        let Some(row) = self.world.state.body_on(self.vm, host.id).cloned() else { return };
+        let executes = matches!(host.real, Real::Guest { executes: true, .. });
+        let report = Report {
+            instance: row.id,
+            fence: row.fence,
+            body: match host.real {
+                Real::Nothing => Body::Absent,
+                Real::Disks => Body::Ready,
+                Real::Guest { executes: true, .. } => Body::Running,
+                Real::Guest { executes: false, .. } => Body::Paused,
+                Real::Coming => Body::Incoming,
+                Real::Arrived { .. } => Body::Arrived,
+                Real::Ended => Body::Stopped(Ended::Crashed),
+                Real::Left => Body::Stopped(Ended::Migrated),
+            },
+            generation: None,
+            reboots: 0,
+            starts: u32::from(host.real != Real::Nothing && host.real != Real::Disks),
+            landing: (row.role == Role::Incoming && host.real == Real::Disks)
+                .then(|| Landing { address: "there".into(), definition: String::new() }),
+            progress: None,
+            // What was done under an older fence proves nothing.
+            still: still && host.fence == row.fence,
+            validated: executes,
+            failure: failure.map(|message| Failure { permanent: false, message: message.into() }),
+        };
+        self.world.node(Command::Instance(InstanceCommand::Report(vec![report]))).unwrap();
+    }
+
+    /// Never two; and without a crash never another life than the one that executed last.
+    fn look(&mut self) {
+        let runs = self.executing();
+        assert!(runs.len() <= 1, "the guest runs twice: {:?}", self.hosts);
+        if let [n] = runs[..]
+            && let Real::Guest { life, .. } = self.hosts[n].real
+        {
+            assert!(life >= self.last, "an old guest came back: {life} after {}", self.last);
+            self.last = life;
+        }
+    }
+
+    fn migrate(&mut self, count: u32) {
+        let (operation, policy) = (id(1_000 + u128::from(count)), CopyPolicy::default());
+        let command = VmCommand::Migrate { vm: self.vm, to: None, policy, priority: 0, operation };
+        if self.world.admin(Command::Vm(command)).is_ok() {
+            self.reserve();
+        }
+    }
+
+    /// What the leader does for a migration that waits.
+    fn reserve(&mut self) {
+        let Some(body) = self.world.state.instance_of(self.vm) else { return };
+        let host = if body.host == id(1) { id(2) } else { id(1) };
+        let instance = id(2_000 + u128::from(self.world.state.index));
+        let place = Place { vm: self.vm, instance, host };
+        self.world.node(Command::Instance(InstanceCommand::Reserve(vec![place]))).unwrap();
+    }
+
+    /// What a host does with a body that the state does not place there.
+    fn sweep(&mut self, n: usize) {
+        if self.world.state.body_on(self.vm, self.hosts[n].id).is_none() {
+            let fence = self.hosts[n].fence;
+            let _ = self.execute(n, &Call { action: Action::Release, fence });
+        }
+    }
+
+    fn cancel(&mut self) {
+        let operation = self.world.state.migration_of(self.vm).map(|(operation, _)| operation.id);
+        if let Some(operation) = operation {
+            let _ = self.world.admin(Command::Operation(OperationCommand::Cancel { operation }));
+        }
+    }
+
+    /// The lease of a host lapses; later it is taken up again, with everything as it was.
+    fn lapse(&mut self, n: usize) {
+        if n == 0 {
+            self.world.tick(0);
+        }
+        let ids = [self.hosts[0].id, self.hosts[1].id];
+        let fences = ids.map(|id| (id, self.world.state.hosts[&id].fence));
+        self.world.now_ms += 15_000;
+        self.world.node(Command::Host(HostCommand::Renew(vec![fences[1 - n]]))).unwrap();
+        self.world.tick(15_000);
+    }
+
+    fn take_up(&mut self) {
+        for n in 1..=2 {
+            self.world.node(grant(n)).unwrap();
+        }
+    }
+
+    /// Everything works again for a while, in the order of things.
+    fn calm(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            if self.rests() {
+                return;
+            }
+            self.take_up();
+            self.reserve();
+            for n in 0..2 {
+                self.sweep(n);
+                self.hosts[n].calls.clear();
+                self.decide(n);
+                self.act(n, 0, true);
+                self.report(n, None, false);
+            }
+            self.end_copy(true);
+            self.end_source(2);
+            for n in 0..2 {
+                self.report(n, None, false);
+            }
+            self.world.now_ms += 1_000;
+        }
+    }
+
+    /// Whether there is nothing left to do.
+    fn rests(&self) -> bool {
+        let state = &self.world.state;
+        let rests = |host: &Host| match state.body_on(self.vm, host.id) {
+            Some(body) => body.phase == Phase::Running && body.role == Role::Active,
+            None => host.real == Real::Nothing,
+        };
+        state.migration_of(self.vm).is_none()
+            && state.hosts.values().take(2).all(|host| host.status == host::Status::Ready)
+            && self.hosts.iter().all(rests)
+            && self.executing().len() == 1
+    }
+
+    /// After the calm the state and the machines agree, and one guest executes.
+    fn assert_whole(&self) {
+        let state = &self.world.state;
+        let body = state.instance_of(self.vm).unwrap();
+        assert_eq!(body.phase, Phase::Running, "{body:?}\n{:?}", self.hosts);
+        assert!(state.spare_of(self.vm).is_none(), "{:?}", state.spare_of(self.vm));
+        let runs = self.executing();
+        assert_eq!(runs.len(), 1, "{:?}", self.hosts);
+        assert_eq!(self.hosts[runs[0]].id, body.host);
+        assert_eq!(self.hosts[1 - runs[0]].real, Real::Nothing, "something was left behind");
+        for row in state.operations.values() {
+            // After the switch there is no way back: who misses the deadline there is told so.
+            let switched = row.migration.as_ref().is_some_and(|row| row.step.is_past_switch());
+            let over = row.status.is_final() && (row.status != Status::Stuck || switched);
+            assert!(over, "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn a_migration_keeps_the_guest() {
+    let mut machines = Machines::new();
+    for count in 1..=3 {
+        machines.migrate(count);
+        machines.calm(20);
+        machines.assert_whole();
+        assert_eq!(machines.executing(), [count as usize % 2]);
+        assert_eq!(machines.boots, 1, "the guest began anew");
+    }
+    let done = machines.world.state.operations.values().filter(|row| row.status == Status::Done);
+    assert_eq!(done.count(), 4);
+}
+
+/// Every step is cancelled, and every call fails there, once and twice.
+#[test]
+fn every_step_can_be_undone() {
+    for rounds in 0..12 {
+        for twice in [false, true] {
+            let mut machines = Machines::new();
+            machines.migrate(1);
+            for round in 0..rounds {
+                let n = round % 2;
+                machines.decide(n);
+                machines.act(n, 0, true);
+                if twice {
+                    machines.decide(n);
+                    machines.act(n, 0, true);
+                }
+            }
+            machines.cancel();
+            machines.calm(20);
+            machines.assert_whole();
+            assert_eq!(machines.boots, 1, "the guest began anew");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_one_guest_executes(
+        steps in prop::collection::vec((0_u8..32, any::<u8>()), 1..120)
+    ) {
+        let mut machines = Machines::new();
+        for (count, (step, more)) in (1..).zip(steps) {
+            let n = usize::from(more % 2);
+            match step {
+                0..=7 => machines.decide(n),
+                8..=17 => machines.act(n, usize::from(more / 4), more % 8 > 1),
+                18..=20 => machines.report(n, None, false),
+                21 => machines.end_copy(more % 8 > 1),
+                22 | 23 => machines.end_source(more % 4),
+                24 | 25 => machines.migrate(count),
+                26 => machines.cancel(),
+                27 => machines.lapse(n),
+                28 | 29 => machines.take_up(),
+                30 if more > 200 => machines.crash(n),
+                31 if more > 200 => machines.world.tick(700_000),
+                _ => {}
+            }
+            machines.look();
+        }
+        machines.calm(60);
+        machines.assert_whole();
+        if machines.crashes == 0 {
+            prop_assert_eq!(machines.boots, 1, "the guest began anew without a crash");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Guests that come and go.
+//!
+//! libvirt moves a guest from daemon to daemon by itself, so a sending outlives whoever asked for it
+//! and even this process. A guest that has come stands still (`VIR_MIGRATE_PAUSED`): whatever answer
+//! is lost between the daemons, only a resume that we ask for lets it go on.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use domain::{
+    Fence,
+    id::VmId,
+    instance::{Body, Landing},
+    operation::{CopyPolicy, Progress},
+};
+use drivers::{Departure, DriverError, ErrorKind, Migration, Order};
+use virt::{
+    domain::{Domain, JobStats, MigrateParameters},
+    sys,
+};
+
+use crate::{
+    host::{Inner, LibvirtHost},
+    process::Process,
+    record::Record,
+    xml,
+};
+
+/// Between two looks at a job.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long an abort waits for what is under way. A blocked connection takes its time.
+const ABORT_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a call that a dead process of ours made may take to be seen as a job.
+const LATE_CALL: Duration = Duration::from_secs(2);
+
+/// A sending by this process.
+#[derive(Debug, Default)]
+pub(crate) struct Sending {
+    aborted: AtomicBool,
+    progress: Mutex<Option<Progress>>,
+}
+
+impl Sending {
+    fn note(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+}
+
+/// What ends a sending before it has ended by itself.
+struct Watch {
+    rounds_max: u32,
+    least_bytes: u64,
+    since_round: u32,
+}
+
+impl Watch {
+    /// Whether what remains has not fallen for too many rounds.
+    fn is_hopeless(&mut self, progress: Progress) -> bool {
+        if progress.remaining_bytes < self.least_bytes {
+            self.least_bytes = progress.remaining_bytes;
+            self.since_round = progress.rounds;
+        }
+        progress.rounds.saturating_sub(self.since_round) > self.rounds_max
+    }
+}
+
+impl Inner {
+    fn receive(&self, order: &Order) -> Result<Landing, DriverError> {
+        let Some(address) = self.migration_address.clone() else {
+            let message = "the host has no migration_uri; set it in its node's configuration";
+            return Err(DriverError::new(ErrorKind::Permanent, message));
+        };
+        let record = self.records.claim_to_make(order.vm, order.fence)?;
+        if !record.receiving {
+            if self.find(order.vm)?.is_some() {
+                let message = "a body of the VM is here already";
+                return Err(DriverError::new(ErrorKind::Conflict, message));
+            }
+            let record = Record {
+                fence: record.fence,
+                generation: Some(order.generation),
+                // It has been started, though not here.
+                starts: 1,
+                reboots: order.reboots,
+                receiving: true,
+                ..Record::default()
+            };
+            self.records.write(order.vm, &record)?;
+        }
+        if order.spec.nics.iter().any(|nic| nic.network == domain::vm::Network::Nat) {
+            self.ensure_nat()?;
+        }
+        let parts = self.parts(order)?;
+        let definition = xml::domain(order, &parts, &self.virt_type)?;
+        Ok(Landing { address, definition })
+    }
+
+    /// Makes sure that a guest may be sent, and notes that it is. The answer is who sends it: none
+    /// when a sending is under way that another process of ours began.
+    fn begin_to_send(&self, vm: VmId, fence: Fence) -> Result<Option<Arc<Sending>>, DriverError> {
+        let mut record = self.records.claim(vm, fence)?;
+        let domain = self.existing(vm)?;
+        match self.look(vm, &mut record)? {
+            Body::Running | Body::Paused => {}
+            Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming | Body::Arrived => {
+                return Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"));
+            }
+        }
+        if record.sending && has_job(&domain).map_err(|error| self.failed(&error))? {
+            return Ok(None);
+        }
+        record.sending = true;
+        record.process = Process::of(vm);
+        self.records.write(vm, &record)?;
+        let sending = Arc::new(Sending::default());
+        self.sendings().insert(vm, sending.clone());
+        Ok(Some(sending))
+    }
+
+    /// Sends a guest, in a thread of its own that nothing but the end of the process ends early.
+    fn carry(&self, departure: &Departure, sending: &Sending) -> Result<(), DriverError> {
+        let domain = self.existing(departure.vm)?;
+        let traveller = self.connect_anew()?;
+        let id = departure.vm.to_string();
+        let traveller =
+            traveller.lookup_domain_by_uuid_string(&id).map_err(|error| self.failed(&error))?;
+        let (flags, parameters) = terms(departure, &domain)?;
+        let address = departure.landing.address.clone();
+        let call = std::thread::spawn(move || {
+            traveller.migrate_to_uri3(Some(&address), parameters, flags)
+        });
+        let policy = departure.policy;
+        let mut watch =
+            Watch { rounds_max: policy.rounds_max, least_bytes: u64::MAX, since_round: 0 };
+        let mut why = None;
+        let mut told = false;
+        while !call.is_finished() {
+            std::thread::sleep(LOOK);
+            if sending.aborted.load(Ordering::SeqCst) || why.is_some() {
+                abort_job(&domain);
+                continue;
+            }
+            let Ok(stats) = domain.job_stats(0) else { continue };
+            if !told && stats.mem_iteration.is_some() {
+                told = domain.migrate_set_max_downtime(u64::from(policy.downtime_ms), 0).is_ok();
+            }
+            let progress = progress(&stats);
+            sending.note(progress);
+            if watch.is_hopeless(progress) {
+                why = Some(format!(
+                    "the guest writes faster than can be copied: after {} rounds {} MiB remain",
+                    progress.rounds,
+                    progress.remaining_bytes >> 20
+                ));
+            }
+        }
+        let result = call.join().map_err(|_| {
+            DriverError::new(ErrorKind::Ambiguous, "the thread of a sending has panicked")
+        })?;
+        match (result, why) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(why)) => Err(DriverError::new(ErrorKind::Transient, why)),
+            (Err(error), None) => {
+                self.forget_broken_connection();
+                Err(DriverError::new(ErrorKind::Transient, error.message().to_owned()))
+            }
+        }
+    }
+
+    /// Notes how a sending ended. A guest that is still here has not been sent.
+    fn end_sending(&self, vm: VmId) -> Result<(), DriverError> {
+        self.sendings().remove(&vm);
+        let Some(domain) = self.find(vm)? else { return Ok(()) };
+        if has_job(&domain).map_err(|error| self.failed(&error))? {
+            return Ok(());
+        }
+        if let Some(record) = self.records.read(vm)?
+            && record.sending
+            && domain.is_active().map_err(|error| self.failed(&error))?
+        {
+            self.records.write(vm, &Record { sending: false, ..record })?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a sending that another process of ours began.
+    fn await_job(&self, vm: VmId) -> Result<(), DriverError> {
+        while let Some(domain) = self.find(vm)? {
+            if !has_job(&domain).map_err(|error| self.failed(&error))? {
+                let message = "the sending has ended, and the guest is still here";
+                return Err(DriverError::new(ErrorKind::Transient, message));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn abort(&self, vm: VmId) -> Result<(), DriverError> {
+        let begun = Instant::now();
+        let record = self.records.read(vm)?.unwrap_or_default();
+        while begun.elapsed() < ABORT_PATIENCE {
+            let ours = self.sendings().get(&vm).cloned();
+            if let Some(sending) = &ours {
+                sending.aborted.store(true, Ordering::SeqCst);
+            }
+            let Some(domain) = self.find(vm)? else { return Ok(()) };
+            let job = has_job(&domain).map_err(|error| self.failed(&error))?;
+            if job {
+                abort_job(&domain);
+            } else if ours.is_none() && (!record.sending || begun.elapsed() > LATE_CALL) {
+                return self.end_sending(vm);
+            }
+            std::thread::sleep(LOOK);
+        }
+        Err(DriverError::new(ErrorKind::Transient, "the sending does not end"))
+    }
+
+    fn sending_progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError> {
+        if let Some(sending) = self.sendings().get(&vm) {
+            return Ok(*sending.progress.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        let Some(domain) = self.find(vm)? else { return Ok(None) };
+        let stats = domain.job_stats(0).map_err(|error| self.failed(&error))?;
+        Ok((stats.r#type != NO_JOB).then(|| progress(&stats)))
+    }
+}
+
+#[allow(clippy::cast_possible_wrap, reason = "a small constant of libvirt's")]
+const NO_JOB: i32 = sys::VIR_DOMAIN_JOB_NONE as i32;
+
+fn has_job(domain: &Domain) -> Result<bool, virt::error::Error> {
+    if !domain.is_active()? {
+        return Ok(false);
+    }
+    Ok(domain.job_stats(0)?.r#type != NO_JOB)
+}
+
+#[allow(unsafe_code, reason = "the virt crate does not have this call")]
+fn abort_job(domain: &Domain) {
+    // SAFETY: the domain lives as long as the reference. A job that has ended cannot be aborted, and
+    // says so; what counts is seen afterwards.
+    unsafe { sys::virDomainAbortJob(domain.as_ptr()) };
+}
+
+fn progress(stats: &JobStats) -> Progress {
+    let page = stats.mem_page_size.unwrap_or(4_096);
+    Progress {
+        total_bytes: stats.data_total.unwrap_or(0),
+        remaining_bytes: stats.data_remaining.unwrap_or(0),
+        dirty_bytes_s: stats.mem_dirty_rate.unwrap_or(0) * page,
+        rounds: stats.mem_iteration.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        downtime_ms: stats.downtime.and_then(|ms| u32::try_from(ms).ok()).unwrap_or(0),
+    }
+}
+
+/// How libvirt is asked to send the guest.
+fn terms(departure: &Departure, domain: &Domain) -> Result<(u32, MigrateParameters), DriverError> {
+    let CopyPolicy { bandwidth_mib_s, auto_converge, .. } = departure.policy;
+    let address = &departure.landing.address;
+    let mut flags = sys::VIR_MIGRATE_LIVE
+        | sys::VIR_MIGRATE_PEER2PEER
+        | sys::VIR_MIGRATE_PAUSED
+        | sys::VIR_MIGRATE_PERSIST_DEST
+        | sys::VIR_MIGRATE_UNDEFINE_SOURCE
+        | sys::VIR_MIGRATE_ABORT_ON_ERROR;
+    if auto_converge {
+        flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
+    }
+    if address.starts_with("qemu+tls:") {
+        flags |= sys::VIR_MIGRATE_TLS;
+    }
+    // The base of each disk is on the target already: only what the guest wrote is copied.
+    let disks = xml::written_disks(domain)?;
+    if !disks.is_empty() {
+        flags |= sys::VIR_MIGRATE_NON_SHARED_INC;
+    }
+    let host = xml::host_of(address).map(|host| format!("tcp://{host}"));
+    let definition = &departure.landing.definition;
+    let parameters = MigrateParameters {
+        bandwidth: (bandwidth_mib_s > 0).then_some(u64::from(bandwidth_mib_s)),
+        dest_xml: Some(definition.clone()),
+        persist_xml: Some(definition.clone()),
+        disks_uri: host.clone().filter(|_| !disks.is_empty()),
+        migrate_disks: disks,
+        uri: host,
+        ..MigrateParameters::default()
+    };
+    Ok((flags, parameters))
+}
+
+#[async_trait]
+impl Migration for LibvirtHost {
+    async fn receive(&self, order: &Order) -> Result<Landing, DriverError> {
+        let order = order.clone();
+        self.on_body(order.vm, move |inner| inner.receive(&order)).await
+    }
+
+    async fn send(&self, departure: &Departure) -> Result<(), DriverError> {
+        let (vm, fence) = (departure.vm, departure.fence);
+        if self.inner.sendings().contains_key(&vm) {
+            // Somebody asked for it before, and has gone.
+            self.on_body(vm, move |inner| inner.records.claim(vm, fence)).await?;
+            while self.inner.sendings().contains_key(&vm) {
+                tokio::time::sleep(LOOK).await;
+            }
+            return Ok(());
+        }
+        let begun = self.on_body(vm, move |inner| inner.begin_to_send(vm, fence)).await?;
+        let (inner, departure) = (self.inner.clone(), departure.clone());
+        // It goes on when nobody waits for it any more.
+        let sent = tokio::task::spawn_blocking(move || {
+            let Some(sending) = begun else { return inner.await_job(vm) };
+            let sent = inner.carry(&departure, &sending);
+            if let Err(error) = inner.end_sending(vm) {
+                tracing::warn!(%vm, %error, "how a sending ended was not noted");
+            }
+            sent
+        });
+        sent.await.unwrap_or_else(|error| {
+            Err(DriverError::new(ErrorKind::Ambiguous, format!("the sending broke off: {error}")))
+        })
+    }
+
+    async fn abort(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+        // From here on no sending under a lower fence begins.
+        self.on_body(vm, move |inner| inner.records.claim(vm, fence)).await?;
+        self.blocking(move |inner| inner.abort(vm)).await
+    }
+
+    async fn progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError> {
+        self.blocking(move |inner| inner.sending_progress(vm)).await
+    }
+}

@@ -1,0 +1,142 @@
+//! Migrations between simulated hosts: where they go, how they wait, how they are undone.
+
+use std::time::Duration;
+
+use client::{Client, Error, v1};
+use v1::{
+    operations_client::OperationsClient, settings_client::SettingsClient, vms_client::VmsClient,
+};
+
+use crate::harness::{Lab, create, done, get, spec};
+
+async fn migrate(
+    client: &Client,
+    vm: &str,
+    host: &str,
+    priority: u32,
+) -> Result<v1::Outcome, Error> {
+    let request = v1::MigrateVmRequest {
+        mutation: client.mutation().await?,
+        vm: vm.to_owned(),
+        host: host.to_owned(),
+        priority,
+        ..Default::default()
+    };
+    let call = client
+        .call(request, async |channel, request| VmsClient::new(channel).migrate_vm(request).await);
+    let outcome = call.await?;
+    client.note(outcome.revision);
+    Ok(outcome)
+}
+
+async fn set(client: &Client, setting: &str, value: u64) {
+    let request = v1::SetSettingRequest {
+        mutation: client.mutation().await.unwrap(),
+        setting: setting.to_owned(),
+        value: Some(value),
+    };
+    let set = client.call(request, async |channel, request| {
+        SettingsClient::new(channel).set_setting(request).await
+    });
+    client.note(set.await.unwrap().revision);
+}
+
+async fn cancel(client: &Client, operation: &str) -> Result<v1::Outcome, Error> {
+    let request = v1::CancelOperationRequest {
+        mutation: client.mutation().await?,
+        operation: operation.to_owned(),
+    };
+    client
+        .call(request, async |channel, request| {
+            OperationsClient::new(channel).cancel_operation(request).await
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_move_wait_and_are_called_back() {
+    let lab = Lab::start(3, 3, 0).await;
+    lab.await_voters(3).await;
+    lab.image("tiny").await;
+    let client = lab.client();
+    for n in 0..4 {
+        let outcome = create(&client, &format!("vm{n}"), spec()).await.unwrap();
+        done(&client, &outcome).await;
+    }
+
+    // To the host that was named, and to any other.
+    let from = get(&client, "vm0").await.unwrap();
+    let to = ["host-0001", "host-0002"].into_iter().find(|host| *host != from.host).unwrap();
+    let outcome = migrate(&client, "vm0", to, 0).await.unwrap();
+    let ended = done(&client, &outcome).await;
+    assert_eq!((ended.status.as_str(), ended.message.as_str()), ("done", ""));
+    let steps: Vec<&str> = ended.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(steps, ["reserve", "prepare", "copy", "validate", "retire"]);
+    let moved = get(&client, "vm0").await.unwrap();
+    assert_eq!((moved.host.as_str(), moved.phase.as_str()), (to, "running"));
+    assert_ne!(moved.instance, from.instance);
+    let outcome = migrate(&client, "vm0", "", 0).await.unwrap();
+    assert_eq!(done(&client, &outcome).await.status, "done");
+    assert_ne!(get(&client, "vm0").await.unwrap().host, to);
+
+    // What cannot be.
+    let here = get(&client, "vm0").await.unwrap().host;
+    let refused = migrate(&client, "vm0", &here, 0).await.unwrap_err();
+    assert_eq!(refused.reason(), "HOST_UNFIT", "{refused}");
+    let refused = migrate(&client, "vm0", "nowhere", 0).await.unwrap_err();
+    assert_eq!(refused.reason(), "NOT_FOUND", "{refused}");
+    let refused = migrate(&client, "vm0", "", 101).await.unwrap_err();
+    assert_eq!(refused.violations()[0].0, "priority", "{refused}");
+
+    // Without a slot they wait; the higher priority goes first, then the older.
+    set(&client, "migrations-parallel", 0).await;
+    let mut waiting = Vec::new();
+    for (vm, priority) in [("vm0", 0), ("vm1", 5), ("vm2", 9), ("vm3", 5)] {
+        waiting.push(migrate(&client, vm, "", priority).await.unwrap());
+    }
+    let refused = migrate(&client, "vm0", "", 0).await.unwrap_err();
+    assert_eq!(refused.reason(), "VM_BUSY", "{refused}");
+    set(&client, "migrations-queued-max", 4).await;
+    let outcome = create(&client, "vm4", spec()).await.unwrap();
+    done(&client, &outcome).await;
+    let refused = migrate(&client, "vm4", "", 0).await.unwrap_err();
+    assert_eq!(refused.reason(), "QUEUE_FULL", "{refused}");
+    cancel(&client, &waiting[0].operation).await.unwrap();
+    set(&client, "migrations-parallel", 1).await;
+    let mut ended = Vec::new();
+    for outcome in &waiting {
+        ended.push(done(&client, outcome).await);
+    }
+    assert_eq!((ended[0].status.as_str(), ended[0].message.as_str()), ("rolled_back", "cancelled"));
+    let mut order: Vec<&v1::Operation> = ended[1..].iter().collect();
+    order.sort_by_key(|operation| operation.steps[1].begun_at.clone());
+    let order: Vec<&str> = order.iter().map(|operation| operation.vm.as_str()).collect();
+    assert_eq!(order, ["vm2", "vm1", "vm3"]);
+
+    // Where no host can take it, it says why, and can be called back.
+    let big = v1::VmSpec { memory_mib: 700_000, ..spec() };
+    let outcome = create(&client, "big", big.clone()).await.unwrap();
+    done(&client, &outcome).await;
+    for n in 0..2 {
+        let outcome = create(&client, &format!("big{n}"), big.clone()).await.unwrap();
+        done(&client, &outcome).await;
+    }
+    let outcome = migrate(&client, "big", "", 0).await.unwrap();
+    let begun = std::time::Instant::now();
+    loop {
+        let request =
+            v1::GetOperationRequest { operation: outcome.operation.clone(), ..Default::default() };
+        let seen = client.call(request, async |channel, request| {
+            OperationsClient::new(channel).get_operation(request).await
+        });
+        let seen = seen.await.unwrap();
+        if seen.message.contains("without enough memory") {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{seen:?}");
+    }
+    cancel(&client, &outcome.operation).await.unwrap();
+    assert_eq!(done(&client, &outcome).await.status, "rolled_back");
+    assert_eq!(get(&client, "big").await.unwrap().phase, "running");
+    lab.cluster.stop().await;
+}
