@@ -352,6 +352,13 @@ impl Cluster {
         self.nodes[node].hypervisor.as_ref().map(Hypervisor::guests).unwrap_or_default()
     }
 
+    /// Where a host keeps what a VM's guest wrote to its console. Hosts are called `h1`, `h2` ….
+    #[must_use]
+    pub fn console_file(&self, host: &str, vm: &str) -> PathBuf {
+        let node = self.root.path().join(host.replace('h', "n"));
+        node.join("d/bodies").join(vm).join("console.log")
+    }
+
     /// How many bodies' files lie on a node's host.
     #[must_use]
     pub fn bodies(&self, node: usize) -> usize {
@@ -363,6 +370,13 @@ impl Cluster {
     #[must_use]
     pub fn log(&self, node: usize) -> String {
         std::fs::read_to_string(self.nodes[node].log_file()).unwrap_or_default()
+    }
+
+    /// What a node's driver has logged.
+    #[must_use]
+    pub fn driver_log(&self, node: usize) -> String {
+        let log = self.nodes[node].directory.join("d/driver.log");
+        std::fs::read_to_string(log).unwrap_or_default()
     }
 }
 

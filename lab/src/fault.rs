@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     cluster::{Cluster, PATIENCE},
@@ -112,6 +112,37 @@ impl Cluster {
             ensure!(begun.elapsed() < PATIENCE, "node {} still runs after {PATIENCE:?}", node + 1);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Kills a host's libvirtd; it is started again, as on any machine. Its guests run on.
+    ///
+    /// # Errors
+    /// When the host has none.
+    pub fn kill_libvirtd(&self, node: usize) -> Result<()> {
+        let hypervisor = self.nodes[node].hypervisor.as_ref().context("there is no hypervisor")?;
+        hypervisor.kill_daemon()
+    }
+
+    /// Kills the processes of a host that execute a VM's guest; the answer is how many there were.
+    ///
+    /// # Errors
+    /// When one cannot be killed.
+    pub fn kill_guest(&self, node: usize, vm: &str) -> Result<usize> {
+        let guests = self.guests_of(node, vm);
+        for pid in guests.iter().copied().filter_map(Pid::from_raw) {
+            kill_process(pid, Signal::KILL)?;
+        }
+        Ok(guests.len())
+    }
+
+    /// The processes of a host that execute, or are about to execute, a VM's guest.
+    #[must_use]
+    pub fn guests_of(&self, node: usize, vm: &str) -> Vec<i32> {
+        let executes = |pid: &i32| {
+            let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments.split(|byte| *byte == 0).any(|argument| argument == vm.as_bytes())
+        };
+        self.guests(node).into_iter().filter(executes).collect()
     }
 
     /// Kills the driver process of a node.

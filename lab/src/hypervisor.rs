@@ -28,6 +28,9 @@ pub fn is_possible() -> Result<(), String> {
     programs::require(&["libvirtd", "qemu-system-x86_64", "qemu-img", "unshare", "mount"])
 }
 
+/// While this file is in its directory a killed libvirtd is not started again.
+const STOPPED: &str = "stopped";
+
 /// A running libvirtd.
 pub struct Hypervisor {
     directory: PathBuf,
@@ -107,9 +110,19 @@ impl Hypervisor {
         pids(&self.directory.join("run/qemu"))
     }
 
+    /// Kills libvirtd; it is started again, as on any machine. Its guests run on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) fn kill_daemon(&self) -> Result<()> {
+        let daemon = pid_in(&self.directory.join("run/libvirtd.pid")).and_then(Pid::from_raw);
+        Ok(kill_process(daemon.context("libvirtd does not run")?, Signal::KILL)?)
+    }
+
     /// Ends libvirtd and everything it started. The reaper ends by itself when nothing is left.
     pub fn stop(&mut self) {
         const PATIENCE: Duration = Duration::from_secs(5);
+        let _ = std::fs::write(self.directory.join(STOPPED), "");
         let daemon = pid_in(&self.directory.join("run/libvirtd.pid"));
         let guests = self.guests();
         let helpers = pids(&self.directory.join("run/network"));
@@ -191,7 +204,7 @@ fn spawn(directory: &Path, name: &str, space: &Space, built: &Path) -> Result<Ch
         mount --bind "$1/etc" /etc/libvirt
         mount --bind "$1/passwd" /etc/passwd
         mount --bind "$1/group" /etc/group
-        exec "$3" libvirtd -l -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
+        exec "$3" "$1/$4" libvirtd -l -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
     "#;
     space
         .command("unshare")
@@ -199,6 +212,7 @@ fn spawn(directory: &Path, name: &str, space: &Space, built: &Path) -> Result<Ch
         .arg(directory)
         .arg(name)
         .arg(built.join("novacron-lab-reaper"))
+        .arg(STOPPED)
         .env("PATH", programs::path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

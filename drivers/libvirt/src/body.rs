@@ -77,7 +77,8 @@ impl Inner {
 
     pub(crate) fn prepare(&self, order: &Order) -> Result<(), DriverError> {
         let record = self.records.claim_to_make(order.vm, order.fence)?;
-        if record.released || record.sending || record.receiving {
+        // What was sent away or never came has left disks, and nothing else that counts.
+        if record.sending || record.receiving {
             let record = Record { fence: record.fence, ..Record::default() };
             self.records.write(order.vm, &record)?;
         }

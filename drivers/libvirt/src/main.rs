@@ -9,6 +9,7 @@ mod disk;
 mod error;
 mod event;
 mod host;
+mod job;
 mod migration;
 mod observe;
 mod process;

@@ -21,12 +21,13 @@ use domain::{
 };
 use drivers::{Departure, DriverError, ErrorKind, Migration, Order};
 use virt::{
-    domain::{Domain, JobStats, MigrateParameters},
+    domain::{Domain, MigrateParameters},
     sys,
 };
 
 use crate::{
     host::{Inner, LibvirtHost},
+    job,
     process::Process,
     record::Record,
     xml,
@@ -143,14 +144,13 @@ impl Inner {
         while !call.is_finished() {
             std::thread::sleep(LOOK);
             if sending.aborted.load(Ordering::SeqCst) || why.is_some() {
-                abort_job(&domain);
+                job::abort(&domain);
                 continue;
             }
-            let Ok(stats) = domain.job_stats(0) else { continue };
-            if !told && stats.mem_iteration.is_some() {
+            let Ok(Some(progress)) = job::progress(&domain) else { continue };
+            if !told && progress.rounds > 0 {
                 told = domain.migrate_set_max_downtime(u64::from(policy.downtime_ms), 0).is_ok();
             }
-            let progress = progress(&stats);
             sending.note(progress);
             if watch.is_hopeless(progress) {
                 why = Some(format!(
@@ -212,7 +212,7 @@ impl Inner {
             let Some(domain) = self.find(vm)? else { return Ok(()) };
             let job = has_job(&domain).map_err(|error| self.failed(&error))?;
             if job {
-                abort_job(&domain);
+                job::abort(&domain);
             } else if ours.is_none() && (!record.sending || begun.elapsed() > LATE_CALL) {
                 return self.end_sending(vm);
             }
@@ -226,37 +226,12 @@ impl Inner {
             return Ok(*sending.progress.lock().unwrap_or_else(PoisonError::into_inner));
         }
         let Some(domain) = self.find(vm)? else { return Ok(None) };
-        let stats = domain.job_stats(0).map_err(|error| self.failed(&error))?;
-        Ok((stats.r#type != NO_JOB).then(|| progress(&stats)))
+        job::progress(&domain).map_err(|error| self.failed(&error))
     }
 }
-
-#[allow(clippy::cast_possible_wrap, reason = "a small constant of libvirt's")]
-const NO_JOB: i32 = sys::VIR_DOMAIN_JOB_NONE as i32;
 
 fn has_job(domain: &Domain) -> Result<bool, virt::error::Error> {
-    if !domain.is_active()? {
-        return Ok(false);
-    }
-    Ok(domain.job_stats(0)?.r#type != NO_JOB)
-}
-
-#[allow(unsafe_code, reason = "the virt crate does not have this call")]
-fn abort_job(domain: &Domain) {
-    // SAFETY: the domain lives as long as the reference. A job that has ended cannot be aborted, and
-    // says so; what counts is seen afterwards.
-    unsafe { sys::virDomainAbortJob(domain.as_ptr()) };
-}
-
-fn progress(stats: &JobStats) -> Progress {
-    let page = stats.mem_page_size.unwrap_or(4_096);
-    Progress {
-        total_bytes: stats.data_total.unwrap_or(0),
-        remaining_bytes: stats.data_remaining.unwrap_or(0),
-        dirty_bytes_s: stats.mem_dirty_rate.unwrap_or(0) * page,
-        rounds: stats.mem_iteration.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
-        downtime_ms: stats.downtime.and_then(|ms| u32::try_from(ms).ok()).unwrap_or(0),
-    }
+    Ok(domain.is_active()? && job::progress(domain)?.is_some())
 }
 
 /// How libvirt is asked to send the guest.

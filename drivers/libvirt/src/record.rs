@@ -77,11 +77,18 @@ impl Records {
     /// The same for calls that make something: a late one must not bring back what was released
     /// under its own fence.
     pub(crate) fn claim_to_make(&self, id: VmId, fence: Fence) -> Result<Record, DriverError> {
-        if self.read(id)?.is_some_and(|known| known.released && fence <= known.fence) {
-            let message = format!("the body was released under fence {fence}");
+        let known = self.read(id)?.unwrap_or_default();
+        if !known.released {
+            return self.claim(id, fence);
+        }
+        if fence <= known.fence {
+            let message = format!("the body was released under fence {}", known.fence);
             return Err(DriverError::new(ErrorKind::Fenced, message));
         }
-        self.claim(id, fence)
+        // One write: a fence that was raised beside the old end would refuse its own call.
+        let record = Record { fence, ..Record::default() };
+        self.write(id, &record)?;
+        Ok(record)
     }
 
     pub(crate) fn write(&self, id: VmId, record: &Record) -> Result<(), DriverError> {
@@ -129,6 +136,8 @@ mod tests {
         records.write(id, &released).unwrap();
         records.claim(id, fence(6)).unwrap();
         assert_eq!(records.claim_to_make(id, fence(6)).unwrap_err().kind, ErrorKind::Fenced);
+        // Made again under a newer fence, as often as it takes.
+        records.claim_to_make(id, fence(7)).unwrap();
         records.claim_to_make(id, fence(7)).unwrap();
         std::fs::write(records.path(id), "{").unwrap();
         assert_eq!(records.claim(id, fence(9)).unwrap_err().kind, ErrorKind::Permanent);

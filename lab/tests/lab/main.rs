@@ -4,6 +4,7 @@
 
 mod driver;
 mod harness;
+mod migration;
 mod partitions;
 mod processes;
 mod real;
