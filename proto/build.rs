@@ -18,6 +18,7 @@ const STREAMS: &[&str] = &["novacron/v1/stream.proto"];
 const API: &[&str] = &[
     "novacron/v1/vm.proto",
     "novacron/v1/operation.proto",
+    "novacron/v1/lock.proto",
     "novacron/v1/infrastructure.proto",
     "novacron/v1/admin.proto",
     "novacron/v1/cluster.proto",

@@ -248,7 +248,8 @@ impl HostState {
                     | Change::Setting(_)
                     | Change::Node(_)
                     | Change::Token(_)
-                    | Change::Credential(_) => None,
+                    | Change::Credential(_)
+                    | Change::Lock(_) => None,
                 });
                 self.ready.extend(found.map(|body| body.id));
             }

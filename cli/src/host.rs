@@ -1,11 +1,15 @@
 //! Hosts.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use clap::Subcommand;
 use client::v1::{self, hosts_client::HostsClient};
+use indicatif::ProgressBar;
 
 use crate::{
     Session, all_pages, call,
+    exit::Exit,
     output::{Column, at, column, number, wide},
 };
 
@@ -28,6 +32,24 @@ pub enum HostVerb {
         /// The host's name or id.
         name: String,
     },
+    /// Let no VM come to a host; those on it stay.
+    Cordon {
+        /// Its name or id.
+        name: String,
+    },
+    /// Have running guests leave a host, and let no VM come. Waits until those have left that can.
+    Drain {
+        /// Its name or id.
+        name: String,
+        /// Only show what would become of each VM.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let VMs come to a host again; guests that have not begun to leave stay.
+    Uncordon {
+        /// Its name or id.
+        name: String,
+    },
     /// Say that you have seen a lost host to be off: VMs on it that are being deleted can then go.
     ConfirmDead {
         /// Its name or id.
@@ -43,6 +65,7 @@ pub enum HostVerb {
 const COLUMNS: &[Column] = &[
     column("NAME", |row| at(row, "name")),
     column("STATUS", |row| at(row, "status")),
+    column("SCHEDULE", |row| at(row, "schedule")),
     column("NODE", |row| at(row, "node")),
     column("DRIVER", |row| at(row, "driver")),
     column("VMS", |row| number(row, "vms")),
@@ -51,6 +74,14 @@ const COLUMNS: &[Column] = &[
     wide("DISK", |row| share(row, "usedDiskMib", "diskMib")),
     wide("FOREIGN", |row| number(row, "foreign")),
     wide("ID", |row| at(row, "id")),
+];
+
+const DRAIN_COLUMNS: &[Column] = &[
+    column("PROJECT", |row| at(row, "project")),
+    column("VM", |row| at(row, "vm")),
+    column("FATE", |row| at(row, "fate")),
+    column("HOST", |row| at(row, "host")),
+    column("REASON", |row| at(row, "reason")),
 ];
 
 const FOREIGN_COLUMNS: &[Column] = &[
@@ -83,6 +114,22 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
             let foreign = call!(session, HostsClient<_>, list_foreign_vms, request).await?;
             session.output.rows(&foreign.vms, FOREIGN_COLUMNS)
         }
+        HostVerb::Cordon { name } => {
+            let mutation = session.client.mutation().await?;
+            let request = v1::ScheduleHostRequest { mutation, host: name.clone() };
+            let outcome = call!(session, HostsClient<_>, cordon_host, request).await?;
+            session.settle(&format!("host {name} cordoned"), Some(outcome)).await
+        }
+        HostVerb::Uncordon { name } => {
+            let mutation = session.client.mutation().await?;
+            let request = v1::ScheduleHostRequest { mutation, host: name.clone() };
+            let outcome = call!(session, HostsClient<_>, uncordon_host, request).await?;
+            session.settle(&format!("host {name} uncordoned"), Some(outcome)).await
+        }
+        HostVerb::Drain { name, dry_run: true } => {
+            session.output.rows(&fates(session, &name).await?, DRAIN_COLUMNS)
+        }
+        HostVerb::Drain { name, dry_run: false } => drain(session, &name).await,
         HostVerb::ConfirmDead { name } => {
             let what = format!("host {name} confirmed dead");
             let mutation = session.client.mutation().await?;
@@ -97,5 +144,50 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
             let outcome = call!(session, HostsClient<_>, remove_host, request).await?;
             session.settle(&what, Some(outcome)).await
         }
+    }
+}
+
+async fn fates(session: &Session, host: &str) -> Result<Vec<v1::DrainRow>> {
+    let request = v1::PreviewDrainRequest { host: host.to_owned() };
+    Ok(call!(session, HostsClient<_>, preview_drain, request).await?.vms)
+}
+
+/// Waits until nobody is left who can leave, and tells who stays.
+async fn drain(session: &Session, name: &str) -> Result<()> {
+    const LOOK: Duration = Duration::from_millis(500);
+    let request = v1::ScheduleHostRequest {
+        mutation: session.client.mutation().await?,
+        host: name.to_owned(),
+    };
+    let outcome = call!(session, HostsClient<_>, drain_host, request).await?;
+    session.client.note(outcome.revision);
+    if session.no_wait {
+        return Ok(());
+    }
+    let begun = Instant::now();
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(100));
+    loop {
+        let left = fates(session, name).await?;
+        let stay: Vec<_> = left.iter().filter(|row| row.fate == "stays").cloned().collect();
+        if stay.len() == left.len() {
+            bar.finish_and_clear();
+            if stay.is_empty() {
+                eprintln!("host {name} drained: done in {:.1} s", begun.elapsed().as_secs_f64());
+                return Ok(());
+            }
+            session.output.rows(&stay, DRAIN_COLUMNS)?;
+            let text = format!("host {name} is not drained: {} VMs stay", stay.len());
+            return Err(Exit::Stuck(text).into());
+        }
+        bar.set_message(format!("host {name}: {} VMs to leave", left.len() - stay.len()));
+        if begun.elapsed() > session.timeout {
+            let text = format!(
+                "host {name}: {} VMs have not left yet; they go on, until `novacron host uncordon {name}`",
+                left.len() - stay.len()
+            );
+            return Err(Exit::Timeout(text).into());
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }

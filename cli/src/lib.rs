@@ -17,6 +17,7 @@ mod event;
 mod exit;
 mod host;
 mod image;
+mod lock;
 mod operation;
 mod output;
 mod progress;
@@ -75,6 +76,9 @@ pub enum Command {
     /// What VMs boot from.
     #[command(subcommand)]
     Image(image::ImageVerb),
+    /// Locks with fences: for what must have one owner at a time.
+    #[command(subcommand)]
+    Lock(lock::Verb),
     /// Long tasks: look at them, wait for them, cancel them.
     #[command(subcommand)]
     Operation(operation::Verb),
@@ -129,6 +133,7 @@ pub async fn run(command: Command, common: Common) -> Result<()> {
         Command::Vm(verb) => vm::run(&session, verb).await,
         Command::Host(verb) => host::run(&session, verb).await,
         Command::Image(verb) => image::run(&session, verb).await,
+        Command::Lock(verb) => lock::run(&session, verb).await,
         Command::Operation(verb) => operation::run(&session, verb).await,
         Command::Event(verb) => event::run(&session, verb).await,
         Command::Project(verb) => admin::run_project(&session, verb).await,

@@ -7,6 +7,7 @@ use crate::{
     envelope::Command,
     host::HostCommand,
     image::ImageCommand,
+    lock::LockCommand,
     node::NodeCommand,
     principal::{Access, Principal, Role},
     rejected::{Reason, Rejected},
@@ -27,7 +28,11 @@ impl Command {
             | Command::Instance(_) => Access::Node,
             Command::Node(NodeCommand::Join(_)) => Access::Token,
             Command::Node(NodeCommand::Remove { .. })
-            | Command::Host(HostCommand::ConfirmDead { .. } | HostCommand::Remove { .. })
+            | Command::Host(
+                HostCommand::Schedule { .. }
+                | HostCommand::ConfirmDead { .. }
+                | HostCommand::Remove { .. },
+            )
             | Command::Token(_)
             | Command::Credential(_)
             | Command::Setting(_)
@@ -44,7 +49,8 @@ impl Command {
                 | VmCommand::Migrate { .. }
                 | VmCommand::Delete { .. },
             )
-            | Command::Operation(_) => Access::Role(Role::Operator),
+            | Command::Operation(_)
+            | Command::Lock(_) => Access::Role(Role::Operator),
         }
     }
 
@@ -57,6 +63,7 @@ impl Command {
             | Command::Image(ImageCommand::Create { .. })
             | Command::Project(crate::project::ProjectCommand::Create { .. })
             | Command::Credential(crate::credential::CredentialCommand::Create { .. })
+            | Command::Lock(LockCommand::Acquire { .. })
             | Command::Node(NodeCommand::Join(_))
             | Command::Token(crate::token::TokenCommand::Create { .. }) => true,
             Command::Cluster(_)
@@ -79,6 +86,7 @@ impl Command {
                 | VmCommand::Unplaceable(_),
             )
             | Command::Instance(_)
+            | Command::Lock(LockCommand::Renew { .. } | LockCommand::Release { .. })
             | Command::Operation(_) => false,
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     credential::Credential,
     host,
     id::{ClusterId, CredentialId, Digest, NodeId, StoreId, TokenId},
+    lock,
     name::Name,
     node::Node,
     operation,
@@ -97,6 +98,7 @@ pub(crate) fn decide(draft: &mut Draft, command: ClusterCommand) -> Result<(), R
         ClusterCommand::Tick(_) => {
             host::expire(draft);
             operation::expire(draft);
+            lock::expire(draft);
             draft.mark();
             Ok(())
         }

@@ -11,7 +11,7 @@ use crate::{
     event::Event,
     host,
     id::Digest,
-    image, instance, node, operation, project,
+    image, instance, lock, node, operation, project,
     rejected::{Reason, Rejected},
     request::Remembered,
     setting, token, vm,
@@ -86,6 +86,7 @@ fn decide(draft: &mut Draft, command: &Command) -> Result<(), Rejected> {
         Command::Vm(command) => vm::decide(draft, command),
         Command::Instance(command) => instance::decide(draft, &principal, command),
         Command::Operation(command) => operation::decide(draft, command),
+        Command::Lock(command) => lock::decide(draft, command),
     }
 }
 

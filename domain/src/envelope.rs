@@ -10,6 +10,7 @@ use crate::{
     id::{Digest, RequestId},
     image::ImageCommand,
     instance::InstanceCommand,
+    lock::LockCommand,
     node::NodeCommand,
     operation::OperationCommand,
     principal::Principal,
@@ -48,6 +49,8 @@ pub enum Command {
     Instance(InstanceCommand),
     /// Operations.
     Operation(OperationCommand),
+    /// Locks.
+    Lock(LockCommand),
 }
 
 /// A client's idempotency key.

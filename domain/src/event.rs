@@ -14,6 +14,7 @@ use crate::{
     image::Image,
     instance::Instance,
     limit,
+    lock::{Lock, LockKey},
     name::Name,
     node::Node,
     operation::Operation,
@@ -40,6 +41,8 @@ pub enum Change {
     Image(Row<Image>),
     /// An operation.
     Operation(Row<Operation>),
+    /// A lock.
+    Lock(Row<Lock>),
     /// A setting.
     Setting(Row<Setting>),
     /// A node.
@@ -91,10 +94,12 @@ impl Change {
             Change::Instance(Row::Put(body)) => body.spec.text_bytes(),
             Change::Operation(Row::Put(operation)) => operation.message.len(),
             Change::Image(Row::Put(image)) => image.origin.len(),
+            Change::Lock(Row::Put(lock)) => lock.weight_bytes(),
             Change::Vm(Row::Delete(_))
             | Change::Instance(Row::Delete(_))
             | Change::Operation(Row::Delete(_))
             | Change::Image(Row::Delete(_))
+            | Change::Lock(Row::Delete(_))
             | Change::Project(_)
             | Change::Host(_)
             | Change::Setting(_)
@@ -121,6 +126,7 @@ impl Change {
             Change::Host(row) => RowKey::Host(of(row)),
             Change::Image(row) => RowKey::Image(of(row)),
             Change::Operation(row) => RowKey::Operation(of(row)),
+            Change::Lock(row) => RowKey::Lock(of(row)),
             Change::Setting(row) => RowKey::Setting(of(row)),
             Change::Node(row) => RowKey::Node(of(row)),
             Change::Token(row) => RowKey::Token(of(row)),
@@ -138,6 +144,7 @@ impl Change {
             Change::Host(row) => matches!(row, Row::Delete(_)),
             Change::Image(row) => matches!(row, Row::Delete(_)),
             Change::Operation(row) => matches!(row, Row::Delete(_)),
+            Change::Lock(row) => matches!(row, Row::Delete(_)),
             Change::Setting(row) => matches!(row, Row::Delete(_)),
             Change::Node(row) => matches!(row, Row::Delete(_)),
             Change::Token(row) => matches!(row, Row::Delete(_)),
@@ -161,6 +168,8 @@ pub enum RowKey {
     Image(ImageId),
     /// An operation.
     Operation(OperationId),
+    /// A lock.
+    Lock(LockKey),
     /// A setting.
     Setting(crate::setting::Key),
     /// A node.
@@ -185,6 +194,7 @@ impl RowKey {
             RowKey::Host(key) => row::<Host>(state, key),
             RowKey::Image(key) => row::<Image>(state, key),
             RowKey::Operation(key) => row::<Operation>(state, key),
+            RowKey::Lock(key) => row::<Lock>(state, key),
             RowKey::Setting(key) => row::<Setting>(state, key),
             RowKey::Node(key) => row::<Node>(state, key),
             RowKey::Token(key) => row::<JoinToken>(state, key),

@@ -6,6 +6,9 @@
 //!                      ▲                             │
 //!                      └───────── new grant ─────────┘
 //! ```
+//!
+//! Beside that, a person may cordon a host, so that no bodies come, or drain it, so that running guests
+//! leave. It is drained when nothing is left on it.
 
 mod capacity;
 mod lease;
@@ -22,6 +25,7 @@ use crate::{
     id::{BootId, HostId, NodeId},
     instance, limit,
     name::Name,
+    operation,
     principal::Principal,
     rejected::{Reason, Rejected, Violation},
     setting::Key,
@@ -45,6 +49,31 @@ impl Status {
         match self {
             Status::Ready => "ready",
             Status::Lost => "lost",
+        }
+    }
+}
+
+/// Whether bodies may come to the host, and whether those on it are to leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Bodies come and stay.
+    #[default]
+    Open,
+    /// None comes; those on it stay.
+    Cordoned,
+    /// None comes; running guests leave.
+    Draining,
+}
+
+impl Schedule {
+    /// The name in the API and the CLI.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Schedule::Open => "open",
+            Schedule::Cordoned => "cordoned",
+            Schedule::Draining => "draining",
         }
     }
 }
@@ -74,6 +103,9 @@ pub struct Host {
     /// Domains that are not ours, as its driver counted them; they are never touched.
     #[serde(default)]
     pub foreign: u32,
+    /// Whether bodies may come, and are to leave.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// Whether it came back with less than is booked on it.
     #[serde(default)]
     pub shrank: bool,
@@ -82,6 +114,12 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether bodies may come.
+    #[must_use]
+    pub fn takes_bodies(&self) -> bool {
+        self.status == Status::Ready && self.schedule == Schedule::Open
+    }
+
     /// What VMs may take in all.
     #[must_use]
     pub fn allocatable(&self) -> Capacity {
@@ -97,6 +135,13 @@ pub enum HostCommand {
     Grant(Box<Grant>),
     /// A node still drives these hosts; the fences show that it is still the one.
     Renew(Vec<(HostId, Fence)>),
+    /// Whether bodies may come to a host, and whether those on it are to leave.
+    Schedule {
+        /// The host.
+        host: HostId,
+        /// What is wanted.
+        schedule: Schedule,
+    },
     /// A person has seen that a lost host is off: its bodies ended. `boot` names which life of the
     /// host that is; if it renews later, it is refused.
     ConfirmDead {
@@ -186,6 +231,7 @@ pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Reje
     match command {
         HostCommand::Grant(grant) => take_up(draft, *grant),
         HostCommand::Renew(rows) => lease::renew(draft, &rows),
+        HostCommand::Schedule { host, schedule } => set_schedule(draft, host, schedule),
         HostCommand::ConfirmDead { host, boot } => confirm_dead(draft, host, boot),
         HostCommand::Remove { host } => remove(draft, host),
     }
@@ -234,10 +280,36 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         boot: grant.boot,
         fence,
         foreign: grant.foreign,
+        schedule: old.map(|old| old.schedule).unwrap_or_default(),
         shrank,
         revision: fence,
     });
     draft.reply_object("host", grant.host);
+    Ok(())
+}
+
+/// A drain that is called off lets those stay that have not begun to leave.
+fn set_schedule(draft: &mut Draft, id: HostId, schedule: Schedule) -> Result<(), Rejected> {
+    let state = draft.state();
+    let host = state.hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?;
+    let host = Host { schedule, ..Host::clone(host) };
+    draft.put(host);
+    draft.reply_object("host", id);
+    if schedule == Schedule::Draining {
+        return Ok(());
+    }
+    let state = draft.state();
+    let waiting: Vec<_> = state
+        .instances_on(id)
+        .filter_map(|body| state.migration_of(body.vm))
+        .filter(|(operation, _)| operation.status == operation::Status::Queued)
+        .filter(|(operation, _)| matches!(operation.author, Principal::Node(_)))
+        .map(|(operation, _)| operation.id)
+        .collect();
+    for operation in waiting {
+        let why = "the host is not drained any more".to_owned();
+        operation::end(draft, operation, operation::Status::RolledBack, why);
+    }
     Ok(())
 }
 
@@ -273,7 +345,7 @@ pub(crate) fn lose(draft: &mut Draft, id: HostId) {
     // Migrations that were to come here look elsewhere.
     let waiting: Vec<_> = draft.state().instances_on(id).map(|body| (body.role, body.vm)).collect();
     for (_, vm) in waiting.into_iter().filter(|(role, _)| *role == instance::Role::Incoming) {
-        crate::operation::settle(draft, vm);
+        operation::settle(draft, vm);
     }
 }
 

@@ -37,6 +37,8 @@ uuid_kinds! {
     CredentialKind = "credential" => CredentialId;
     /// A token with which a node may join.
     TokenKind = "token" => TokenId;
+    /// A request to hold a lock.
+    TicketKind = "ticket" => TicketId;
     /// The cluster itself; part of every certificate and every message between nodes.
     ClusterKind = "cluster" => ClusterId;
     /// The identity of a data directory: a wiped node is a new node.

@@ -17,6 +17,7 @@ pub mod image;
 pub mod instance;
 pub mod invariant;
 pub mod limit;
+pub mod lock;
 pub mod name;
 pub mod node;
 pub mod operation;

@@ -1,5 +1,19 @@
 //! Every bound of the cluster in one place. What has no limit is a way to take the cluster down.
 
+/// Lease time between two attempts to have a guest leave a host that is being drained, milliseconds.
+pub const EVACUATION_PAUSE_MS: u64 = 30_000;
+/// Most locks that are held at one time.
+pub const LOCKS_MAX: usize = 100_000;
+/// Most who wait for one lock.
+pub const LOCK_WAITERS_MAX: usize = 256;
+/// Shortest time a lock is held from a grant or a renewal, milliseconds.
+pub const LOCK_TTL_MS_MIN: u64 = 1_000;
+/// Longest time of the same, milliseconds.
+pub const LOCK_TTL_MS_MAX: u64 = 86_400_000;
+/// Longest time a lock is waited for, milliseconds.
+pub const LOCK_WAIT_MS_MAX: u64 = 86_400_000;
+/// Longest name of an owner, bytes.
+pub const LOCK_OWNER_BYTES_MAX: usize = 255;
 /// Most VMs in a cluster.
 pub const VMS_MAX: usize = 200_000;
 /// Most hosts in a cluster.

@@ -75,8 +75,10 @@ pub(crate) fn decide(draft: &mut Draft, command: ProjectCommand) -> Result<(), R
                 return Err(Rejected::not_found("project", name));
             }
             let vms = state.vms_in(&name).count();
-            if vms > 0 || name == Name::default_project() {
+            let locks = state.locks_in(&name).count();
+            if vms > 0 || locks > 0 || name == Name::default_project() {
                 let message = match vms {
+                    0 if locks > 0 => format!("project {name} has {locks} locks that are held"),
                     0 => "the default project always exists".to_owned(),
                     n => format!("project {name} has {n} VMs; delete them first"),
                 };

@@ -17,6 +17,7 @@ use crate::{
     id::{Digest, HostId, ImageId, InstanceId, OperationId, VmId},
     image::Image,
     instance::Instance,
+    lock::{Lock, LockKey},
     name::Name,
     node::Node,
     operation::Operation,
@@ -58,6 +59,8 @@ pub struct State {
     pub images: Table<Image>,
     /// Operations.
     pub operations: Table<Operation>,
+    /// Locks that are held.
+    pub locks: Table<Lock>,
     /// Settings that somebody set.
     pub settings: Table<Setting>,
     /// Members.
@@ -86,6 +89,7 @@ pub struct State {
     pub(crate) image_names: OrdMap<Name, ImageId>,
     pub(crate) operations_open: OrdSet<(u64, OperationId)>,
     pub(crate) operations_ended: OrdSet<(Revision, OperationId)>,
+    pub(crate) locks_by_end: OrdSet<(u64, LockKey)>,
     pub(crate) migrations_queued: OrdSet<(std::cmp::Reverse<u8>, Revision, OperationId)>,
 }
 
@@ -105,6 +109,7 @@ impl Default for State {
             hosts: Table::new(),
             images: Table::new(),
             operations: Table::new(),
+            locks: Table::new(),
             settings: Table::new(),
             nodes: Table::new(),
             tokens: Table::new(),
@@ -123,6 +128,7 @@ impl Default for State {
             image_names: OrdMap::new(),
             operations_open: OrdSet::new(),
             operations_ended: OrdSet::new(),
+            locks_by_end: OrdSet::new(),
             migrations_queued: OrdSet::new(),
         }
     }

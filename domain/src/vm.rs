@@ -13,7 +13,8 @@ pub use command::{SpecPatch, VmCommand};
 pub use mutability::{FIELDS, Takes};
 pub use phase::Phase;
 pub use spec::{Disk, Network, Nic, RunPolicy, VmSpec};
-pub(crate) use transition::{body_ended, decide, forget_if_gone};
+pub use transition::may_leave;
+pub(crate) use transition::{body_ended, decide, evacuate, forget_if_gone};
 
 use std::sync::Arc;
 
@@ -83,6 +84,9 @@ pub struct Vm {
     /// The operation under way.
     #[serde(default)]
     pub operation: Option<OperationId>,
+    /// Lease time at which its last migration ended, milliseconds; 0 before the first.
+    #[serde(default)]
+    pub migration_ended_ms: u64,
     /// Why no host takes it, when none does.
     #[serde(default)]
     pub placement_failure: Option<String>,

@@ -14,6 +14,7 @@ mod filter;
 mod hosts;
 mod images;
 mod list;
+mod locks;
 mod operations;
 mod relay;
 mod rest;
@@ -88,7 +89,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
     use v1::{
         clusters_server::ClustersServer, consoles_server::ConsolesServer,
         credentials_server::CredentialsServer, events_server::EventsServer,
-        hosts_server::HostsServer, images_server::ImagesServer,
+        hosts_server::HostsServer, images_server::ImagesServer, locks_server::LocksServer,
         operations_server::OperationsServer, projects_server::ProjectsServer,
         settings_server::SettingsServer, tokens_server::TokensServer,
         uploads_server::UploadsServer, vms_server::VmsServer,
@@ -99,6 +100,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .add_service(VmsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(OperationsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(HostsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
+        .add_service(LocksServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ImagesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ProjectsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(SettingsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))

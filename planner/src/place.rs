@@ -7,7 +7,7 @@ mod filter;
 mod score;
 mod target;
 
-pub use target::targets;
+pub use target::{Fate, evacuation, leavers, targets};
 
 use std::{
     collections::{BTreeMap, BinaryHeap},

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod event;
 pub mod infrastructure;
+pub mod lock;
 pub mod operation;
 pub mod vm;
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use domain::{
     State,
     envelope::Command,
-    id::{InstanceId, VmId},
+    id::{InstanceId, OperationId, VmId},
     instance::{InstanceCommand, Place},
     limit,
+    setting::Key,
     vm::VmCommand,
 };
 use newtype_uuid::GenericUuid;
@@ -22,9 +23,29 @@ pub(super) async fn act(store: &Store, explain: bool) {
         let plan = planner::place::place(state, limit::BATCH_MAX);
         propose(store, state, plan, InstanceCommand::Place, explain).await;
     }
+    if explain {
+        evacuate(store, state).await;
+    }
     if state.queued_migrations().next().is_some() {
         let plan = planner::place::targets(state);
         propose(store, state, plan, InstanceCommand::Reserve, explain).await;
+    }
+}
+
+/// Has guests leave the hosts that are being drained, a few more than there are slots.
+async fn evacuate(store: &Store, state: &State) {
+    let slots = usize::try_from(state.setting(Key::MigrationsParallel)).unwrap_or(usize::MAX);
+    let room = (2 * slots).saturating_sub(state.queued_migrations_count());
+    let leavers = planner::place::leavers(state, room.min(limit::BATCH_MAX));
+    if leavers.is_empty() {
+        return;
+    }
+    let mint = || OperationId::from_untyped_uuid(uuid::Uuid::now_v7());
+    let rows = leavers.into_iter().map(|vm| (vm, mint())).collect();
+    if let Err(error) =
+        store.propose_as_node(Command::Instance(InstanceCommand::Evacuate(rows))).await
+    {
+        tracing::debug!(%error, "an evacuation was not decided");
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Instance, Phase, Role, pair};
 use crate::{
     Draft, State,
-    host::{self, Capacity},
+    host::Capacity,
     id::{HostId, InstanceId, VmId},
     operation::{self, Operation, Status, Step},
     setting::Key,
@@ -29,7 +29,7 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
     let state = draft.state();
     let Some(vm) = state.vms.get(&row.vm).filter(|vm| !vm.deleting).cloned() else { return };
     let Some(host) = state.hosts.get(&row.host) else { return };
-    let fits = host.status == host::Status::Ready
+    let fits = host.takes_bodies()
         && vm.spec.host.as_ref().is_none_or(|name| *name == host.name)
         && Capacity::of(&vm.spec).fits(host.allocatable(), state.used_on(host.id));
     let taken = state.instance_of(vm.id).is_some() || state.body_on(vm.id, row.host).is_some();
@@ -68,7 +68,7 @@ pub(super) fn reserve(draft: &mut Draft, row: Place) {
     let (Some(source), Some(host)) = (state.instance_of(row.vm), state.hosts.get(&row.host)) else {
         return;
     };
-    let fits = host.status == host::Status::Ready
+    let fits = host.takes_bodies()
         && source.host != host.id
         && migration.to.is_none_or(|to| to == host.id)
         && source.booked.fits(host.allocatable(), state.used_on(host.id));

@@ -6,7 +6,7 @@ use super::{Instance, Landing, Phase, Place, pair, placement};
 use crate::{
     Draft, Fence,
     host::Capacity,
-    id::{InstanceId, NodeId},
+    id::{InstanceId, NodeId, OperationId, VmId},
     limit,
     operation::{self, Progress},
     principal::Principal,
@@ -22,6 +22,8 @@ pub enum InstanceCommand {
     Place(Vec<Place>),
     /// Give migrations that wait their targets, as a plan proposes. The same holds.
     Reserve(Vec<Place>),
+    /// Have guests leave hosts that are being drained, each by the operation named. The same holds.
+    Evacuate(Vec<(VmId, OperationId)>),
     /// What a node's drivers saw. Rows of a stale owner are left out, the rest stand.
     Report(Vec<Report>),
 }
@@ -139,6 +141,7 @@ pub(crate) fn decide(
     };
     let rows = match &command {
         InstanceCommand::Place(rows) | InstanceCommand::Reserve(rows) => rows.len(),
+        InstanceCommand::Evacuate(rows) => rows.len(),
         InstanceCommand::Report(rows) => rows.len(),
     };
     if rows > limit::BATCH_MAX {
@@ -151,6 +154,9 @@ pub(crate) fn decide(
         }
         InstanceCommand::Reserve(rows) => {
             rows.into_iter().for_each(|row| placement::reserve(draft, row))
+        }
+        InstanceCommand::Evacuate(rows) => {
+            rows.into_iter().for_each(|(vm, operation)| vm::evacuate(draft, vm, operation));
         }
         InstanceCommand::Report(rows) => rows.into_iter().for_each(|row| note(draft, *node, row)),
     }

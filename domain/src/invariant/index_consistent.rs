@@ -26,6 +26,7 @@ fn difference(a: &State, b: &State) -> String {
         ("operations_open", a.operations_open == b.operations_open),
         ("operations_ended", a.operations_ended == b.operations_ended),
         ("migrations_queued", a.migrations_queued == b.migrations_queued),
+        ("locks_by_end", a.locks_by_end == b.locks_by_end),
         ("events", a.events == b.events),
         ("requests", a.requests == b.requests),
     ];

@@ -277,7 +277,10 @@ pub(crate) fn end(draft: &mut Draft, id: OperationId, status: Status, message: S
     if let Some(vm) = draft.state().vms.get(&operation.vm)
         && vm.operation == Some(id)
     {
-        let vm = Vm { operation: None, ..Vm::clone(vm) };
+        let mut vm = Vm { operation: None, ..Vm::clone(vm) };
+        if operation.kind == Kind::Migrate {
+            vm.migration_ended_ms = draft.state().now_ms;
+        }
         draft.put(vm);
     }
 }

@@ -101,6 +101,7 @@ impl State {
             .chain(of::<crate::vm::Vm>(self))
             .chain(of::<crate::instance::Instance>(self))
             .chain(of::<crate::operation::Operation>(self))
+            .chain(of::<crate::lock::Lock>(self))
     }
 
     /// The whole state as records.
@@ -204,6 +205,7 @@ fn insert(state: &mut State, change: Change) -> Result<(), RecordError> {
         Change::Host(row) => put(state, row, key),
         Change::Image(row) => put(state, row, key),
         Change::Operation(row) => put(state, row, key),
+        Change::Lock(row) => put(state, row, key),
         Change::Setting(row) => put(state, row, key),
         Change::Node(row) => put(state, row, key),
         Change::Token(row) => put(state, row, key),

@@ -2,8 +2,8 @@
 
 use super::{Desired, Restarts, RunPolicy, SpecPatch, Takes, Vm, VmCommand, VmSpec, mutability};
 use crate::{
-    Draft, Revision, admission,
-    host::Capacity,
+    Draft, Revision, State, admission,
+    host::{Capacity, Schedule},
     id::{HostId, OperationId, VmId},
     instance::{Ended, Instance, Phase as Body},
     limit,
@@ -87,6 +87,7 @@ fn create(
         deleting: false,
         restarts: Restarts::default(),
         operation: Some(operation),
+        migration_ended_ms: 0,
         placement_failure: None,
         created_wall_ms: wall,
         revision: Revision::ZERO,
@@ -219,28 +220,15 @@ fn migrate(
     priority: u8,
     operation: OperationId,
 ) -> Result<(), Rejected> {
-    let mut vm = existing(draft, id, None)?;
-    idle(&vm)?;
+    let vm = existing(draft, id, None)?;
+    may_leave(draft.state(), &vm)?;
     let state = draft.state();
     let queued = state.queued_migrations_count() as u64;
     if queued >= state.setting(Key::MigrationsQueuedMax) {
         let message = format!("{queued} migrations wait for their turn; ask again in a minute");
         return Err(Rejected::new(Reason::QueueFull, message));
     }
-    let body = state.instance_of(id).filter(|body| body.phase == Body::Running);
-    let Some(body) = body.filter(|_| vm.desired == Desired::Running) else {
-        let message = format!("VM {} does not run; only a running guest migrates", vm.name);
-        return Err(Rejected::new(Reason::VmState, message));
-    };
-    if let Some(pinned) = &vm.spec.host {
-        let message = format!("VM {} is pinned to host {pinned}", vm.name);
-        return Err(Rejected::new(Reason::VmState, message));
-    }
-    if state.spare_of(id).is_some() {
-        let message = format!("VM {} is still leaving the host it was on before", vm.name);
-        return Err(Rejected::new(Reason::VmBusy, message));
-    }
-    if to == Some(body.host) {
+    if to.is_some() && to == state.instance_of(id).map(|body| body.host) {
         let message = format!("VM {} is on that host already", vm.name);
         return Err(Rejected::new(Reason::HostUnfit, message));
     }
@@ -248,12 +236,46 @@ fn migrate(
     let migration = Some(Box::new(Migration::new(to, policy, draft.wall_ms())));
     let opened = operation::open(draft, operation, Kind::Migrate, &vm.project, &vm.name, id)?;
     draft.put(Operation { deadline_ms, priority, migration, ..opened });
-    vm.operation = Some(operation);
-    draft.put(vm);
+    draft.put(Vm { operation: Some(operation), ..vm });
     draft.reply_operation(operation);
     draft.reply_object("vm", id);
     Ok(())
 }
+
+/// Whether the VM's guest could be migrated now.
+///
+/// # Errors
+/// Why it cannot.
+pub fn may_leave(state: &State, vm: &Vm) -> Result<(), Rejected> {
+    idle(vm)?;
+    let runs = state.instance_of(vm.id).is_some_and(|body| body.phase == Body::Running);
+    if !runs || vm.desired != Desired::Running {
+        let message = format!("VM {} does not run; only a running guest migrates", vm.name);
+        return Err(Rejected::new(Reason::VmState, message));
+    }
+    if let Some(pinned) = &vm.spec.host {
+        let message = format!("VM {} is pinned to host {pinned}", vm.name);
+        return Err(Rejected::new(Reason::VmState, message));
+    }
+    if state.spare_of(vm.id).is_some() {
+        let message = format!("VM {} is still leaving the host it was on before", vm.name);
+        return Err(Rejected::new(Reason::VmBusy, message));
+    }
+    Ok(())
+}
+
+/// Has a guest leave a host that is being drained, unless it has left or cannot.
+pub(crate) fn evacuate(draft: &mut Draft, id: VmId, operation: OperationId) {
+    let state = draft.state();
+    let host = state.instance_of(id).and_then(|body| state.hosts.get(&body.host));
+    if host.is_some_and(|host| host.schedule == Schedule::Draining) {
+        // What refuses it now is looked at again in the next round.
+        let _ = migrate(draft, id, None, CopyPolicy::default(), EVACUATION_PRIORITY, operation);
+    }
+}
+
+/// Before what people ask for one by one, unless they say otherwise.
+const EVACUATION_PRIORITY: u8 = 50;
 
 fn delete(
     draft: &mut Draft,

@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod host;
 mod job;
+mod landing;
 mod migration;
 mod observe;
 mod process;

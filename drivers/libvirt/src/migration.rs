@@ -28,6 +28,7 @@ use virt::{
 use crate::{
     host::{Inner, LibvirtHost},
     job,
+    landing::Places,
     process::Process,
     record::Record,
     xml,
@@ -98,8 +99,7 @@ impl Inner {
             self.ensure_nat()?;
         }
         let parts = self.parts(order)?;
-        let definition = xml::domain(order, &parts, &self.virt_type)?;
-        Ok(Landing { address, definition })
+        Ok(Landing { address, definition: Places::of(order, &parts).write()? })
     }
 
     /// Makes sure that a guest may be sent, and notes that it is. The answer is who sends it: none
@@ -256,11 +256,13 @@ fn terms(departure: &Departure, domain: &Domain) -> Result<(u32, MigrateParamete
         flags |= sys::VIR_MIGRATE_NON_SHARED_INC;
     }
     let host = xml::host_of(address).map(|host| format!("tcp://{host}"));
-    let definition = &departure.landing.definition;
+    let live = domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE | sys::VIR_DOMAIN_XML_SECURE);
+    let live = live.map_err(|error| crate::error::libvirt(&error))?;
+    let definition = Places::read(&departure.landing.definition)?.apply(&live)?;
     let parameters = MigrateParameters {
         bandwidth: (bandwidth_mib_s > 0).then_some(u64::from(bandwidth_mib_s)),
         dest_xml: Some(definition.clone()),
-        persist_xml: Some(definition.clone()),
+        persist_xml: Some(definition),
         disks_uri: host.clone().filter(|_| !disks.is_empty()),
         migrate_disks: disks,
         uri: host,

@@ -3,11 +3,13 @@
 use domain::{
     State,
     envelope::Command,
-    host::{Host, HostCommand},
+    host::{Host, HostCommand, Schedule},
     id::HostId,
     principal::Role,
+    vm::Vm,
 };
 use drivers::Foreign;
+use planner::place::Fate;
 use proto::{
     convert, v1,
     v1::{hosts_client::HostsClient, hosts_server::Hosts},
@@ -30,6 +32,47 @@ pub(super) fn host<'a>(state: &'a State, text: &str) -> Option<&'a Host> {
         |id: HostId| state.hosts.get(&id).map(|host| &**host),
         |name| state.host_named(&name).map(|host| &**host),
     )
+}
+
+fn drain_row(state: &State, vm: &Vm, fate: Fate) -> v1::DrainRow {
+    let (fate, host, reason) = match fate {
+        Fate::Leaving => ("leaving", None, String::new()),
+        Fate::Leaves(host) => ("leaves", state.hosts.get(&host), String::new()),
+        Fate::Stays(reason) => ("stays", None, reason),
+    };
+    v1::DrainRow {
+        project: vm.project.to_string(),
+        vm: vm.name.to_string(),
+        fate: fate.to_owned(),
+        host: host.map(|host| host.name.to_string()).unwrap_or_default(),
+        reason,
+    }
+}
+
+impl Api {
+    async fn schedule(
+        &self,
+        request: Request<v1::ScheduleHostRequest>,
+        schedule: Schedule,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        // What is wanted goes into the digest: the same request id for another verb is another one.
+        let verb = Scheduling { host: message.host, schedule: schedule.as_str().to_owned() };
+        let scheduled = self.change(Role::Admin, mutation, &verb, |state, _| {
+            let row = host(state, &verb.host).ok_or_else(|| not_found("host", &verb.host))?;
+            Ok(Command::Host(HostCommand::Schedule { host: row.id, schedule }))
+        });
+        Ok(answer(scheduled.await?))
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Scheduling {
+    #[prost(string, tag = "1")]
+    host: String,
+    #[prost(string, tag = "2")]
+    schedule: String,
 }
 
 #[tonic::async_trait]
@@ -83,6 +126,42 @@ impl Hosts for Api {
             }
             Driven::There(node) => pass_on!(node, HostsClient<_>, list_foreign_vms, request),
         }
+    }
+
+    async fn cordon_host(
+        &self,
+        request: Request<v1::ScheduleHostRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        self.schedule(request, Schedule::Cordoned).await
+    }
+
+    async fn drain_host(
+        &self,
+        request: Request<v1::ScheduleHostRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        self.schedule(request, Schedule::Draining).await
+    }
+
+    async fn uncordon_host(
+        &self,
+        request: Request<v1::ScheduleHostRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        self.schedule(request, Schedule::Open).await
+    }
+
+    async fn preview_drain(
+        &self,
+        request: Request<v1::PreviewDrainRequest>,
+    ) -> Result<Response<v1::PreviewDrainResponse>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let view = self.view(None).await?;
+        let state = &view.state;
+        let row = host(state, &message.host)
+            .ok_or_else(|| errors::rejected(not_found("host", &message.host)))?;
+        let fates = planner::place::evacuation(state, row.id).into_iter();
+        let vms = fates.filter_map(|(vm, fate)| Some(drain_row(state, state.vms.get(&vm)?, fate)));
+        Ok(Response::new(v1::PreviewDrainResponse { vms: vms.collect() }))
     }
 
     async fn confirm_host_dead(

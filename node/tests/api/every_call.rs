@@ -26,8 +26,8 @@ use crate::{
 const FIRST: &str = "281474976710657";
 
 /// The calls in an order in which each has something to do: its name, its message, and the status
-/// that REST answers with. `$operation`, `$credential` and `$token` are what the last call before
-/// made.
+/// that REST answers with. `$operation`, `$credential`, `$token` and `$fence` are what the last
+/// call before made.
 fn calls() -> Vec<(&'static str, Value, u16)> {
     let vm = || json!({"project": "both", "vm": "web"});
     let spec = |memory_mib: u32| json!({"vcpus": 1, "memoryMib": memory_mib, "image": "tiny"});
@@ -69,6 +69,21 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("DeleteVm", vm(), 404),
         ("DeleteImage", json!({"image": "tiny"}), 200),
         ("DeleteProject", json!({"project": "both"}), 200),
+        (
+            "AcquireLock",
+            json!({"project": "default", "lock": "l", "owner": "me", "ttlMs": "60000"}),
+            200,
+        ),
+        (
+            "AcquireLock",
+            json!({"project": "default", "lock": "l", "owner": "me", "ttlMs": "60000"}),
+            400,
+        ),
+        ("GetLock", json!({"project": "default", "lock": "l"}), 200),
+        ("ListLocks", json!({"project": "default"}), 200),
+        ("RenewLock", json!({"project": "default", "lock": "l", "fence": "$fence"}), 200),
+        ("ReleaseLock", json!({"project": "default", "lock": "l", "fence": "$fence"}), 200),
+        ("RenewLock", json!({"project": "default", "lock": "l", "fence": "$fence"}), 409),
         ("ListSettings", json!({}), 200),
         ("SetSetting", json!({"setting": "voters-max", "value": "3"}), 200),
         ("SetSetting", json!({"setting": "voters-max", "value": "1000"}), 400),
@@ -82,6 +97,10 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("GetHost", json!({"host": "host-0001"}), 200),
         ("ListHosts", json!({"page": {"filter": "status=ready"}}), 200),
         ("ListForeignVms", json!({"host": "host-0001"}), 200),
+        ("CordonHost", json!({"host": "host-0001"}), 200),
+        ("PreviewDrain", json!({"host": "host-0001"}), 200),
+        ("DrainHost", json!({"host": "host-0001"}), 200),
+        ("UncordonHost", json!({"host": "host-0001"}), 200),
         ("ConfirmHostDead", json!({"host": "host-0001"}), 400),
         ("RemoveHost", json!({"host": "host-0001"}), 400),
         ("Join", json!({"secret": "no", "name": "n9", "storeId": "x"}), 400),
@@ -349,6 +368,9 @@ async fn note(client: &Client, name: &str, answer: &Value, made: &mut Value) {
     };
     if !noun.is_empty() {
         made[noun] = outcome["object"].clone();
+    }
+    if name == "AcquireLock" {
+        made["fence"] = answer["fence"].clone();
     }
     let Some(operation) = outcome["operation"].as_str().filter(|id| !id.is_empty()) else { return };
     if outcome["revision"].is_string() {

@@ -11,6 +11,7 @@ mod fleet;
 mod floors;
 mod harness;
 mod images;
+mod locks;
 mod migration;
 mod reference;
 mod setup;

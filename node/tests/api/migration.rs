@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use client::{Client, Error, v1};
 use v1::{
-    operations_client::OperationsClient, settings_client::SettingsClient, vms_client::VmsClient,
+    hosts_client::HostsClient, operations_client::OperationsClient,
+    settings_client::SettingsClient, vms_client::VmsClient,
 };
 
 use crate::harness::{Lab, create, done, get, spec};
@@ -138,5 +139,94 @@ async fn guests_move_wait_and_are_called_back() {
     cancel(&client, &outcome.operation).await.unwrap();
     assert_eq!(done(&client, &outcome).await.status, "rolled_back");
     assert_eq!(get(&client, "big").await.unwrap().phase, "running");
+    lab.cluster.stop().await;
+}
+
+async fn schedule(client: &Client, host: &str, drains: bool) -> v1::Outcome {
+    let mutation = client.mutation().await.unwrap();
+    let request = v1::ScheduleHostRequest { mutation, host: host.to_owned() };
+    let call = client.call(request, async |channel, request| {
+        let mut hosts = HostsClient::new(channel);
+        if drains { hosts.drain_host(request).await } else { hosts.uncordon_host(request).await }
+    });
+    let outcome = call.await.unwrap();
+    client.note(outcome.revision);
+    outcome
+}
+
+async fn host(client: &Client, name: &str) -> v1::Host {
+    let request = v1::GetHostRequest { host: name.to_owned(), ..Default::default() };
+    let seen = client
+        .call(request, async |channel, request| HostsClient::new(channel).get_host(request).await);
+    seen.await.unwrap()
+}
+
+async fn fates(client: &Client, name: &str) -> Vec<(String, String)> {
+    let request = v1::PreviewDrainRequest { host: name.to_owned() };
+    let seen = client.call(request, async |channel, request| {
+        HostsClient::new(channel).preview_drain(request).await
+    });
+    seen.await.unwrap().vms.into_iter().map(|row| (row.vm, row.fate)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_host_is_left_by_all_that_can_leave() {
+    let lab = Lab::start(3, 3, 0).await;
+    lab.await_voters(3).await;
+    lab.image("tiny").await;
+    let client = lab.client();
+    for n in 0..12 {
+        let outcome = create(&client, &format!("vm{n}"), spec()).await.unwrap();
+        done(&client, &outcome).await;
+    }
+    let name = "host-0001";
+    let before = host(&client, name).await.vms;
+    assert!(before >= 3, "only {before} VMs came to it");
+    let pinned = v1::VmSpec { host: name.to_owned(), ..spec() };
+    let outcome = create(&client, "pinned", pinned).await.unwrap();
+    done(&client, &outcome).await;
+    let previewed = fates(&client, name).await;
+    let leave = previewed.iter().filter(|(_, fate)| fate == "leaves").count();
+    assert_eq!(leave, usize::try_from(before).unwrap(), "{previewed:?}");
+
+    schedule(&client, name, true).await;
+    let begun = std::time::Instant::now();
+    while fates(&client, name).await != [("pinned".to_owned(), "stays".to_owned())] {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", fates(&client, name).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(host(&client, name).await.schedule, "draining");
+    println!("{before} guests left in {:.1?}", begun.elapsed());
+    for n in 0..12 {
+        let vm = loop {
+            let vm = get(&client, &format!("vm{n}")).await.unwrap();
+            if vm.phase == "running" {
+                break vm;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{vm:?}");
+        };
+        assert_ne!(vm.host, name);
+    }
+
+    // Nobody comes to it, not even who may go nowhere else.
+    let refused = migrate(&client, "pinned", "", 0).await.unwrap_err();
+    assert_eq!(refused.reason(), "VM_STATE", "{refused}");
+    let delete = v1::DeleteVmRequest {
+        mutation: client.mutation().await.unwrap(),
+        vm: "pinned".to_owned(),
+        ..Default::default()
+    };
+    let deleted = client
+        .call(delete, async |channel, request| VmsClient::new(channel).delete_vm(request).await);
+    done(&client, &deleted.await.unwrap()).await;
+    assert_eq!(host(&client, name).await.schedule, "drained");
+    let outcome = create(&client, "late", spec()).await.unwrap();
+    done(&client, &outcome).await;
+    assert_ne!(get(&client, "late").await.unwrap().host, name);
+
+    schedule(&client, name, false).await;
+    let outcome = create(&client, "home", spec()).await.unwrap();
+    done(&client, &outcome).await;
+    assert_eq!(get(&client, "home").await.unwrap().host, name, "the emptiest host is open again");
     lab.cluster.stop().await;
 }

@@ -1,12 +1,12 @@
 //! Where a VM cannot go.
 
-use domain::host::Status;
+use domain::host::{Schedule, Status};
 
 use super::{Candidate, Want};
 
 type Filter = fn(&Candidate, &Want) -> Option<String>;
 
-const FILTERS: &[Filter] = &[ready, elsewhere, pinned, capacity];
+const FILTERS: &[Filter] = &[ready, open, elsewhere, pinned, capacity];
 
 /// The first reason why `candidate` cannot take what is wanted, worded to follow a count of hosts.
 pub(super) fn refusal(candidate: &Candidate, want: &Want) -> Option<String> {
@@ -15,6 +15,13 @@ pub(super) fn refusal(candidate: &Candidate, want: &Want) -> Option<String> {
 
 fn ready(candidate: &Candidate, _: &Want) -> Option<String> {
     (candidate.host.status != Status::Ready).then(|| "not ready".to_owned())
+}
+
+fn open(candidate: &Candidate, _: &Want) -> Option<String> {
+    match candidate.host.schedule {
+        Schedule::Open => None,
+        Schedule::Cordoned | Schedule::Draining => Some("cordoned".to_owned()),
+    }
 }
 
 fn elsewhere(candidate: &Candidate, want: &Want) -> Option<String> {

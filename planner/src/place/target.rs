@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
-use domain::{State, setting::Key};
+use domain::{
+    State,
+    host::Schedule,
+    id::{HostId, VmId},
+    limit,
+    setting::Key,
+    vm::may_leave,
+};
 
 use super::{Candidate, Placement, Want, explain, filter, score};
 
@@ -43,4 +50,70 @@ pub fn targets(state: &State) -> Placement {
         }
     }
     placement
+}
+
+/// What becomes of a VM whose host is drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is on its way already.
+    Leaving,
+    /// It would go there, as things are.
+    Leaves(HostId),
+    /// It stays, for this reason.
+    Stays(String),
+}
+
+/// What becomes of the VMs on `host` when it is drained: the same plan that is carried out.
+#[must_use]
+pub fn evacuation(state: &State, host: HostId) -> Vec<(VmId, Fate)> {
+    let mut hosts: Vec<Candidate> =
+        state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
+    let mut fates = Vec::new();
+    for body in state.instances_on(host) {
+        let Some(vm) = state.vms.get(&body.vm) else { continue };
+        let leaving = state.migration_of(vm.id).is_some()
+            || state.instance_of(vm.id).is_none_or(|active| active.host != host);
+        let fate = match may_leave(state, vm) {
+            _ if leaving => Fate::Leaving,
+            Err(refused) => Fate::Stays(refused.message),
+            Ok(()) => {
+                let want = Want { booked: body.booked, only: None, leaves: Some(host) };
+                match best(&hosts, &want) {
+                    Some(best) => {
+                        hosts[best].used = hosts[best].used.plus(want.booked);
+                        Fate::Leaves(hosts[best].host.id)
+                    }
+                    None => Fate::Stays(explain(&hosts, &want)),
+                }
+            }
+        };
+        fates.push((vm.id, fate));
+    }
+    fates
+}
+
+/// The guests that should begin now to leave hosts that are being drained, at most `limit`. One whose
+/// last attempt failed waits for a while.
+#[must_use]
+pub fn leavers(state: &State, limit: usize) -> Vec<VmId> {
+    let draining = state.hosts.values().filter(|host| host.schedule == Schedule::Draining);
+    let fates = draining.flat_map(|host| evacuation(state, host.id));
+    let rested = |vm: &VmId| {
+        state.vms.get(vm).is_some_and(|vm| {
+            vm.migration_ended_ms == 0
+                || state.now_ms >= vm.migration_ended_ms + limit::EVACUATION_PAUSE_MS
+        })
+    };
+    fates
+        .filter(|(_, fate)| matches!(fate, Fate::Leaves(_)))
+        .map(|(vm, _)| vm)
+        .filter(rested)
+        .take(limit)
+        .collect()
+}
+
+fn best(hosts: &[Candidate], want: &Want) -> Option<usize> {
+    let fits = hosts.iter().enumerate().filter(|(_, host)| filter::refusal(host, want).is_none());
+    fits.max_by_key(|(index, host)| (score::spread(host), std::cmp::Reverse(*index)))
+        .map(|(index, _)| index)
 }

@@ -7,7 +7,7 @@ use domain::{
     table::Row,
 };
 
-use super::{infrastructure, operation, time, vm};
+use super::{infrastructure, lock, operation, time, vm};
 use crate::v1;
 
 /// An event as the API shows it. What belongs to rows around the changed one (a VM's phase depends
@@ -39,11 +39,13 @@ fn change(state: &State, event: &Event, row: &Change) -> Option<v1::Change> {
         Change::Operation(Row::Put(row)) => change.operation = Some(operation::operation(row)),
         Change::Host(Row::Put(row)) => change.host = Some(infrastructure::host(state, row)),
         Change::Image(Row::Put(row)) => change.image = Some(infrastructure::image(state, row)),
+        Change::Lock(Row::Put(row)) => change.lock = Some(lock::lock(state, row)),
         Change::Instance(row) => return body(state, event, row),
         Change::Vm(Row::Delete(_))
         | Change::Operation(Row::Delete(_))
         | Change::Host(Row::Delete(_))
         | Change::Image(Row::Delete(_))
+        | Change::Lock(Row::Delete(_))
         | Change::Project(_)
         | Change::Setting(_)
         | Change::Node(_)
@@ -74,6 +76,7 @@ fn named(key: &RowKey) -> (String, String) {
         RowKey::Host(id) => ("host", id.to_string()),
         RowKey::Image(id) => ("image", id.to_string()),
         RowKey::Operation(id) => ("operation", id.to_string()),
+        RowKey::Lock((project, name)) => ("lock", format!("{project}/{name}")),
         RowKey::Setting(key) => ("setting", key.definition().name.to_owned()),
         RowKey::Node(id) => ("node", id.to_string()),
         RowKey::Token(id) => ("token", id.to_string()),

@@ -2,7 +2,7 @@
 
 use domain::{
     State,
-    host::Host,
+    host::{Host, Schedule},
     id::Digest,
     image::{File, Image, Part},
     rejected::Rejected,
@@ -31,6 +31,11 @@ pub fn host(state: &State, host: &Host) -> v1::Host {
         vms: u32::try_from(state.instances_on(host.id).count()).unwrap_or(u32::MAX),
         foreign: host.foreign,
         etag: host.revision.as_u64(),
+        schedule: match host.schedule {
+            Schedule::Draining if state.instances_on(host.id).next().is_none() => "drained",
+            schedule => schedule.as_str(),
+        }
+        .to_owned(),
     }
 }
 
