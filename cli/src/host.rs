@@ -169,6 +169,14 @@ async fn drain(session: &Session, name: &str) -> Result<()> {
     bar.enable_steady_tick(Duration::from_millis(100));
     loop {
         let left = fates(session, name).await?;
+        let request = v1::GetHostRequest { host: name.to_owned(), freshness: None };
+        let host = call!(session, HostsClient<_>, get_host, request).await?;
+        if !host.schedule.starts_with("drain") {
+            anyhow::bail!(
+                "host {name} is not drained any more: somebody made it {}",
+                host.schedule
+            );
+        }
         let stay: Vec<_> = left.iter().filter(|row| row.fate == "stays").cloned().collect();
         if stay.len() == left.len() {
             bar.finish_and_clear();

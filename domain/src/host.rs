@@ -284,6 +284,7 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         shrank,
         revision: fence,
     });
+    settle_migrations(draft, grant.host);
     draft.reply_object("host", grant.host);
     Ok(())
 }
@@ -342,9 +343,15 @@ pub(crate) fn lose(draft: &mut Draft, id: HostId) {
         let host = Host { status: Status::Lost, ..Host::clone(host) };
         draft.put(host);
     }
-    // Migrations that were to come here look elsewhere.
-    let waiting: Vec<_> = draft.state().instances_on(id).map(|body| (body.role, body.vm)).collect();
-    for (_, vm) in waiting.into_iter().filter(|(role, _)| *role == instance::Role::Incoming) {
+    settle_migrations(draft, id);
+}
+
+/// What a host's coming and going means for the migrations from and to it.
+fn settle_migrations(draft: &mut Draft, id: HostId) {
+    let state = draft.state();
+    let bodies = state.instances_on(id);
+    let vms = bodies.map(|body| body.vm).filter(|vm| state.migration_of(*vm).is_some());
+    for vm in vms.collect::<Vec<_>>() {
         operation::settle(draft, vm);
     }
 }
@@ -359,7 +366,10 @@ fn remove(draft: &mut Draft, id: HostId) -> Result<(), Rejected> {
                 "host {} is in service; take it out of its node's configuration first",
                 host.name
             ),
-            n => format!("host {} has {n} VMs; delete them first", host.name),
+            n => format!(
+                "host {} has {n} VMs, or what is left of them; delete them first",
+                host.name
+            ),
         };
         return Err(Rejected::new(Reason::HostInUse, message));
     }

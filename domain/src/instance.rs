@@ -131,7 +131,7 @@ pub struct Landing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instance {
-    /// Its identity; hypervisors know it by this UUID.
+    /// Its identity. Hypervisors know it by its VM's, of which a host has one body at most.
     pub id: InstanceId,
     /// The VM whose body it is.
     pub vm: VmId,

@@ -57,8 +57,8 @@ settings! {
     MigrationsParallel = "migrations-parallel", 0 ..= 1_000, 5, "How many migrations may be under way in the cluster. Read when a target is reserved.";
     MigrationsPerHost = "migrations-per-host", 1 ..= 100, 2, "How many migrations may come to and go from one host at one time. Read when a target is reserved.";
     MigrationsQueuedMax = "migrations-queued-max", 1 ..= 100_000, 1_000, "How many migrations may wait for their turn before more are refused. Read when one is asked for.";
-    MigrationDeadlineMs = "migration-deadline-ms", 1_000 ..= 86_400_000, 600_000, "How long a migration may take, its wait not counted in, before it is undone. Read when it is asked for; each GiB of memory adds migration-deadline-ms-per-gib.";
-    MigrationDeadlineMsPerGib = "migration-deadline-ms-per-gib", 0 ..= 3_600_000, 60_000, "What each GiB of a guest's memory adds to its migration's deadline. Read when it is asked for.";
+    MigrationDeadlineMs = "migration-deadline-ms", 1_000 ..= 86_400_000, 600_000, "How long a migration may wait for its turn, and then how long it may take before it is undone. Read when it is asked for and when its target is reserved; each GiB of memory adds migration-deadline-ms-per-gib.";
+    MigrationDeadlineMsPerGib = "migration-deadline-ms-per-gib", 0 ..= 3_600_000, 60_000, "What each GiB of a guest's memory adds to its migration's deadline. Read when its target is reserved.";
     DiskFullPercent = "disk-full-percent", 50 ..= 99, 90, "From what use of a node's disk on growth is refused. Read when a command is decided.";
 }
 

@@ -19,7 +19,7 @@ use tonic::Status;
 use crate::{Departure, DriverError, ErrorKind, Observation, Order};
 
 /// The version this program speaks.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The metadata that carries the kind of a failure.
 const KIND: &str = "novacron-kind";

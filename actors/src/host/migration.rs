@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::instance::{More, Task, within};
 
 /// Between two reports of how far a copying is.
-const PROGRESS: Duration = Duration::from_secs(1);
+const PROGRESS: Duration = Duration::from_secs(3);
 /// Between two looks at a guest that has not come whole yet.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a guest is given to show that it works.
@@ -93,7 +93,15 @@ impl Task {
     pub(super) async fn validate(&self) -> Result<(), String> {
         let (vm, begun) = (self.row.vm, Instant::now());
         let mut before = None;
+        let wanted = || {
+            let state = self.tools.store.view().state.clone();
+            let row = state.instances.get(&self.row.id);
+            row.is_some_and(|row| state.next_action(row) == Action::Validate)
+        };
         while begun.elapsed() < SIGN_OF_LIFE {
+            if !wanted() {
+                return Ok(());
+            }
             let used = within(self.driver().usage(vm)).await.ok().map(|usage| usage.cpu_ns);
             if let (Some(before), Some(used)) = (before, used)
                 && used > before

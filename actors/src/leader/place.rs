@@ -1,6 +1,6 @@
 //! Gives hosts to VMs that have none.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use domain::{
     State,
@@ -8,6 +8,8 @@ use domain::{
     id::{InstanceId, OperationId, VmId},
     instance::{InstanceCommand, Place},
     limit,
+    operation::Operation,
+    principal::Principal,
     setting::Key,
     vm::VmCommand,
 };
@@ -35,7 +37,9 @@ pub(super) async fn act(store: &Store, explain: bool) {
 /// Has guests leave the hosts that are being drained, a few more than there are slots.
 async fn evacuate(store: &Store, state: &State) {
     let slots = usize::try_from(state.setting(Key::MigrationsParallel)).unwrap_or(usize::MAX);
-    let room = (2 * slots).saturating_sub(state.queued_migrations_count());
+    // What people asked for does not hold a drain up; the turns go by priority.
+    let ours = |operation: &&Arc<Operation>| matches!(operation.author, Principal::Node(_));
+    let room = (2 * slots).saturating_sub(state.queued_migrations().filter(ours).count());
     let leavers = planner::place::leavers(state, room.min(limit::BATCH_MAX));
     if leavers.is_empty() {
         return;

@@ -3,6 +3,7 @@
 use super::{Instance, Phase, Role};
 use crate::{
     State,
+    id::VmId,
     operation::{Status, Step},
     setting::Key,
     vm::Desired,
@@ -61,6 +62,8 @@ impl State {
         match body.role {
             Role::Active => {}
             Role::Incoming => return self.next_for_incoming(body),
+            // The source's disks are kept until the guest was seen to work elsewhere.
+            Role::Retiring if self.validates(body.vm) => return Action::Rest,
             Role::Retiring => return Action::Release,
         }
         if let Some(action) = self.next_for_migrating(body) {
@@ -95,12 +98,18 @@ impl State {
         }
     }
 
+    fn validates(&self, vm: VmId) -> bool {
+        self.migration_of(vm).is_some_and(|(_, migration)| migration.step == Step::Validate)
+    }
+
     fn next_for_incoming(&self, body: &Instance) -> Action {
         let source_ended =
             self.instance_of(body.vm).is_some_and(|source| source.phase == Phase::Yielded);
         match body.phase {
             Phase::Reserved => Action::Receive,
             Phase::Ready if source_ended => Action::Look,
+            // Somebody saw that it is ready, but where it can be sent was not told.
+            Phase::Ready if body.landing.is_none() => Action::Receive,
             Phase::Ready
             | Phase::Arrived
             | Phase::Failed

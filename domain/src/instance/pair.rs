@@ -139,7 +139,8 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
                 unwind(draft, id, "the guest does not run any more")
             }
             Some(Instance { phase: Phase::Ready, landing: Some(_), .. }) => {
-                draft.put(Instance { fence: draft.revision(), ..Instance::clone(&active) });
+                let fence = draft.revision();
+                draft.put(Instance { fence, failure: None, ..Instance::clone(&active) });
                 advance(draft, id, Step::Copy);
             }
             Some(Instance { failure: Some(why), .. }) => unwind(draft, id, why),
@@ -150,21 +151,43 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
         Step::Copy => match (&active.failure, active.phase) {
             (_, Phase::Yielded) => settle_yielded(draft, &active),
             (Some(why), _) => unwind(draft, id, why),
-            (None, _) if spare.is_some_and(|target| target.phase == Phase::Failed) => {
-                unwind(draft, id, "the target failed");
+            (None, _) => {
+                if let Some(target) = spare.filter(|target| target.phase == Phase::Failed) {
+                    let why = target.failure.clone();
+                    let why = why.unwrap_or_else(|| "somebody started the target".to_owned());
+                    unwind(draft, id, &why);
+                }
             }
-            (None, _) => {}
         },
         Step::Validate if active.phase == Phase::Failed => {
+            let why = active.failure.clone().unwrap_or_default();
+            operation::end(draft, operation.id, Status::Stuck, why);
+        }
+        // A guest that has ended since, and is to rest, has nothing to show.
+        Step::Validate if vm.desired != Desired::Running => {
             advance(draft, id, Step::Retire);
             settle(draft, id);
         }
         Step::Validate => {}
-        Step::Retire if spare.is_none() => {
-            operation::end(draft, operation.id, Status::Done, operation.message);
+        Step::Retire => {
+            if let Some(message) = cleared(draft, spare.as_deref(), &operation.message) {
+                operation::end(draft, operation.id, Status::Done, message);
+            }
         }
-        Step::Retire => {}
     }
+}
+
+/// What to say when nothing is left to be removed, or what is left is on a host that is lost: it is
+/// removed when that is back, and nobody waits for it.
+fn cleared(draft: &Draft, spare: Option<&Instance>, message: &str) -> Option<String> {
+    let Some(spare) = spare else { return Some(message.to_owned()) };
+    if !is_lost(draft, spare.host) {
+        return None;
+    }
+    let host = draft.state().hosts.get(&spare.host).map(|host| host.name.to_string());
+    let host = host.unwrap_or_default();
+    let left = format!("what is left on host {host} is removed when it is back");
+    Some(if message.is_empty() { left } else { format!("{message}; {left}") })
 }
 
 /// The guest has left the source: it is at the target, or nowhere.
@@ -176,7 +199,13 @@ fn settle_yielded(draft: &mut Draft, source: &Instance) {
         Phase::Arrived if !is_lost(draft, target.host) => switch(draft, source, &target),
         Phase::Failed => crashed(draft, source, Ended::Crashed),
         // It has not been looked at since, or its host has not been heard of.
-        _ => {}
+        Phase::Arrived
+        | Phase::Reserved
+        | Phase::Ready
+        | Phase::Running
+        | Phase::Paused
+        | Phase::Stopped
+        | Phase::Yielded => {}
     }
 }
 
@@ -186,11 +215,12 @@ fn settle_unwinding(draft: &mut Draft, operation: &Operation, active: &Instance)
         (Some(_), Phase::Yielded) => settle_yielded(draft, active),
         // Until the source is seen to stand by itself, with nothing on its way.
         (Some(_), _) => {}
-        (None, _) if draft.state().spare_of(active.vm).is_none() => {
-            let message = operation.message.clone();
-            operation::end(draft, operation.id, Status::RolledBack, message);
+        (None, _) => {
+            let spare = draft.state().spare_of(active.vm).cloned();
+            if let Some(message) = cleared(draft, spare.as_deref(), &operation.message) {
+                operation::end(draft, operation.id, Status::RolledBack, message);
+            }
         }
-        (None, _) => {}
     }
 }
 
@@ -229,6 +259,8 @@ fn crashed(draft: &mut Draft, source: &Instance, ended: Ended) {
     }
     draft.put(Instance {
         phase: at_rest(source.phase),
+        // What is made again counts its starts anew.
+        starts: if source.phase == Phase::Yielded { 0 } else { source.starts },
         ended: Some(ended),
         fence: draft.revision(),
         ..source.clone()
@@ -243,11 +275,8 @@ fn crashed(draft: &mut Draft, source: &Instance, ended: Ended) {
 }
 
 /// The phase of a body whose guest has ended. Of one that was sent away nothing but disks is left.
-const fn at_rest(phase: Phase) -> Phase {
-    match phase {
-        Phase::Yielded => Phase::Reserved,
-        _ => Phase::Stopped,
-    }
+fn at_rest(phase: Phase) -> Phase {
+    if phase == Phase::Yielded { Phase::Reserved } else { Phase::Stopped }
 }
 
 /// Begins to undo a migration, unless that is under way already or too late.
@@ -277,10 +306,8 @@ pub(crate) fn abandon(draft: &mut Draft, id: VmId) {
     let Some(target) = incoming(draft, id) else { return };
     retire(draft, target);
     let Some(source) = draft.state().instance_of(id).cloned() else { return };
-    let phase = match source.phase {
-        Phase::Yielded => at_rest(Phase::Yielded),
-        phase => phase,
-    };
+    let left = source.phase == Phase::Yielded;
+    let phase = if left { at_rest(source.phase) } else { source.phase };
     draft.put(Instance { phase, fence: draft.revision(), ..Instance::clone(&source) });
 }
 

@@ -1,5 +1,7 @@
 //! Putting a VM on a host. The planner proposes; whether it fits is decided here.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Instance, Phase, Role, pair};
@@ -69,6 +71,7 @@ pub(super) fn reserve(draft: &mut Draft, row: Place) {
         return;
     };
     let fits = host.takes_bodies()
+        && state.is_known(source)
         && source.host != host.id
         && migration.to.is_none_or(|to| to == host.id)
         && source.booked.fits(host.allocatable(), state.used_on(host.id));
@@ -91,6 +94,7 @@ pub(super) fn reserve(draft: &mut Draft, row: Place) {
         role: Role::Incoming,
         fence,
         phase: Phase::Reserved,
+        starts: 0,
         ended: None,
         failure: None,
         landing: None,
@@ -100,6 +104,16 @@ pub(super) fn reserve(draft: &mut Draft, row: Place) {
 }
 
 impl State {
+    /// The other bodies of migrations that are under way. What waits for a lost host takes no slot.
+    pub fn migrating(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.spares().filter(|spare| {
+            let other = self.instance_of(spare.vm);
+            self.migration_of(spare.vm).is_some()
+                && self.is_known(spare)
+                && other.is_some_and(|other| self.is_known(other))
+        })
+    }
+
     /// Whether one more migration between these hosts may be under way.
     #[must_use]
     pub fn has_slot(&self, from: HostId, to: HostId) -> bool {
@@ -107,8 +121,8 @@ impl State {
         let touches = |spare: &Instance, host: HostId| {
             spare.host == host || self.instance_of(spare.vm).is_some_and(|body| body.host == host)
         };
-        let at = |host| self.spares().filter(|spare| touches(spare, host)).count();
-        within(self.spares_by_vm.len(), Key::MigrationsParallel)
+        let at = |host| self.migrating().filter(|spare| touches(spare, host)).count();
+        within(self.migrating().count(), Key::MigrationsParallel)
             && within(at(from), Key::MigrationsPerHost)
             && within(at(to), Key::MigrationsPerHost)
     }

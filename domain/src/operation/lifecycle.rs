@@ -76,7 +76,9 @@ fn trim(draft: &mut Draft) {
 pub(crate) fn overtake(draft: &mut Draft, vm: &Vm, by: OperationId) {
     if let Some(operation) = vm.operation {
         instance::abandon(draft, vm.id);
-        end(draft, operation, Status::RolledBack, format!("overtaken by operation {by}"));
+        let moved = draft.state().operations.get(&operation).is_some_and(|row| is_past_switch(row));
+        let status = if moved { Status::Done } else { Status::RolledBack };
+        end(draft, operation, status, format!("overtaken by operation {by}"));
     }
 }
 

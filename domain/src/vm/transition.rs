@@ -253,12 +253,16 @@ pub fn may_leave(state: &State, vm: &Vm) -> Result<(), Rejected> {
         let message = format!("VM {} does not run; only a running guest migrates", vm.name);
         return Err(Rejected::new(Reason::VmState, message));
     }
+    if !state.instance_of(vm.id).is_some_and(|body| state.is_known(body)) {
+        let message = format!("the host of VM {} is not heard of", vm.name);
+        return Err(Rejected::new(Reason::VmState, message));
+    }
     if let Some(pinned) = &vm.spec.host {
         let message = format!("VM {} is pinned to host {pinned}", vm.name);
         return Err(Rejected::new(Reason::VmState, message));
     }
     if state.spare_of(vm.id).is_some() {
-        let message = format!("VM {} is still leaving the host it was on before", vm.name);
+        let message = format!("what another host has of VM {} is still being removed", vm.name);
         return Err(Rejected::new(Reason::VmBusy, message));
     }
     Ok(())

@@ -130,8 +130,7 @@ impl Machines {
         let call = self.hosts[n].calls.remove(pick);
         let done = self.execute(n, &call);
         if heard {
-            let still = done.is_ok() && call.action == Action::Abort;
-            self.report(n, done.err(), still);
+            self.report(n, done.err(), done.is_ok().then_some(call.action));
         }
     }
 
@@ -232,9 +231,11 @@ impl Machines {
         }
     }
 
-    fn report(&mut self, n: usize, failure: Option<&str>, still: bool) {
+    fn report(&mut self, n: usize, failure: Option<&str>, done: Option<Action>) {
         let host = &self.hosts[n];
         let Some(row) = self.world.state.body_on(self.vm, host.id).cloned() else { return };
+        // What was done under an older fence proves nothing.
+        let done = done.filter(|_| host.fence == row.fence);
         let executes = matches!(host.real, Real::Guest { executes: true, .. });
         let report = Report {
             instance: row.id,
@@ -252,11 +253,11 @@ impl Machines {
             generation: None,
             reboots: 0,
             starts: u32::from(host.real != Real::Nothing && host.real != Real::Disks),
-            landing: (row.role == Role::Incoming && host.real == Real::Disks)
+            // Only who has made it ready knows where.
+            landing: (done == Some(Action::Receive))
                 .then(|| Landing { address: "there".into(), definition: String::new() }),
             progress: None,
-            // What was done under an older fence proves nothing.
-            still: still && host.fence == row.fence,
+            still: done == Some(Action::Abort),
             validated: executes,
             failure: failure.map(|message| Failure { permanent: false, message: message.into() }),
         };
@@ -338,12 +339,12 @@ impl Machines {
                 self.hosts[n].calls.clear();
                 self.decide(n);
                 self.act(n, 0, true);
-                self.report(n, None, false);
+                self.report(n, None, None);
             }
             self.end_copy(true);
             self.end_source(2);
             for n in 0..2 {
-                self.report(n, None, false);
+                self.report(n, None, None);
             }
             self.world.now_ms += 1_000;
         }
@@ -432,7 +433,7 @@ proptest! {
             match step {
                 0..=7 => machines.decide(n),
                 8..=17 => machines.act(n, usize::from(more / 4), more % 8 > 1),
-                18..=20 => machines.report(n, None, false),
+                18..=20 => machines.report(n, None, None),
                 21 => machines.end_copy(more % 8 > 1),
                 22 | 23 => machines.end_source(more % 4),
                 24 | 25 => machines.migrate(count),

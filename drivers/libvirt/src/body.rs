@@ -138,6 +138,8 @@ impl Inner {
         record.starts += 1;
         record.generation = Some(order.generation);
         record.ended = None;
+        // Whatever it came from or was on its way to, this is a new guest.
+        record = Record { receiving: false, sending: false, process: None, ..record };
         self.records.write(id, &record)?;
         // Created paused: the last look at the fence comes before the guest's first instruction.
         if let Err(error) = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED) {

@@ -17,6 +17,7 @@ pub(crate) fn start() -> Result<()> {
         loop {
             if let Err(error) = event::event_run_default_impl() {
                 tracing::warn!(%error, "libvirt's event loop");
+                std::thread::sleep(std::time::Duration::from_secs(1));
             }
         }
     })?;

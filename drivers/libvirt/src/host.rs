@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -49,7 +50,7 @@ fn unreachable(error: &dyn std::fmt::Display) -> DriverError {
     DriverError::new(ErrorKind::Transient, format!("libvirt does not answer: {error}"))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -134,8 +135,13 @@ impl Inner {
 
     /// A connection of its own, for a call that takes long.
     pub(crate) fn connect_anew(&self) -> Result<Connect, DriverError> {
-        let connect =
-            Connect::open(Some(&self.uri)).map_err(|error| unreachable(&error.message()))?;
+        // A daemon that takes connections and does not answer would hold whoever asks for ever.
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let (tell, opened) = mpsc::channel();
+        let uri = self.uri.clone();
+        std::thread::spawn(move || tell.send(Connect::open(Some(&uri))));
+        let opened = opened.recv_timeout(PATIENCE).map_err(|error| unreachable(&error))?;
+        let connect = opened.map_err(|error| unreachable(&error.message()))?;
         // A daemon that hangs is noticed after some seconds.
         connect.set_keep_alive(5, 3).map_err(|error| unreachable(&error.message()))?;
         Ok(connect)
@@ -154,7 +160,7 @@ impl Inner {
         }
     }
 
-    fn turns(&self, id: VmId) -> Arc<Mutex<()>> {
+    pub(crate) fn turns(&self, id: VmId) -> Arc<Mutex<()>> {
         lock(&self.locks).entry(id).or_default().clone()
     }
 
@@ -170,13 +176,15 @@ impl Inner {
         let mut all = Vec::new();
         for id in self.records.all()? {
             let body = self.turns(id);
-            let seen = if let Err(TryLockError::WouldBlock) = body.try_lock().map(drop) {
-                let record = self.records.read(id)?.unwrap_or_default();
-                let body = self.glance(id, &record)?;
-                Inner::seen(id, &record, body)
-            } else {
-                let _turn = lock(&body);
-                self.observation(id)?
+            let seen = match body.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    let record = self.records.read(id)?.unwrap_or_default();
+                    let body = self.glance(id, &record)?;
+                    Inner::seen(id, &record, body)
+                }
+                // Of a panic in another call nothing is left but the record, which is whole.
+                Ok(_turn) => self.observation(id)?,
+                Err(TryLockError::Poisoned(_turn)) => self.observation(id)?,
             };
             if seen.body != Body::Absent || self.directory(id).exists() {
                 all.push(seen);

@@ -46,6 +46,7 @@ impl Places {
     }
 
     /// A live definition as it is to be at these places.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is another crate's")]
     pub(crate) fn apply(&self, live: &str) -> Result<String, DriverError> {
         let mut reader = Reader::from_str(live);
         let mut writer = Writer::new(Vec::new());

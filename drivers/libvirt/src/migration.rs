@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
@@ -26,7 +27,7 @@ use virt::{
 };
 
 use crate::{
-    host::{Inner, LibvirtHost},
+    host::{Inner, LibvirtHost, lock},
     job,
     landing::Places,
     process::Process,
@@ -54,9 +55,11 @@ impl Sending {
     }
 }
 
-/// What ends a sending before it has ended by itself.
+/// What ends a sending before it has ended by itself: rounds that begin with no less to be copied
+/// than an earlier one. Within a round what remains always falls.
 struct Watch {
     rounds_max: u32,
+    round: u32,
     least_bytes: u64,
     since_round: u32,
 }
@@ -64,11 +67,38 @@ struct Watch {
 impl Watch {
     /// Whether what remains has not fallen for too many rounds.
     fn is_hopeless(&mut self, progress: Progress) -> bool {
+        if progress.rounds == self.round {
+            return false;
+        }
+        self.round = progress.rounds;
         if progress.remaining_bytes < self.least_bytes {
             self.least_bytes = progress.remaining_bytes;
             self.since_round = progress.rounds;
         }
         progress.rounds.saturating_sub(self.since_round) > self.rounds_max
+    }
+}
+
+/// Who sends a guest.
+enum Begun<'a> {
+    /// The caller.
+    Ours(Registered<'a>),
+    /// Somebody who asked this process before.
+    Under,
+    /// libvirt, asked by an earlier process of ours.
+    Elsewhere,
+}
+
+/// A sending that others of this process see; gone when dropped, however it ended.
+struct Registered<'a> {
+    inner: &'a Inner,
+    vm: VmId,
+    sending: Arc<Sending>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.inner.sendings().remove(&self.vm);
     }
 }
 
@@ -79,11 +109,11 @@ impl Inner {
             return Err(DriverError::new(ErrorKind::Permanent, message));
         };
         let record = self.records.claim_to_make(order.vm, order.fence)?;
+        if self.find(order.vm)?.is_some() {
+            let message = "a body of the VM is here already";
+            return Err(DriverError::new(ErrorKind::Conflict, message));
+        }
         if !record.receiving {
-            if self.find(order.vm)?.is_some() {
-                let message = "a body of the VM is here already";
-                return Err(DriverError::new(ErrorKind::Conflict, message));
-            }
             let record = Record {
                 fence: record.fence,
                 generation: Some(order.generation),
@@ -102,10 +132,39 @@ impl Inner {
         Ok(Landing { address, definition: Places::of(order, &parts).write()? })
     }
 
-    /// Makes sure that a guest may be sent, and notes that it is. The answer is who sends it: none
-    /// when a sending is under way that another process of ours began.
-    fn begin_to_send(&self, vm: VmId, fence: Fence) -> Result<Option<Arc<Sending>>, DriverError> {
+    /// Sends a guest, or waits for a sending that is under way.
+    fn send(&self, departure: &Departure) -> Result<(), DriverError> {
+        let vm = departure.vm;
+        let begun = {
+            let body = self.turns(vm);
+            let _turn = lock(&body);
+            self.begin_to_send(vm, departure.fence)?
+        };
+        match begun {
+            Begun::Ours(sending) => {
+                let sent = self.carry(departure, &sending.sending);
+                drop(sending);
+                if let Err(error) = self.end_sending(vm) {
+                    tracing::warn!(%vm, %error, "how a sending ended was not noted");
+                }
+                sent
+            }
+            Begun::Under => {
+                while self.sendings().contains_key(&vm) {
+                    std::thread::sleep(LOOK);
+                }
+                self.await_job(vm)
+            }
+            Begun::Elsewhere => self.await_job(vm),
+        }
+    }
+
+    /// Makes sure that a guest may be sent, and notes that it is. Runs in the body's turn.
+    fn begin_to_send(&self, vm: VmId, fence: Fence) -> Result<Begun<'_>, DriverError> {
         let mut record = self.records.claim(vm, fence)?;
+        if self.sendings().contains_key(&vm) {
+            return Ok(Begun::Under);
+        }
         let domain = self.existing(vm)?;
         match self.look(vm, &mut record)? {
             Body::Running | Body::Paused => {}
@@ -114,14 +173,14 @@ impl Inner {
             }
         }
         if record.sending && has_job(&domain).map_err(|error| self.failed(&error))? {
-            return Ok(None);
+            return Ok(Begun::Elsewhere);
         }
         record.sending = true;
         record.process = Process::of(vm);
         self.records.write(vm, &record)?;
         let sending = Arc::new(Sending::default());
         self.sendings().insert(vm, sending.clone());
-        Ok(Some(sending))
+        Ok(Begun::Ours(Registered { inner: self, vm, sending }))
     }
 
     /// Sends a guest, in a thread of its own that nothing but the end of the process ends early.
@@ -133,16 +192,28 @@ impl Inner {
             traveller.lookup_domain_by_uuid_string(&id).map_err(|error| self.failed(&error))?;
         let (flags, parameters) = terms(departure, &domain)?;
         let address = departure.landing.address.clone();
-        let call = std::thread::spawn(move || {
-            traveller.migrate_to_uri3(Some(&address), parameters, flags)
+        let (tell, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let _ = tell.send(traveller.migrate_to_uri3(Some(&address), parameters, flags));
         });
         let policy = departure.policy;
-        let mut watch =
-            Watch { rounds_max: policy.rounds_max, least_bytes: u64::MAX, since_round: 0 };
+        let mut watch = Watch {
+            rounds_max: policy.rounds_max,
+            round: 0,
+            least_bytes: u64::MAX,
+            since_round: 0,
+        };
         let mut why = None;
         let mut told = false;
-        while !call.is_finished() {
-            std::thread::sleep(LOOK);
+        let result = loop {
+            match ended.recv_timeout(LOOK) {
+                Ok(result) => break result,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let message = "the thread of a sending has panicked";
+                    return Err(DriverError::new(ErrorKind::Ambiguous, message));
+                }
+            }
             if sending.aborted.load(Ordering::SeqCst) || why.is_some() {
                 job::abort(&domain);
                 continue;
@@ -159,10 +230,7 @@ impl Inner {
                     progress.remaining_bytes >> 20
                 ));
             }
-        }
-        let result = call.join().map_err(|_| {
-            DriverError::new(ErrorKind::Ambiguous, "the thread of a sending has panicked")
-        })?;
+        };
         match (result, why) {
             (Ok(()), _) => Ok(()),
             (Err(_), Some(why)) => Err(DriverError::new(ErrorKind::Transient, why)),
@@ -175,7 +243,8 @@ impl Inner {
 
     /// Notes how a sending ended. A guest that is still here has not been sent.
     fn end_sending(&self, vm: VmId) -> Result<(), DriverError> {
-        self.sendings().remove(&vm);
+        let body = self.turns(vm);
+        let _turn = lock(&body);
         let Some(domain) = self.find(vm)? else { return Ok(()) };
         if has_job(&domain).map_err(|error| self.failed(&error))? {
             return Ok(());
@@ -203,17 +272,19 @@ impl Inner {
 
     fn abort(&self, vm: VmId) -> Result<(), DriverError> {
         let begun = Instant::now();
-        let record = self.records.read(vm)?.unwrap_or_default();
+        // One of a process of ours that is dead may still be on its way to libvirt.
+        let mut late = self.records.read(vm)?.is_some_and(|record| record.sending);
         while begun.elapsed() < ABORT_PATIENCE {
             let ours = self.sendings().get(&vm).cloned();
             if let Some(sending) = &ours {
                 sending.aborted.store(true, Ordering::SeqCst);
+                late = false;
             }
             let Some(domain) = self.find(vm)? else { return Ok(()) };
             let job = has_job(&domain).map_err(|error| self.failed(&error))?;
             if job {
                 job::abort(&domain);
-            } else if ours.is_none() && (!record.sending || begun.elapsed() > LATE_CALL) {
+            } else if ours.is_none() && (!late || begun.elapsed() > LATE_CALL) {
                 return self.end_sending(vm);
             }
             std::thread::sleep(LOOK);
@@ -279,29 +350,9 @@ impl Migration for LibvirtHost {
     }
 
     async fn send(&self, departure: &Departure) -> Result<(), DriverError> {
-        let (vm, fence) = (departure.vm, departure.fence);
-        if self.inner.sendings().contains_key(&vm) {
-            // Somebody asked for it before, and has gone.
-            self.on_body(vm, move |inner| inner.records.claim(vm, fence)).await?;
-            while self.inner.sendings().contains_key(&vm) {
-                tokio::time::sleep(LOOK).await;
-            }
-            return Ok(());
-        }
-        let begun = self.on_body(vm, move |inner| inner.begin_to_send(vm, fence)).await?;
-        let (inner, departure) = (self.inner.clone(), departure.clone());
+        let departure = departure.clone();
         // It goes on when nobody waits for it any more.
-        let sent = tokio::task::spawn_blocking(move || {
-            let Some(sending) = begun else { return inner.await_job(vm) };
-            let sent = inner.carry(&departure, &sending);
-            if let Err(error) = inner.end_sending(vm) {
-                tracing::warn!(%vm, %error, "how a sending ended was not noted");
-            }
-            sent
-        });
-        sent.await.unwrap_or_else(|error| {
-            Err(DriverError::new(ErrorKind::Ambiguous, format!("the sending broke off: {error}")))
-        })
+        self.blocking(move |inner| inner.send(&departure)).await
     }
 
     async fn abort(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {

@@ -457,3 +457,73 @@ async fn whatever_dies_one_guest_is_left() {
         assert!(!log.contains("panicked"), "{log}");
     }
 }
+
+/// Milliseconds of a day, from an RFC 3339 time.
+fn clock_ms(time: &str) -> i64 {
+    let part = |range: std::ops::Range<usize>| time[range].parse::<i64>().unwrap();
+    ((part(11..13) * 60 + part(14..16)) * 60 + part(17..19)) * 1_000 + part(20..23)
+}
+
+/// How long our copy takes beside plain `virsh migrate`, of the same guest by turns: figures, and no
+/// verdict. `COMPARE=N` rounds.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_plain_virsh() {
+    let rounds: usize = std::env::var("COMPARE").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    if rounds == 0 || !possible() {
+        return println!("SKIPPED figures beside virsh: set COMPARE to a number of rounds");
+    }
+    let cluster = real_cluster().await;
+    let client = cluster.client().unwrap();
+    let vm = create_ticking(&client, "ours", vec![]).await;
+    let mut consoles = Consoles::default();
+    await_ticks(&cluster, &mut consoles, &vm, 5).await;
+    let host: usize = get(&client, "ours").await.unwrap().host[1..].parse().unwrap();
+    let (mut here, mut there) = (host - 1, host % 3);
+    let virsh = |node: usize, arguments: &[&str]| {
+        let uri = cluster.libvirt_uri(node).unwrap();
+        let said = cluster.on_host(node, "virsh").args(["-q", "-c", &uri]).args(arguments).output();
+        let said = said.unwrap();
+        assert!(said.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+        String::from_utf8(said.stdout).unwrap()
+    };
+    // The same guest once more, that nobody of ours knows.
+    let definition = virsh(here, &["dumpxml", "--migratable", &vm]);
+    let name = definition.split("<name>").nth(1).unwrap().split('<').next().unwrap().to_owned();
+    let foreign = "foreign";
+    let definition = definition
+        .replace(&format!("bodies/{vm}/"), "foreign-")
+        .replace(&vm, &uuid::Uuid::new_v4().to_string())
+        .replace(&format!("<name>{name}"), &format!("<name>{foreign}"));
+    let file = cluster.access_file().with_file_name("foreign.xml");
+    std::fs::write(&file, definition).unwrap();
+    virsh(here, &["create", file.to_str().unwrap()]);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let target = format!("h{}", there + 1);
+        let operation = migrate(&client, "ours", &target, 0).await;
+        let ended = client.wait(&operation, PATIENCE, |_| ()).await.unwrap();
+        let begun = |step: &str| {
+            let step = ended.steps.iter().find(|begun| begun.name == step).unwrap();
+            clock_ms(&step.begun_at)
+        };
+        ours.push(begun("validate") - begun("copy"));
+        let address = format!("10.77.0.{}", there + 1);
+        let (daemon, data) = (format!("qemu+tcp://{address}/system"), format!("tcp://{address}"));
+        let started = Instant::now();
+        virsh(here, &["migrate", "--live", "--p2p", foreign, &daemon, "--migrateuri", &data]);
+        plain.push(i64::try_from(started.elapsed().as_millis()).unwrap());
+        (here, there) = (there, here);
+    }
+    virsh(here, &["destroy", foreign]);
+    ours.sort_unstable();
+    plain.sort_unstable();
+    let median = |all: &[i64]| all[all.len() / 2];
+    println!(
+        "copy to switch {} ms beside {} ms of virsh migrate, its process included; medians of \
+         {rounds}: {:.2}x\n{ours:?}\n{plain:?}",
+        median(&ours),
+        median(&plain),
+        median(&ours) as f64 / median(&plain) as f64
+    );
+}

@@ -37,6 +37,7 @@ pub(super) fn host<'a>(state: &'a State, text: &str) -> Option<&'a Host> {
 fn drain_row(state: &State, vm: &Vm, fate: Fate) -> v1::DrainRow {
     let (fate, host, reason) = match fate {
         Fate::Leaving => ("leaving", None, String::new()),
+        Fate::Waits => ("waits", None, "something else is done with it first".to_owned()),
         Fate::Leaves(host) => ("leaves", state.hosts.get(&host), String::new()),
         Fate::Stays(reason) => ("stays", None, reason),
     };

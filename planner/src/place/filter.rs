@@ -20,7 +20,8 @@ fn ready(candidate: &Candidate, _: &Want) -> Option<String> {
 fn open(candidate: &Candidate, _: &Want) -> Option<String> {
     match candidate.host.schedule {
         Schedule::Open => None,
-        Schedule::Cordoned | Schedule::Draining => Some("cordoned".to_owned()),
+        Schedule::Cordoned => Some("cordoned".to_owned()),
+        Schedule::Draining => Some("being drained".to_owned()),
     }
 }
 
@@ -30,7 +31,7 @@ fn elsewhere(candidate: &Candidate, want: &Want) -> Option<String> {
 
 fn pinned(candidate: &Candidate, want: &Want) -> Option<String> {
     let elsewhere = want.only.is_some_and(|name| *name != candidate.host.name);
-    elsewhere.then(|| "not the host it is pinned to".to_owned())
+    elsewhere.then(|| "not the one host it may go to".to_owned())
 }
 
 fn capacity(candidate: &Candidate, want: &Want) -> Option<String> {

@@ -7,6 +7,7 @@ use domain::{
     host::Schedule,
     id::{HostId, VmId},
     limit,
+    rejected::Reason,
     setting::Key,
     vm::may_leave,
 };
@@ -20,8 +21,8 @@ pub fn targets(state: &State) -> Placement {
     let mut hosts: Vec<Candidate> =
         state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
     let mut placement = Placement::default();
-    let slots =
-        state.setting(Key::MigrationsParallel).saturating_sub(state.spares().count() as u64);
+    let under_way = state.migrating().count() as u64;
+    let slots = state.setting(Key::MigrationsParallel).saturating_sub(under_way);
     for operation in state.queued_migrations() {
         if placement.placed.len() as u64 >= slots {
             break;
@@ -31,7 +32,16 @@ pub fn targets(state: &State) -> Placement {
         else {
             continue;
         };
-        let only = migration.to.and_then(|to| state.hosts.get(&to)).map(|host| &host.name);
+        let named = migration.to.map(|to| state.hosts.get(&to));
+        if named == Some(None) {
+            placement.unplaceable.insert(operation.vm, "the host it is to go to is gone".into());
+            continue;
+        }
+        if !state.is_known(body) {
+            placement.unplaceable.insert(operation.vm, "its host is not heard of".into());
+            continue;
+        }
+        let only = named.flatten().map(|host| &host.name);
         let want = Want { booked: body.booked, only, leaves: Some(body.host) };
         let fits = |candidate: &&Candidate| filter::refusal(candidate, &want).is_none();
         if !hosts.iter().any(|host| fits(&host)) {
@@ -40,11 +50,8 @@ pub fn targets(state: &State) -> Placement {
             continue;
         }
         // A host that is busy with others is waited for.
-        let free = hosts.iter().enumerate().filter(|(_, host)| fits(host));
-        let free = free.filter(|(_, host)| state.has_slot(body.host, host.host.id));
-        let best =
-            free.max_by_key(|(index, host)| (score::spread(host), std::cmp::Reverse(*index)));
-        if let Some(best) = best.map(|(index, _)| index) {
+        let free = |host: &Candidate| state.has_slot(body.host, host.host.id);
+        if let Some(best) = best(&hosts, &want, free) {
             hosts[best].used = hosts[best].used.plus(want.booked);
             placement.placed.push((operation.vm, hosts[best].host.id));
         }
@@ -57,6 +64,8 @@ pub fn targets(state: &State) -> Placement {
 pub enum Fate {
     /// It is on its way already.
     Leaving,
+    /// Something else is done with it first.
+    Waits,
     /// It would go there, as things are.
     Leaves(HostId),
     /// It stays, for this reason.
@@ -75,10 +84,11 @@ pub fn evacuation(state: &State, host: HostId) -> Vec<(VmId, Fate)> {
             || state.instance_of(vm.id).is_none_or(|active| active.host != host);
         let fate = match may_leave(state, vm) {
             _ if leaving => Fate::Leaving,
+            Err(refused) if refused.reason == Reason::VmBusy => Fate::Waits,
             Err(refused) => Fate::Stays(refused.message),
             Ok(()) => {
                 let want = Want { booked: body.booked, only: None, leaves: Some(host) };
-                match best(&hosts, &want) {
+                match best(&hosts, &want, |_| true) {
                     Some(best) => {
                         hosts[best].used = hosts[best].used.plus(want.booked);
                         Fate::Leaves(hosts[best].host.id)
@@ -112,8 +122,10 @@ pub fn leavers(state: &State, limit: usize) -> Vec<VmId> {
         .collect()
 }
 
-fn best(hosts: &[Candidate], want: &Want) -> Option<usize> {
+/// The emptiest host that can take what is wanted, of those that `also` lets through.
+fn best(hosts: &[Candidate], want: &Want, also: impl Fn(&Candidate) -> bool) -> Option<usize> {
     let fits = hosts.iter().enumerate().filter(|(_, host)| filter::refusal(host, want).is_none());
-    fits.max_by_key(|(index, host)| (score::spread(host), std::cmp::Reverse(*index)))
+    fits.filter(|(_, host)| also(host))
+        .max_by_key(|(index, host)| (score::spread(host), std::cmp::Reverse(*index)))
         .map(|(index, _)| index)
 }

@@ -33,7 +33,7 @@ pub fn host(state: &State, host: &Host) -> v1::Host {
         etag: host.revision.as_u64(),
         schedule: match host.schedule {
             Schedule::Draining if state.instances_on(host.id).next().is_none() => "drained",
-            schedule => schedule.as_str(),
+            Schedule::Open | Schedule::Cordoned | Schedule::Draining => host.schedule.as_str(),
         }
         .to_owned(),
     }
