@@ -161,16 +161,9 @@ impl Cluster {
         std::fs::create_dir_all(&directory)?;
         let programs = self.options.programs.clone();
         let space = self.network.as_ref().map(|network| network.space(number));
-        let hypervisor = match (&space, self.options.hosts) {
-            (Some(space), Hosts::Real) => {
-                let name = format!("h{}", number + 1);
-                Some(Hypervisor::start(
-                    &directory.join("h"),
-                    &name,
-                    space,
-                    Network::address(number),
-                    &programs,
-                )?)
+        let hypervisor = match (&self.network, self.options.hosts) {
+            (Some(network), Hosts::Real) => {
+                Some(Hypervisor::start(&directory.join("h"), number, network, &programs)?)
             }
             (_, Hosts::Simulated | Hosts::Bridged | Hosts::Real) => None,
         };
@@ -232,6 +225,12 @@ impl Cluster {
         let mut command = self.nodes[node].command(program);
         command.env("PATH", programs::path());
         command
+    }
+
+    /// Where other hypervisors reach a node's, if it has one.
+    #[must_use]
+    pub fn migration_uri(&self, node: usize) -> Option<String> {
+        self.nodes[node].hypervisor.as_ref().map(Hypervisor::migration_uri)
     }
 
     /// Where a node's libvirt is reached, if it has one.

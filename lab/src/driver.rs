@@ -29,8 +29,7 @@ impl DriverHost {
         // Nobody comes through its door.
         let network = Network::make(1, 1)?;
         let space = network.space(0);
-        let at = Network::address(0);
-        let hypervisor = Hypervisor::start(&root.path().join("h"), "h1", &space, at, programs)?;
+        let hypervisor = Hypervisor::start(&root.path().join("h"), 0, &network, programs)?;
         let (state, socket) = (root.path().join("d"), root.path().join("driver.sock"));
         let log = std::fs::File::create(root.path().join("driver.log"))?;
         let driver = space

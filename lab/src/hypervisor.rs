@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    network::{self, Space},
+    network::{self, Network, Space},
     programs,
 };
 
@@ -28,6 +28,9 @@ pub fn is_possible() -> Result<(), String> {
     programs::require(&["libvirtd", "qemu-system-x86_64", "qemu-img", "unshare", "mount"])
 }
 
+/// Where a daemon finds its certificates.
+const PKI: &str = "/etc/libvirt/pki";
+
 /// While this file is in its directory a killed libvirtd is not started again.
 const STOPPED: &str = "stopped";
 
@@ -39,17 +42,17 @@ pub struct Hypervisor {
 }
 
 impl Hypervisor {
-    /// Starts one in `directory`, which should have a short path.
+    /// Starts one in `directory`, which should have a short path, on a host of the network.
     ///
     /// # Errors
     /// When it cannot be started or is not ready in time.
     pub(crate) fn start(
         directory: &Path,
-        name: &str,
-        space: &Space,
-        address: Ipv4Addr,
+        number: usize,
+        network: &Network,
         programs: &Path,
     ) -> Result<Hypervisor> {
+        let (address, name) = (Network::address(number), format!("h{}", number + 1));
         for part in ["run", "lib", "log", "cache", "etc"] {
             std::fs::create_dir_all(directory.join(part))?;
         }
@@ -63,7 +66,8 @@ impl Hypervisor {
             std::fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
         }
         write_settings(directory, address)?;
-        let daemon = spawn(directory, name, space, programs)?;
+        network.pki().write(&directory.join("etc/pki"), address)?;
+        let daemon = spawn(directory, &name, &network.space(number), programs)?;
         let mut hypervisor = Hypervisor { directory: directory.to_owned(), address, daemon };
         hypervisor.await_ready()?;
         Ok(hypervisor)
@@ -78,7 +82,7 @@ impl Hypervisor {
     /// Where other hypervisors of the lab reach it.
     #[must_use]
     pub fn migration_uri(&self) -> String {
-        format!("qemu+tcp://{}/system", self.address)
+        format!("qemu+tls://{}/system?pkipath={PKI}", self.address)
     }
 
     fn await_ready(&mut self) -> Result<()> {
@@ -169,14 +173,19 @@ fn write_settings(directory: &Path, address: Ipv4Addr) -> Result<()> {
     let daemon = format!(
         "host_uuid = \"{uuid}\"\nlog_outputs = \"2:file:{}\"\nauth_unix_rw = \"none\"\n\
          unix_sock_rw_perms = \"0700\"\nkeepalive_interval = 2\nkeepalive_count = 3\n\
-         listen_tls = 0\nlisten_tcp = 1\nlisten_addr = \"{address}\"\nauth_tcp = \"none\"\n",
+         listen_tls = 1\nlisten_tcp = 0\nlisten_addr = \"{address}\"\nauth_tls = \"none\"\n\
+         key_file = \"{PKI}/serverkey.pem\"\ncert_file = \"{PKI}/servercert.pem\"\n\
+         ca_file = \"{PKI}/cacert.pem\"\n",
         log.display()
     );
     std::fs::write(directory.join("etc/libvirtd.conf"), daemon)?;
     // No control groups and no namespaces per guest: nothing is left on the machine.
-    let qemu = "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\n\
+    let qemu = format!(
+        "user = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\n\
                 security_driver = \"none\"\ncgroup_controllers = [ ]\nnamespaces = [ ]\n\
-                stdio_handler = \"file\"\nkeepalive_interval = 2\nkeepalive_count = 3\n";
+                stdio_handler = \"file\"\nkeepalive_interval = 2\nkeepalive_count = 3\n\
+         default_tls_x509_cert_dir = \"{PKI}\"\ndefault_tls_x509_verify = 1\n"
+    );
     std::fs::write(directory.join("etc/qemu.conf"), qemu)?;
     // libvirtd looks its user up before it reads that it needs none.
     for (file, line) in [

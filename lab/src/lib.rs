@@ -12,6 +12,7 @@ mod fault;
 mod hypervisor;
 mod network;
 mod node;
+mod pki;
 mod programs;
 
 pub use cluster::{Cluster, ClusterOptions, Hosts, Storage, status};

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use tokio::sync::oneshot;
 
-use crate::programs;
+use crate::{pki::Pki, programs};
 
 /// Why this machine cannot have such networks, if it cannot.
 ///
@@ -108,6 +108,8 @@ pub(crate) struct Network {
     hosts: Vec<Arc<Space>>,
     /// Where each host's door is.
     doors: Vec<SocketAddr>,
+    /// Who issues its hypervisors' certificates.
+    pki: Pki,
     /// The doors close when it is dropped.
     _open: oneshot::Sender<()>,
 }
@@ -130,7 +132,7 @@ impl Network {
             (0..hosts).map(|host| plug(&bridge, host).map(Arc::new)).collect::<Result<_>>()?;
         let (open, closed) = oneshot::channel();
         let doors = open_doors(&bridge, hosts, port, closed)?;
-        Ok(Network { bridge, hosts: spaces, doors, _open: open })
+        Ok(Network { bridge, hosts: spaces, doors, pki: Pki::make()?, _open: open })
     }
 
     /// A host's address.
@@ -142,6 +144,11 @@ impl Network {
     /// A host's namespace.
     pub(crate) fn space(&self, host: usize) -> Arc<Space> {
         self.hosts[host].clone()
+    }
+
+    /// Who issues its hypervisors' certificates.
+    pub(crate) fn pki(&self) -> &Pki {
+        &self.pki
     }
 
     /// Where a host is reached from outside.

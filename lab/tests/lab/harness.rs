@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -26,8 +27,13 @@ pub async fn cluster_of(nodes: usize, hosts: Hosts) -> Cluster {
     Cluster::start(options, |step| println!("{step}")).await.unwrap()
 }
 
-/// The tiny guest: its kernel and its initial file system.
+/// The tiny guest: its kernel and its initial file system. The first test that asks builds it.
 pub fn guest() -> (PathBuf, PathBuf) {
+    static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    BUILT.get_or_init(build_guest).clone()
+}
+
+fn build_guest() -> (PathBuf, PathBuf) {
     let out = programs().join("guest");
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build");
     let built = Command::new(build).arg(&out).output().unwrap();

@@ -509,9 +509,13 @@ async fn beside_plain_virsh() {
         };
         ours.push(begun("validate") - begun("copy"));
         let address = format!("10.77.0.{}", there + 1);
-        let (daemon, data) = (format!("qemu+tcp://{address}/system"), format!("tcp://{address}"));
+        let daemon = cluster.migration_uri(there).unwrap();
+        let data = format!("tcp://{address}");
         let started = Instant::now();
-        virsh(here, &["migrate", "--live", "--p2p", foreign, &daemon, "--migrateuri", &data]);
+        virsh(
+            here,
+            &["migrate", "--live", "--p2p", "--tls", foreign, &daemon, "--migrateuri", &data],
+        );
         plain.push(i64::try_from(started.elapsed().as_millis()).unwrap());
         (here, there) = (there, here);
     }
