@@ -1,6 +1,10 @@
 //! What every driver must do. One suite for all of them: a driver's own test makes a [`Fixture`] and
 //! calls [`run`].
 
+mod migration;
+
+pub use migration::run_migration;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

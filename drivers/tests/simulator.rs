@@ -97,6 +97,15 @@ async fn conforms() {
     conformance::run(&Simulated { driver, next: AtomicU64::new(1) }).await.unwrap();
 }
 
+#[tokio::test]
+async fn moves_guests() {
+    let fixture = || {
+        let driver = simulator(Options::default());
+        Simulated { driver, next: AtomicU64::new(1) }
+    };
+    conformance::run_migration(&fixture(), &fixture()).await.unwrap();
+}
+
 /// The same suite through a socket: both sides of the driver protocol.
 #[tokio::test]
 async fn conforms_from_afar() {

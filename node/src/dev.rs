@@ -214,9 +214,19 @@ fn name(number: usize) -> Name {
     Name::new(&format!("n{number}")).expect("digits make a name")
 }
 
-/// A port nobody listens on.
+/// An address that nobody listens on. It is below the ports that the kernel hands out: one of those
+/// could be somebody's before the node listens.
 fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    const TRIES: usize = 64;
+    const PORTS: std::ops::Range<u16> = 10_240..32_768;
+    for _ in 0..TRIES {
+        let [a, b, ..] = uuid::Uuid::new_v4().into_bytes();
+        let port = PORTS.start + u16::from_be_bytes([a, b]) % (PORTS.end - PORTS.start);
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    anyhow::bail!("no free port after {TRIES} tries")
 }
 
 /// Creates `count` VMs named `seed-…`, and the image they need.

@@ -1,0 +1,109 @@
+//! What every driver must do that moves running guests.
+
+use std::time::Duration;
+
+use domain::{
+    id::VmId,
+    instance::{Body, Ended},
+    operation::CopyPolicy,
+};
+
+use super::{Failure, Fixture, Outcome, await_body, fence, ok, refused};
+use crate::{Departure, DriverError, ErrorKind, Migration, Order};
+
+/// Runs every case, one after the other, from one host to another of the same kind.
+///
+/// # Errors
+/// The first case that fails.
+pub async fn run_migration(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), Failure> {
+    let cases: [(&'static str, Outcome<'_>); 3] = [
+        ("a guest moves, and stands still until it is resumed", Box::pin(moves(from, to))),
+        ("nothing is sent under a lower fence", Box::pin(fenced(from, to))),
+        ("an aborted sending leaves one guest", Box::pin(aborted(from, to))),
+    ];
+    for (case, outcome) in cases {
+        outcome.await.map_err(|problem| Failure { case, problem })?;
+    }
+    Ok(())
+}
+
+fn migration(fixture: &dyn Fixture) -> Result<&dyn Migration, String> {
+    fixture.driver().migration().ok_or_else(|| "the driver cannot migrate".to_owned())
+}
+
+/// A running guest at the source, a place for it at the target, and how it is sent there.
+async fn prepared(from: &dyn Fixture, to: &dyn Fixture) -> Result<(VmId, Departure), String> {
+    let order = from.order(fence(1));
+    ok(from.driver().prepare(&order).await)?;
+    ok(from.driver().start(&order).await)?;
+    await_body(from, order.vm, |body| body == Body::Running).await?;
+    let there = Order { fence: fence(2), ..order };
+    let landing = ok(migration(to)?.receive(&there).await)?;
+    if ok(migration(to)?.receive(&there).await)? != landing {
+        return Err("it lands elsewhere when it is asked again".into());
+    }
+    await_body(to, there.vm, |body| body == Body::Ready).await?;
+    let (vm, policy) = (there.vm, CopyPolicy::default());
+    Ok((vm, Departure { vm, fence: fence(3), landing, policy }))
+}
+
+async fn cleared(from: &dyn Fixture, to: &dyn Fixture, vm: VmId) -> Result<(), String> {
+    for fixture in [from, to] {
+        ok(fixture.driver().release(vm, fence(9)).await)?;
+        await_body(fixture, vm, |body| body == Body::Absent).await?;
+    }
+    Ok(())
+}
+
+async fn moves(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
+    let (vm, departure) = prepared(from, to).await?;
+    ok(migration(from)?.send(&departure).await)?;
+    await_body(from, vm, |body| body == Body::Stopped(Ended::Migrated)).await?;
+    await_body(to, vm, |body| body == Body::Arrived).await?;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    await_body(to, vm, |body| body == Body::Arrived).await?;
+    ok(to.driver().resume(vm, fence(4)).await)?;
+    await_body(to, vm, |body| body == Body::Running).await?;
+    // The source's disks can be made a body of again, and are one that never ran.
+    let seen = ok(from.driver().observe(vm).await)?.body;
+    if seen != Body::Stopped(Ended::Migrated) {
+        return Err(format!("the source is {seen:?} afterwards"));
+    }
+    cleared(from, to, vm).await
+}
+
+async fn fenced(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
+    let (vm, departure) = prepared(from, to).await?;
+    ok(migration(from)?.abort(vm, fence(4)).await)?;
+    refused(migration(from)?.send(&departure).await, ErrorKind::Fenced)?;
+    await_body(from, vm, |body| body == Body::Running).await?;
+    await_body(to, vm, |body| body == Body::Ready).await?;
+    cleared(from, to, vm).await
+}
+
+async fn aborted(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
+    let (vm, departure) = prepared(from, to).await?;
+    let source = migration(from)?;
+    let abort = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        source.abort(vm, fence(4)).await
+    };
+    let (sent, aborted): (Result<(), DriverError>, _) =
+        tokio::join!(source.send(&departure), abort);
+    ok(aborted)?;
+    if ok(source.progress(vm).await)?.is_some() {
+        return Err("something is sent after the abort".into());
+    }
+    match sent {
+        Err(_) => {
+            await_body(from, vm, |body| body == Body::Running).await?;
+            await_body(to, vm, |body| body == Body::Ready).await?;
+        }
+        // It was too late.
+        Ok(()) => {
+            await_body(from, vm, |body| body == Body::Stopped(Ended::Migrated)).await?;
+            await_body(to, vm, |body| body == Body::Arrived).await?;
+        }
+    }
+    cleared(from, to, vm).await
+}
