@@ -163,6 +163,6 @@ fn scenarios() {
     check(
         &["1/100", "4/1000"],
         &["1/500@h1", "1/500@h2"],
-        &["vm1: no host of 2: 1 not the host it is pinned to, 1 without enough memory", "vm2: h2"],
+        &["vm1: no host of 2: 1 not the one host it may go to, 1 without enough memory", "vm2: h2"],
     );
 }

@@ -30,9 +30,17 @@ pub fn name(text: &str) -> domain::name::Name {
     domain::name::Name::new(text).unwrap()
 }
 
-/// A port nobody listens on. Another process may take it before we do; then the test fails loudly.
+/// An address that nobody listens on, below the ports that the kernel hands out: one of those could
+/// be somebody's before the node listens.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    const PORTS: std::ops::Range<u16> = 10_240..32_768;
+    loop {
+        let [a, b, ..] = uuid::Uuid::new_v4().into_bytes();
+        let port = PORTS.start + u16::from_be_bytes([a, b]) % (PORTS.end - PORTS.start);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 pub struct Node {
