@@ -14,6 +14,7 @@ use crate::{
     Session, all_pages, call,
     exit::Exit,
     output::{Column, at, column, number, wide},
+    vm::Project,
 };
 
 /// How a lock is asked for.
@@ -21,9 +22,8 @@ use crate::{
 pub struct Wish {
     /// The lock's name; it needs not be made before.
     name: String,
-    /// The project.
-    #[arg(short, long, env = "NOVACRON_PROJECT", default_value = "default", value_name = "NAME")]
-    project: String,
+    #[command(flatten)]
+    project: Project,
     /// Who asks; this machine's name and the process if absent.
     #[arg(long, default_value = "")]
     owner: String,
@@ -42,9 +42,8 @@ pub struct Held {
     name: String,
     /// The fence that `acquire` printed.
     fence: u64,
-    /// The project.
-    #[arg(short, long, env = "NOVACRON_PROJECT", default_value = "default", value_name = "NAME")]
-    project: String,
+    #[command(flatten)]
+    project: Project,
 }
 
 /// What may be done with locks.
@@ -70,27 +69,13 @@ pub enum Verb {
     Get {
         /// Its name.
         name: String,
-        /// The project.
-        #[arg(
-            short,
-            long,
-            env = "NOVACRON_PROJECT",
-            default_value = "default",
-            value_name = "NAME"
-        )]
-        project: String,
+        #[command(flatten)]
+        project: Project,
     },
     /// Show all locks that are held.
     List {
-        /// The project.
-        #[arg(
-            short,
-            long,
-            env = "NOVACRON_PROJECT",
-            default_value = "default",
-            value_name = "NAME"
-        )]
-        project: String,
+        #[command(flatten)]
+        project: Project,
         /// A filter, such as `owner:backup`.
         #[arg(short = 'l', long, value_name = "FILTER", default_value = "")]
         selector: String,
@@ -116,8 +101,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Renew(held) => {
-            let request = request(session, &held).await?;
-            let outcome = call!(session, LocksClient<_>, renew_lock, request).await?;
+            let outcome = renew(session, &held).await?;
             session.settle(&format!("lock {} renewed", held.name), Some(outcome)).await
         }
         Verb::Release(held) => {
@@ -127,23 +111,28 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         }
         Verb::Run { wish, command } => run_under(session, wish, command).await,
         Verb::Get { name, project } => {
-            let request = v1::GetLockRequest { project, lock: name, freshness: None };
+            let request =
+                v1::GetLockRequest { project: project.project, lock: name, freshness: None };
             let lock = call!(session, LocksClient<_>, get_lock, request).await?;
             session.output.row(&lock, COLUMNS)
         }
         Verb::List { project, selector } => {
             let page = v1::Page { filter: selector, page_size: 1000, ..Default::default() };
-            let request = v1::ListLocksRequest { project, page: Some(page), freshness: None };
+            let request = v1::ListLocksRequest {
+                project: project.project,
+                page: Some(page),
+                freshness: None,
+            };
             let (locks, _) = all_pages!(session, LocksClient<_>, list_locks, request, locks);
             session.output.rows(&locks, COLUMNS)
         }
     }
 }
 
-async fn request(session: &Session, held: &Held) -> Result<v1::HeldLockRequest> {
+async fn request(session: &Session, held: &Held) -> Result<v1::HeldLockRequest, client::Error> {
     Ok(v1::HeldLockRequest {
         mutation: session.client.mutation().await?,
-        project: held.project.clone(),
+        project: held.project.project.clone(),
         lock: held.name.clone(),
         fence: held.fence,
     })
@@ -161,11 +150,11 @@ async fn acquire(session: &Session, wish: &Wish) -> Result<u64> {
     };
     let request = v1::AcquireLockRequest {
         mutation: session.client.mutation().await?,
-        project: wish.project.clone(),
+        project: wish.project.project.clone(),
         lock: wish.name.clone(),
         owner,
-        ttl_ms: wish.ttl * 1_000,
-        wait_ms: wish.wait * 1_000,
+        ttl_ms: wish.ttl.saturating_mul(1_000),
+        wait_ms: wish.wait.saturating_mul(1_000),
     };
     // The same request waits on where the last call left off.
     loop {
@@ -176,10 +165,17 @@ async fn acquire(session: &Session, wish: &Wish) -> Result<u64> {
     }
 }
 
+async fn renew(session: &Session, held: &Held) -> Result<v1::Outcome, client::Error> {
+    let request = request(session, held).await?;
+    call!(session, LocksClient<_>, renew_lock, request).await
+}
+
 async fn run_under(session: &Session, wish: Wish, command: Vec<String>) -> Result<()> {
     let fence = acquire(session, &wish).await?;
-    let mut granted = Instant::now();
     let held = Held { name: wish.name.clone(), fence, project: wish.project.clone() };
+    // When it was granted within that wait nobody knows; a renewal counts from before it was asked.
+    let mut granted = Instant::now();
+    renew(session, &held).await?;
     let (program, arguments) = command.split_first().context("there is no command")?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -196,15 +192,8 @@ async fn run_under(session: &Session, wish: Wish, command: Vec<String>) -> Resul
             status = child.wait() => break status?,
             _ = renewal.tick() => {
                 let asked = Instant::now();
-                let request = request(session, &held).await;
-                let renewed = match request {
-                    Ok(request) => {
-                        let call = call!(session, LocksClient<_>, renew_lock, request);
-                        let left = ttl.saturating_sub(granted.elapsed());
-                        tokio::time::timeout(left, call).await.ok()
-                    }
-                    Err(_) => None,
-                };
+                let left = ttl.saturating_sub(granted.elapsed());
+                let renewed = tokio::time::timeout(left, renew(session, &held)).await.ok();
                 match renewed {
                     Some(Ok(_)) => granted = asked,
                     Some(Err(client::Error::Refused(status))) => {

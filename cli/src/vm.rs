@@ -18,7 +18,7 @@ use crate::{
 pub struct Project {
     /// The project.
     #[arg(short, long, env = "NOVACRON_PROJECT", default_value = "default", value_name = "NAME")]
-    project: String,
+    pub(crate) project: String,
 }
 
 /// Which VMs: by name, or by what they have in common.
