@@ -4,17 +4,19 @@
 //! never stored, so it cannot disagree with them.
 
 mod command;
+mod leave;
 mod mutability;
 mod phase;
 mod spec;
 mod transition;
 
 pub use command::{SpecPatch, VmCommand};
+pub(crate) use leave::evacuate;
+pub use leave::may_leave;
 pub use mutability::{FIELDS, Takes};
 pub use phase::Phase;
 pub use spec::{Disk, Network, Nic, RunPolicy, VmSpec};
-pub use transition::may_leave;
-pub(crate) use transition::{body_ended, decide, evacuate, forget_if_gone};
+pub(crate) use transition::{body_ended, decide, forget_if_gone};
 
 use std::sync::Arc;
 

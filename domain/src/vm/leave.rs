@@ -1,0 +1,84 @@
+//! Leaving a host while running: who may, and how it is asked for.
+
+use super::{
+    Desired, Vm,
+    transition::{existing, idle},
+};
+use crate::{
+    Draft, State,
+    host::Schedule,
+    id::{HostId, OperationId, VmId},
+    instance::Phase as Body,
+    operation::{self, CopyPolicy, Kind, Migration, Operation},
+    rejected::{Reason, Rejected},
+    setting::Key,
+};
+
+/// Before what people ask for one by one, unless they say otherwise.
+const EVACUATION_PRIORITY: u8 = 50;
+
+pub(super) fn migrate(
+    draft: &mut Draft,
+    id: VmId,
+    to: Option<HostId>,
+    policy: CopyPolicy,
+    priority: u8,
+    operation: OperationId,
+) -> Result<(), Rejected> {
+    let vm = existing(draft, id, None)?;
+    may_leave(draft.state(), &vm)?;
+    let state = draft.state();
+    let queued = state.queued_migrations_count() as u64;
+    if queued >= state.setting(Key::MigrationsQueuedMax) {
+        let message = format!("{queued} migrations wait for their turn; ask again in a minute");
+        return Err(Rejected::new(Reason::QueueFull, message));
+    }
+    if to.is_some() && to == state.instance_of(id).map(|body| body.host) {
+        let message = format!("VM {} is on that host already", vm.name);
+        return Err(Rejected::new(Reason::HostUnfit, message));
+    }
+    let deadline_ms = state.now_ms + state.setting(Key::MigrationDeadlineMs);
+    let migration = Some(Box::new(Migration::new(to, policy, draft.wall_ms())));
+    let opened = operation::open(draft, operation, Kind::Migrate, &vm.project, &vm.name, id)?;
+    draft.put(Operation { deadline_ms, priority, migration, ..opened });
+    draft.put(Vm { operation: Some(operation), ..vm });
+    draft.reply_operation(operation);
+    draft.reply_object("vm", id);
+    Ok(())
+}
+
+/// Whether the VM's guest could be migrated now.
+///
+/// # Errors
+/// Why it cannot.
+pub fn may_leave(state: &State, vm: &Vm) -> Result<(), Rejected> {
+    idle(vm)?;
+    let runs = state.instance_of(vm.id).is_some_and(|body| body.phase == Body::Running);
+    if !runs || vm.desired != Desired::Running {
+        let message = format!("VM {} does not run; only a running guest migrates", vm.name);
+        return Err(Rejected::new(Reason::VmState, message));
+    }
+    if !state.instance_of(vm.id).is_some_and(|body| state.is_known(body)) {
+        let message = format!("the host of VM {} is not heard of", vm.name);
+        return Err(Rejected::new(Reason::VmState, message));
+    }
+    if let Some(pinned) = &vm.spec.host {
+        let message = format!("VM {} is pinned to host {pinned}", vm.name);
+        return Err(Rejected::new(Reason::VmState, message));
+    }
+    if state.spare_of(vm.id).is_some() {
+        let message = format!("what another host has of VM {} is still being removed", vm.name);
+        return Err(Rejected::new(Reason::VmBusy, message));
+    }
+    Ok(())
+}
+
+/// Has a guest leave a host that is being drained, unless it has left or cannot.
+pub(crate) fn evacuate(draft: &mut Draft, id: VmId, operation: OperationId) {
+    let state = draft.state();
+    let host = state.instance_of(id).and_then(|body| state.hosts.get(&body.host));
+    if host.is_some_and(|host| host.schedule == Schedule::Draining) {
+        // What refuses it now is looked at again in the next round.
+        let _ = migrate(draft, id, None, CopyPolicy::default(), EVACUATION_PRIORITY, operation);
+    }
+}
