@@ -1,14 +1,16 @@
-//! Renews the leases of all of this node's hosts, in one entry per beat.
+//! Renews the leases of all of this node's hosts, in one entry per beat, and tells the hosts' guards.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use domain::{
-    envelope::Command,
-    host::{HostCommand, Status},
-    limit,
+use domain::{Fence, envelope::Command, host::HostCommand, id::HostId, limit};
+use guard::since_boot;
+use raft_store::Consistency;
+
+use crate::{
+    host::{LocalHost, guarding},
+    root::StaffOptions,
+    routine::Turn,
 };
-
-use crate::{root::StaffOptions, routine::Turn};
 
 pub(crate) struct Beat;
 
@@ -16,19 +18,34 @@ impl Turn for Beat {
     const PAUSE: Duration = Duration::from_secs(1);
 
     async fn take(options: &StaffOptions) {
-        let view = options.store.view();
-        let node = options.store.node();
-        let held = options.hosts.iter().filter_map(|local| {
-            let host = view.state.hosts.get(&local.id)?;
-            let ours = host.node == node && host.boot == local.boot;
-            (ours && host.status == Status::Ready).then_some((host.id, host.fence))
-        });
-        let held: Vec<_> = held.collect();
+        let (store, view) = (&options.store, options.store.view());
+        let held: Vec<(&Arc<LocalHost>, (HostId, Fence))> = options
+            .hosts
+            .iter()
+            .filter_map(|local| {
+                let row = guarding::held(store, &view.state, local)?;
+                Some((local, (row.id, row.fence)))
+            })
+            .collect();
         for rows in held.chunks(limit::BATCH_MAX) {
-            let renew = Command::Host(HostCommand::Renew(rows.to_vec()));
-            if let Err(error) = options.store.propose_as_node(renew).await {
-                tracing::debug!(%error, "leases were not renewed");
-            }
+            // Before anything is sent: what the guards count from must not lie later than what the
+            // others count from.
+            let asked = since_boot();
+            let renew = HostCommand::Renew(rows.iter().map(|(_, row)| *row).collect());
+            let renewed = match store.propose_as_node(Command::Host(renew)).await {
+                Ok(outcome) => store.read(Consistency::AtLeast(outcome.revision)).await,
+                Err(error) => {
+                    tracing::debug!(%error, "leases were not renewed");
+                    continue;
+                }
+            };
+            let Ok(view) = renewed else { continue };
+            let guards = rows.iter().map(|(local, (_, lease))| {
+                let (store, local, view, lease) =
+                    (store.clone(), (*local).clone(), view.clone(), *lease);
+                async move { guarding::renewed(&store, &view.state, &local, lease, asked).await }
+            });
+            guards.collect::<tokio::task::JoinSet<()>>().join_all().await;
         }
     }
 }

@@ -3,13 +3,17 @@
 //! It looks at what changed since it looked last, and at everything when it starts, when it missed
 //! something, and now and then. What is to be done comes from `next_action` alone.
 
+pub(crate) mod guarding;
 mod instance;
 mod migration;
 mod sweep;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,7 +27,8 @@ use domain::{
     name::Name,
     table::Row,
 };
-use drivers::Driver;
+use drivers::{Driver, Guard};
+use guard::since_boot;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use raft_store::Consistency;
 use tokio::time::Instant;
@@ -45,6 +50,24 @@ pub struct LocalHost {
     pub offered: Box<dyn Fn(Capacity) -> Capacity + Send + Sync>,
     /// Its driver.
     pub driver: Arc<dyn Driver>,
+    /// What ends its guests when its lease runs out, if something does.
+    pub guard: Option<Arc<dyn Guard>>,
+    /// When that will be, since the machine booted, nanoseconds; 0 while it is not known.
+    pub held_until_ns: AtomicU64,
+}
+
+impl LocalHost {
+    pub(crate) fn note_held(&self, until: Option<Duration>) {
+        let until_ns = until.map_or(0, |until| u64::try_from(until.as_nanos()).unwrap_or(u64::MAX));
+        self.held_until_ns.store(until_ns, Ordering::Relaxed);
+    }
+
+    /// How long its guests may still execute if its lease is not renewed, when its guard ends them then.
+    #[must_use]
+    pub fn held_for(&self) -> Option<Duration> {
+        let until_ns = self.held_until_ns.load(Ordering::Relaxed);
+        (until_ns > 0).then(|| Duration::from_nanos(until_ns).saturating_sub(since_boot()))
+    }
 }
 
 /// Between two looks, when nothing happens.
@@ -213,11 +236,20 @@ impl HostState {
             boot: self.tools.host.boot,
             foreign: inventory.foreign,
         };
+        let (host, asked) = (&self.tools.host, since_boot());
         let command = Command::Host(HostCommand::Grant(Box::new(grant)));
         match self.tools.store.propose_as_node(command).await {
-            Ok(_) => tracing::info!(host = %self.tools.host.name, "this node drives the host"),
+            Ok(outcome) => {
+                tracing::info!(host = %host.name, "this node drives the host");
+                // The beat tells the guard too; this only lets guests start without waiting for it.
+                let store = &self.tools.store;
+                if let Ok(view) = store.read(Consistency::AtLeast(outcome.revision)).await {
+                    guarding::renewed(store, &view.state, host, outcome.revision, asked).await;
+                }
+            }
             Err(error) => {
-                tracing::warn!(host = %self.tools.host.name, %error, "the host was not taken up");
+                tracing::warn!(host = %host.name, %error, "the host was not taken up");
+                guarding::refused(host, &error).await;
             }
         }
         false

@@ -1,15 +1,21 @@
-//! What only the leading node does: time goes on, VMs get hosts, members get votes. Everything it
+//! What only the leading node does: time goes on, VMs get hosts, members get votes, silent hosts lose
+//! their power. Everything it
 //! needs is in the state, so the next leader's actor takes over where this one was.
 
+mod fencing;
 pub mod membership;
 mod place;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use domain::{cluster::ClusterCommand, envelope::Command};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use raft_store::Store;
 
+pub use fencing::FencingAgent;
+
+use crate::root::StaffOptions;
+use fencing::Fencers;
 use membership::Observer;
 
 /// Between two beats, when nothing happens.
@@ -22,12 +28,16 @@ pub(crate) struct Leader;
 pub(crate) struct LeaderState {
     store: Store,
     observer: Observer,
+    fencers: Fencers,
     next_beat: tokio::time::Instant,
 }
 
 impl Leader {
-    pub(crate) async fn start(store: Store, supervisor: ActorCell) -> Result<ActorCell, String> {
-        let spawned = Actor::spawn_linked(None, Leader, store, supervisor).await;
+    pub(crate) async fn start(
+        options: Arc<StaffOptions>,
+        supervisor: ActorCell,
+    ) -> Result<ActorCell, String> {
+        let spawned = Actor::spawn_linked(None, Leader, options, supervisor).await;
         spawned.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
     }
 }
@@ -35,16 +45,21 @@ impl Leader {
 impl Actor for Leader {
     type Msg = ();
     type State = LeaderState;
-    type Arguments = Store;
+    type Arguments = Arc<StaffOptions>;
 
     async fn pre_start(
         &self,
         me: ActorRef<()>,
-        store: Store,
+        options: Arc<StaffOptions>,
     ) -> Result<LeaderState, ActorProcessingErr> {
         me.cast(())?;
         let next_beat = tokio::time::Instant::now();
-        Ok(LeaderState { store, observer: Observer::default(), next_beat })
+        Ok(LeaderState {
+            store: options.store.clone(),
+            observer: Observer::default(),
+            fencers: Fencers::new(options.agents.clone()),
+            next_beat,
+        })
     }
 
     /// One round for each message; the next message comes from here.
@@ -62,6 +77,7 @@ impl Actor for Leader {
                 state.next_beat = tokio::time::Instant::now() + INTERVAL;
                 tick(&state.store).await;
                 state.observer.act(&state.store).await;
+                state.fencers.act(&state.store);
             }
             place::act(&state.store, beats).await;
         } else {

@@ -3,8 +3,8 @@
 //! everything in the state.
 //!
 //! ```text
-//!  root ─┬─ leader      on the leading node only: time, placement, membership
-//!        ├─ beat        renews the leases of this node's hosts, all in one entry
+//!  root ─┬─ leader      on the leading node only: time, placement, failover, fencing, membership
+//!        ├─ beat        renews the leases of this node's hosts, all in one entry, and tells their guards
 //!        ├─ health      reports this node's disk and version
 //!        ├─ keeper      keeps copies of images here
 //!        ├─ reporter    gathers reports of bodies into few entries
@@ -26,5 +26,5 @@ mod supervision;
 
 pub use files::{ImageFiles, Incoming};
 pub use host::LocalHost;
-pub use leader::membership;
+pub use leader::{FencingAgent, membership};
 pub use root::{Staff, StaffOptions};

@@ -11,7 +11,7 @@ use crate::{
     health::Health,
     host::{HostActor, LocalHost},
     keeper::Keeper,
-    leader::Leader,
+    leader::{FencingAgent, Leader},
     reporter::Reporter,
     routine::Routine,
     supervision::Failures,
@@ -24,6 +24,8 @@ pub struct StaffOptions {
     pub store: Store,
     /// The hosts this node drives.
     pub hosts: Vec<Arc<LocalHost>>,
+    /// What cuts the power of hosts, of this node and of others.
+    pub agents: Arc<[FencingAgent]>,
     /// This node's copies of images.
     pub images: Arc<ImageFiles>,
     /// The data directory, whose disk is watched.
@@ -121,7 +123,7 @@ impl RootState {
         let reporter = self.reporter.clone();
         let child = match role {
             Role::Reporter => reporter.start(supervisor).await,
-            Role::Leader => Leader::start(options.store.clone(), supervisor).await,
+            Role::Leader => Leader::start(options, supervisor).await,
             Role::Beat => Routine::<Beat>::start(options, supervisor).await,
             Role::Health => Routine::<Health>::start(options, supervisor).await,
             Role::Keeper => Routine::<Keeper>::start(options, supervisor).await,

@@ -59,6 +59,14 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
 }
 
 async fn status(session: &Session) -> Result<()> {
+    // What one node knows, however old it is: without a leader that is all there is.
+    const DAY_MS: u32 = 86_400_000;
+    let freshness = Some(v1::Freshness { min_revision: 0, max_age_ms: DAY_MS });
+    let request = v1::GetClusterRequest { freshness };
+    let known = call!(session, ClustersClient<_>, get_cluster, request).await?;
+    if known.leader.is_empty() {
+        return leaderless(session, &known);
+    }
     let request = v1::GetClusterRequest::default();
     let cluster = call!(session, ClustersClient<_>, get_cluster, request).await?;
     if !matches!(session.output.format, Format::Table | Format::Wide) {
@@ -79,4 +87,25 @@ async fn status(session: &Session) -> Result<()> {
     println!("operations {} unfinished", cluster.open_operations);
     println!();
     session.output.rows(&cluster.nodes, COLUMNS)
+}
+
+/// What a node knows that has no leader, and how long its guests have left.
+fn leaderless(session: &Session, known: &v1::Cluster) -> Result<()> {
+    if matches!(session.output.format, Format::Table | Format::Wide) {
+        println!("cluster    {} ({})", known.name, known.id);
+        println!("leader     none, says {}: nothing can be decided", known.answered_by);
+        for row in &known.guarded_hosts {
+            let left = match row.ends_in_ms {
+                0 => "its guard ends guests that may be made anew elsewhere".to_owned(),
+                ms => format!(
+                    "in {} s its guard ends guests that may be made anew elsewhere, unless a leader is found",
+                    ms.div_ceil(1_000)
+                ),
+            };
+            println!("host       {}: {left}", row.host);
+        }
+    } else {
+        session.output.row(known, COLUMNS)?;
+    }
+    anyhow::bail!("the cluster has no leader")
 }

@@ -50,7 +50,8 @@ pub enum HostVerb {
         /// Its name or id.
         name: String,
     },
-    /// Say that you have seen a lost host to be off: VMs on it that are being deleted can then go.
+    /// Say that you have seen a lost host to be off. VMs on it that are being deleted can then go, and those
+    /// whose failover is `rebuild` are made anew elsewhere. The host may not come back without a reboot.
     ConfirmDead {
         /// Its name or id.
         name: String,
@@ -72,6 +73,7 @@ const COLUMNS: &[Column] = &[
     column("CPU", |row| share(row, "usedCpuMillicores", "cpuMillicores")),
     column("MEMORY", |row| share(row, "usedMemoryMib", "memoryMib")),
     wide("DISK", |row| share(row, "usedDiskMib", "diskMib")),
+    column("FENCING", fencing),
     wide("FOREIGN", |row| number(row, "foreign")),
     wide("ID", |row| at(row, "id")),
 ];
@@ -89,6 +91,14 @@ const FOREIGN_COLUMNS: &[Column] = &[
     column("RUNNING", |row| if row["running"] == true { "yes" } else { "no" }.to_owned()),
     column("UUID", |row| at(row, "uuid")),
 ];
+
+/// What would end its guests, and of a lost host how it is known that they have ended.
+fn fencing(row: &serde_json::Value) -> String {
+    match at(row, "ended") {
+        ended if ended.is_empty() || ended == "-" => at(row, "fencing"),
+        ended => format!("ended: {ended}"),
+    }
+}
 
 /// Used of all, in percent.
 fn share(row: &serde_json::Value, used: &str, whole: &str) -> String {

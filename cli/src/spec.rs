@@ -34,6 +34,16 @@ pub struct SpecFlags {
     /// When a guest that ended by itself is started again: always, `on_failure` or manual.
     #[arg(long, value_name = "POLICY")]
     run_policy: Option<String>,
+    /// What becomes of it when its host is lost: `stay` waits for the host; `rebuild` makes it anew on another
+    /// host, with disks made from the image. Takes effect at the next start.
+    #[arg(long, value_name = "POLICY", value_parser = ["stay", "rebuild"])]
+    failover: Option<String>,
+    /// Of VMs that are to be made anew the one with the higher priority goes first.
+    #[arg(long, value_name = "0-100", value_parser = clap::value_parser!(u32).range(0..=100))]
+    failover_priority: Option<u32>,
+    /// A VM that is made anew before it; repeat for more.
+    #[arg(long, value_name = "VM")]
+    failover_after: Vec<String>,
     /// Refuse deletion until it is switched off again.
     #[arg(long, value_name = "BOOL")]
     deletion_protection: Option<bool>,
@@ -70,6 +80,11 @@ impl SpecFlags {
         set(&mut spec.root_disk_mib, self.root_disk);
         set(&mut spec.cmdline, self.cmdline);
         set(&mut spec.run_policy, self.run_policy);
+        set(&mut spec.failover, self.failover);
+        spec.failover_priority = self.failover_priority.or(spec.failover_priority);
+        if !self.failover_after.is_empty() {
+            spec.failover_after = self.failover_after;
+        }
         set(&mut spec.deletion_protection, self.deletion_protection);
         set(&mut spec.host, self.host);
         if !self.disks.is_empty() {

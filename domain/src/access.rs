@@ -22,7 +22,12 @@ impl Command {
             Command::Cluster(ClusterCommand::Found(_)) => Access::Founding,
             Command::Cluster(ClusterCommand::Tick(_))
             | Command::Node(NodeCommand::Report(_))
-            | Command::Host(HostCommand::Grant(_) | HostCommand::Renew(_))
+            | Command::Host(
+                HostCommand::Grant(_)
+                | HostCommand::Renew(_)
+                | HostCommand::Fencing { .. }
+                | HostCommand::PoweredOff { .. },
+            )
             | Command::Image(ImageCommand::Held { .. })
             | Command::Vm(VmCommand::Unplaceable(_))
             | Command::Instance(_) => Access::Node,

@@ -8,12 +8,15 @@
 //! ```
 //!
 //! Beside that, a person may cordon a host, so that no bodies come, or drain it, so that running guests
-//! leave. It is drained when nothing is left on it.
+//! leave. It is drained when nothing is left on it. Of a lost host `fencing` says whether its guests are
+//! known to have ended.
 
 mod capacity;
+mod fencing;
 mod lease;
 
 pub use capacity::Capacity;
+pub use fencing::{Evidence, Fencing};
 pub use lease::Lease;
 pub(crate) use lease::expire;
 
@@ -23,7 +26,7 @@ use crate::{
     Draft, Fence, Revision, State,
     event::Change,
     id::{BootId, HostId, NodeId},
-    instance, limit,
+    limit,
     name::Name,
     operation,
     principal::Principal,
@@ -109,6 +112,12 @@ pub struct Host {
     /// Whether it came back with less than is booked on it.
     #[serde(default)]
     pub shrank: bool,
+    /// What ends its guests when it cannot renew its lease.
+    #[serde(default)]
+    pub fencing: Fencing,
+    /// How it is known that its guests have ended, when it is lost and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Evidence>,
     /// The entry that changed it last.
     pub revision: Revision,
 }
@@ -141,6 +150,24 @@ pub enum HostCommand {
         host: HostId,
         /// What is wanted.
         schedule: Schedule,
+    },
+    /// What ends a host's guests when it cannot renew the lease that has this fence.
+    Fencing {
+        /// The host.
+        host: HostId,
+        /// The lease's fence.
+        fence: Fence,
+        /// What it is.
+        fencing: Fencing,
+    },
+    /// A fencing agent has cut a host's power and read it back as off.
+    PoweredOff {
+        /// The host.
+        host: HostId,
+        /// The boot that ended.
+        boot: BootId,
+        /// The fence of the lease that the host held when the agent was sent.
+        fence: Fence,
     },
     /// A person has seen that a lost host is off: its bodies ended. `boot` names which life of the
     /// host that is; if it renews later, it is refused.
@@ -232,7 +259,11 @@ pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Reje
         HostCommand::Grant(grant) => take_up(draft, *grant),
         HostCommand::Renew(rows) => lease::renew(draft, &rows),
         HostCommand::Schedule { host, schedule } => set_schedule(draft, host, schedule),
-        HostCommand::ConfirmDead { host, boot } => confirm_dead(draft, host, boot),
+        HostCommand::Fencing { host, fence, fencing } => fencing::set(draft, host, fence, fencing),
+        HostCommand::PoweredOff { host, boot, fence } => {
+            fencing::powered_off(draft, host, boot, fence)
+        }
+        HostCommand::ConfirmDead { host, boot } => fencing::confirm_dead(draft, host, boot),
         HostCommand::Remove { host } => remove(draft, host),
     }
 }
@@ -264,6 +295,18 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         let message = format!("host {} is driven by node {}", old.name, old.node);
         return Err(Rejected::new(Reason::Fenced, message));
     }
+    // Whoever said that it was off was wrong: its guests may run, and elsewhere too.
+    if let Some(old) = &old
+        && old.boot == grant.boot
+        && matches!(old.ended, Some(Evidence::Agent | Evidence::Person))
+    {
+        let message = format!(
+            "host {} was said to be off and comes back from the same boot; its guests may run elsewhere \
+             too: reboot it",
+            old.name
+        );
+        return Err(Rejected::new(Reason::HostSaidDead, message));
+    }
     let fence = draft.revision();
     let ttl_ms = state.setting(Key::HostLeaseTtlMs);
     let whole = grant.capacity.minus(grant.reserved);
@@ -282,6 +325,9 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         foreign: grant.foreign,
         schedule: old.map(|old| old.schedule).unwrap_or_default(),
         shrank,
+        // Its node tells as soon as it has seen it.
+        fencing: Fencing::None,
+        ended: None,
         revision: fence,
     });
     settle_migrations(draft, grant.host);
@@ -311,28 +357,6 @@ fn set_schedule(draft: &mut Draft, id: HostId, schedule: Schedule) -> Result<(),
         let why = "the host is not drained any more".to_owned();
         operation::end(draft, operation, operation::Status::RolledBack, why);
     }
-    Ok(())
-}
-
-/// Bodies of VMs that are on their way out are gone with their host. The others stay where they are:
-/// their disks may be good, and the host may come back.
-fn confirm_dead(draft: &mut Draft, id: HostId, boot: BootId) -> Result<(), Rejected> {
-    let state = draft.state();
-    let host = state.hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?;
-    if host.status != Status::Lost || host.boot != boot {
-        let message = format!("host {} is heard of, or was booted since; look again", host.name);
-        return Err(Rejected::new(Reason::HostUnfit, message));
-    }
-    instance::host_ended(draft, id);
-    let state = draft.state();
-    let leaving =
-        state.instances_on(id).filter(|body| state.vms.get(&body.vm).is_some_and(|vm| vm.deleting));
-    let leaving: Vec<_> = leaving.map(|body| (body.id, body.vm)).collect();
-    for (body, vm) in leaving {
-        draft.delete::<crate::instance::Instance>(body);
-        crate::vm::forget_if_gone(draft, vm);
-    }
-    draft.reply_object("host", id);
     Ok(())
 }
 

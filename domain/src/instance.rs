@@ -163,6 +163,10 @@ pub struct Instance {
     /// The last failure, while it matters.
     #[serde(default)]
     pub failure: Option<String>,
+    /// Whether its host's guard ends the guest when the host's lease runs out, whatever of it was
+    /// started last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
     /// Where it can be sent, while it is incoming and ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub landing: Option<Landing>,

@@ -2,6 +2,10 @@
 
 /// Lease time between two attempts to have a guest leave a host that is being drained, milliseconds.
 pub const EVACUATION_PAUSE_MS: u64 = 30_000;
+/// Highest priority of what waits for its turn.
+pub const PRIORITY_MAX: u8 = 100;
+/// VMs after which a VM is to be started elsewhere.
+pub const FAILOVER_AFTER_MAX: usize = 16;
 /// Most locks that are held at one time.
 pub const LOCKS_MAX: usize = 100_000;
 /// Most who wait for one lock.

@@ -215,6 +215,11 @@ impl State {
         self.operations.values().filter(move |operation| operation.project == *project)
     }
 
+    /// The operations that have not ended, by their deadlines.
+    pub fn unfinished_operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
+        self.operations_open.iter().filter_map(|(_, id)| self.operations.get(id))
+    }
+
     /// The migrations that wait for their turn, in the order of it.
     pub fn queued_migrations(&self) -> impl Iterator<Item = &Arc<Operation>> {
         self.migrations_queued.iter().filter_map(|(_, _, id)| self.operations.get(id))

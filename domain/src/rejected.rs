@@ -95,6 +95,8 @@ reasons! {
     PlanStale = "PLAN_STALE", Conflict;
     /// The host cannot take the body: it is not ready, or its capacity is used.
     HostUnfit = "HOST_UNFIT", Precondition;
+    /// The host was said to be off, by a person or a fencing agent, and comes back from the same boot; its guests may run twice. Reboot it.
+    HostSaidDead = "HOST_SAID_DEAD", Conflict;
     /// The report comes from an owner that is no longer the owner.
     Fenced = "FENCED", Conflict;
     /// The operation has ended or has passed its point of no return.

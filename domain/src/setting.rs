@@ -59,6 +59,9 @@ settings! {
     MigrationsQueuedMax = "migrations-queued-max", 1 ..= 100_000, 1_000, "How many migrations may wait for their turn before more are refused. Read when one is asked for.";
     MigrationDeadlineMs = "migration-deadline-ms", 1_000 ..= 86_400_000, 600_000, "How long a migration may wait for its turn, and then how long it may take before it is undone. Read when it is asked for and when its target is reserved; each GiB of memory adds migration-deadline-ms-per-gib.";
     MigrationDeadlineMsPerGib = "migration-deadline-ms-per-gib", 0 ..= 3_600_000, 60_000, "What each GiB of a guest's memory adds to its migration's deadline. Read when its target is reserved.";
+    FailoverByGuard = "failover-by-guard", 0 ..= 1, 1, "Whether a lapsed lease proves that a host's guests ended when the host's guard ends them before that: 1 for yes; 0 for waiting until a fencing agent or a person knows, or the host boots anew. Read when a lease lapses.";
+    FencingAfterMs = "fencing-after-ms", 3_000 ..= 120_000, 5_000, "How long a host may be silent before its fencing agent cuts its power, if it has one and VMs that would be started elsewhere. Read by the leader.";
+    FailoversParallel = "failovers-parallel", 1 ..= 1_000, 10, "How many VMs of lost hosts may be on their way to others at one time. Read by the leader.";
     DiskFullPercent = "disk-full-percent", 50 ..= 99, 90, "From what use of a node's disk on growth is refused. Read when a command is decided.";
 }
 

@@ -4,6 +4,7 @@
 //! never stored, so it cannot disagree with them.
 
 mod command;
+mod failover;
 mod leave;
 mod mutability;
 mod phase;
@@ -11,11 +12,13 @@ mod spec;
 mod transition;
 
 pub use command::{SpecPatch, VmCommand};
+pub(crate) use failover::relocate;
+pub use failover::{awaits_failover, why_unknown};
 pub(crate) use leave::evacuate;
 pub use leave::may_leave;
 pub use mutability::{FIELDS, Takes};
 pub use phase::Phase;
-pub use spec::{Disk, Network, Nic, RunPolicy, VmSpec};
+pub use spec::{Disk, Failover, Network, Nic, RunPolicy, VmSpec, default_priority};
 pub(crate) use transition::{body_ended, decide, forget_if_gone};
 
 use std::sync::Arc;

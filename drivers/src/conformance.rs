@@ -125,7 +125,7 @@ async fn whole_life(fixture: &dyn Fixture) -> Result<(), String> {
     }
     ok(driver.pause(id, under).await)?;
     await_body(fixture, id, |body| body == Body::Paused).await?;
-    ok(driver.resume(id, under).await)?;
+    ok(driver.resume(id, under, Fence::ZERO).await)?;
     await_body(fixture, id, |body| body == Body::Running).await?;
     ok(driver.reboot(id, under).await)?;
     await_body(fixture, id, |body| body == Body::Running).await?;
@@ -165,7 +165,7 @@ async fn repeated(fixture: &dyn Fixture) -> Result<(), String> {
         ok(driver.pause(id, under).await)?;
     }
     for _ in 0..2 {
-        ok(driver.resume(id, under).await)?;
+        ok(driver.resume(id, under, Fence::ZERO).await)?;
     }
     for _ in 0..2 {
         ok(driver.kill(id, under).await)?;
@@ -189,7 +189,7 @@ async fn fenced(fixture: &dyn Fixture) -> Result<(), String> {
         driver.kill(id, old.fence).await,
         driver.reboot(id, old.fence).await,
         driver.pause(id, old.fence).await,
-        driver.resume(id, old.fence).await,
+        driver.resume(id, old.fence, Fence::ZERO).await,
         driver.release(id, old.fence).await,
     ];
     for result in stale {

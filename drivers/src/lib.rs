@@ -6,6 +6,7 @@
 //! keeps a stale owner's hands off.
 
 mod error;
+mod guard;
 mod migration;
 mod order;
 
@@ -15,6 +16,7 @@ pub mod qcow2;
 pub mod simulator;
 
 pub use error::{DriverError, ErrorKind};
+pub use guard::{Guard, GuardProcess};
 pub use migration::{Departure, Migration, cannot_migrate};
 pub use order::{FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage};
 
@@ -41,7 +43,9 @@ pub trait Driver: Send + Sync + 'static {
     /// Makes the body: disks and definition. It does not run afterwards.
     async fn prepare(&self, order: &Order) -> Result<(), DriverError>;
 
-    /// Starts the guest with the order's spec.
+    /// Starts the guest with the order's spec, if the host's guard lets guests execute under the
+    /// order's lease. That is seen after the guest is there and before its first instruction: a guard
+    /// whose deadline passes in between ends it.
     async fn start(&self, order: &Order) -> Result<(), DriverError>;
 
     /// Asks the guest to shut down and returns at once. A guest may not listen: ask again.
@@ -56,8 +60,8 @@ pub trait Driver: Send + Sync + 'static {
     /// Lets the guest stand still in memory.
     async fn pause(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
 
-    /// Lets the guest go on.
-    async fn resume(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
+    /// Lets the guest go on, if the host's guard lets guests execute under `lease`.
+    async fn resume(&self, vm: VmId, fence: Fence, lease: Fence) -> Result<(), DriverError>;
 
     /// Ends the guest and removes body and disks: afterwards it is certainly absent.
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;

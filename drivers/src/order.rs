@@ -25,6 +25,9 @@ pub struct Order {
     pub vm: VmId,
     /// The fence under which this is ordered.
     pub fence: Fence,
+    /// The fence of the host's lease under which this was decided. A call that was under way for longer
+    /// than the lease starts nothing.
+    pub lease: Fence,
     /// The VM's project, for people who look at the hypervisor.
     pub project: Name,
     /// The VM's name, for the same.

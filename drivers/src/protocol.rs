@@ -19,7 +19,7 @@ use tonic::Status;
 use crate::{Departure, DriverError, ErrorKind, Observation, Order};
 
 /// The version this program speaks.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The metadata that carries the kind of a failure.
 const KIND: &str = "novacron-kind";
@@ -86,6 +86,7 @@ fn write_order(order: &Order) -> pb::Order {
         spec: codec::encode(&order.spec).into(),
         generation: order.generation,
         reboots: order.reboots,
+        lease: order.lease.as_u64(),
         image: codec::encode(&*order.image).into(),
         files: order.files.iter().map(|(file, path)| (file.to_string(), path_text(path))).collect(),
     }
@@ -132,6 +133,7 @@ fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
     Ok(Order {
         vm: vm(&order.vm)?,
         fence: Fence::from_u64(order.fence),
+        lease: Fence::from_u64(order.lease),
         project: name(&order.project)?,
         name: name(&order.name)?,
         spec: codec::decode(&order.spec).map_err(protocol)?,

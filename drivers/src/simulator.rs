@@ -2,6 +2,7 @@
 //! every kind on demand. From one seed it behaves the same every time.
 
 mod faults;
+mod guard;
 mod migration;
 mod random;
 
@@ -21,12 +22,14 @@ use domain::{
     id::{BootId, VmId},
     instance::{Body, Ended},
     name::Name,
+    vm::Failover,
 };
 use tokio::sync::broadcast;
 
 use crate::{
     Driver, DriverError, ErrorKind, Foreign, Inventory, Migration, Observation, Order, Usage,
 };
+use guard::Held;
 use migration::{Sending, Shared};
 use random::Random;
 
@@ -69,6 +72,7 @@ struct Domain {
     console: Vec<u8>,
     name: Name,
     memory_mib: u64,
+    failover: Failover,
 }
 
 impl Domain {
@@ -81,6 +85,7 @@ impl Domain {
             console: Vec::new(),
             name: order.name.clone(),
             memory_mib: u64::from(order.spec.memory_mib),
+            failover: order.spec.failover,
         }
     }
 }
@@ -90,6 +95,8 @@ struct World {
     domains: BTreeMap<VmId, Domain>,
     fences: BTreeMap<VmId, Fence>,
     sendings: BTreeMap<VmId, Arc<Sending>>,
+    /// Nothing while there is no guard.
+    held: Option<Held>,
 }
 
 /// A simulated host.
@@ -149,6 +156,7 @@ impl Simulator {
             return Err(DriverError::new(kind, format!("injected into {call:?}")));
         }
         let mut world = lock(&self.shared.world);
+        world.expire();
         let seen = world.fences.entry(vm).or_default();
         if fence < *seen {
             let message = format!("fence {fence} is below {seen}");
@@ -199,7 +207,8 @@ impl Driver for Simulator {
         if let Some(kind) = self.faults().take(Call::Observe) {
             return Err(DriverError::new(kind, "injected into Observe"));
         }
-        let world = lock(&self.shared.world);
+        let mut world = lock(&self.shared.world);
+        world.expire();
         let domain = world.domains.get(&vm);
         Ok(Observation {
             vm,
@@ -234,6 +243,7 @@ impl Driver for Simulator {
 
     async fn start(&self, order: &Order) -> Result<(), DriverError> {
         self.call(Call::Start, order.vm, order.fence, |world| {
+            world.admit(order.lease)?;
             let domain = domain(world, order.vm)?;
             match domain.body {
                 Body::Running => {}
@@ -244,6 +254,8 @@ impl Driver for Simulator {
                     domain.body = Body::Running;
                     domain.generation = Some(order.generation);
                     domain.starts += 1;
+                    domain.reboots = domain.reboots.max(order.reboots);
+                    domain.failover = order.spec.failover;
                     let line = format!("GUEST-UP id={}\n", domain.name);
                     domain.console.extend_from_slice(line.as_bytes());
                 }
@@ -307,8 +319,9 @@ impl Driver for Simulator {
         .await
     }
 
-    async fn resume(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
+    async fn resume(&self, vm: VmId, fence: Fence, lease: Fence) -> Result<(), DriverError> {
         self.call(Call::Resume, vm, fence, |world| {
+            world.admit(lease)?;
             let domain = domain(world, vm)?;
             match domain.body {
                 Body::Running | Body::Paused | Body::Arrived => domain.body = Body::Running,

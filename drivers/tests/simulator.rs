@@ -16,7 +16,7 @@ use domain::{
     image::Image,
     instance::{Body, Ended},
     name::Name,
-    vm::{RunPolicy, VmSpec},
+    vm::{Failover, RunPolicy, VmSpec},
 };
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use novacron_drivers::{
@@ -35,6 +35,7 @@ fn order(n: u64, fence: Fence) -> Order {
     Order {
         vm: id(n),
         fence,
+        lease: Fence::ZERO,
         project: name("default"),
         name: name(&format!("vm{n}")),
         spec: VmSpec {
@@ -47,6 +48,9 @@ fn order(n: u64, fence: Fence) -> Order {
             cmdline: String::new(),
             user_data: String::new(),
             run_policy: RunPolicy::Manual,
+            failover: Failover::Stay,
+            failover_priority: 50,
+            failover_after: Vec::new(),
             deletion_protection: false,
             host: None,
             labels: Default::default(),

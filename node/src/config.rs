@@ -6,8 +6,11 @@ use std::{
     net::SocketAddr,
     num::{NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
+use actors::FencingAgent;
 use domain::{host::Capacity, name::Name};
 use raft_store::Timing;
 use serde::Deserialize;
@@ -24,6 +27,10 @@ pub struct Config {
     /// The hosts this node drives; none for a node that only votes and serves.
     #[serde(default)]
     pub host: Vec<HostSection>,
+    /// Programs that cut the power of hosts, of this node or of others. The leading node runs them, so
+    /// every node needs them.
+    #[serde(default)]
+    pub fencing: Vec<FencingSection>,
     /// What is logged, and how.
     #[serde(default)]
     pub log: LogSection,
@@ -104,6 +111,10 @@ pub struct HostSection {
     /// no guest can migrate to this host.
     #[serde(default)]
     pub migration_uri: Option<String>,
+    /// Only for libvirt: the socket of the host's guard, `novacron-guard`. Without it nothing ends guests of
+    /// a host that is cut off, and so they are not started elsewhere.
+    #[serde(default)]
+    pub guard: Option<PathBuf>,
     /// Only for libvirt: the driver's program; beside `novacron` if absent.
     #[serde(default)]
     pub program: Option<PathBuf>,
@@ -126,6 +137,27 @@ pub struct HostSection {
     /// Only for the simulator: calls that fail, out of a thousand.
     #[serde(default)]
     pub failures_per_mille: u64,
+}
+
+/// A program that cuts the power of a host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FencingSection {
+    /// The host's name.
+    pub host: Spanned<String>,
+    /// The program. It exits with 0 only after it has read the power back as off; whatever else it does is
+    /// no evidence. The agents of the package `fence-agents` do so.
+    pub program: PathBuf,
+    /// Its arguments.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// How long it may take, seconds; then it is killed, and tried again.
+    #[serde(default = "default_fencing_seconds")]
+    pub timeout_seconds: NonZeroU32,
+}
+
+fn default_fencing_seconds() -> NonZeroU32 {
+    NonZeroU32::new(30).unwrap_or(NonZeroU32::MIN)
 }
 
 fn default_uri() -> String {
@@ -263,6 +295,13 @@ impl Config {
                 problems.add("host.driver", &host.driver, "is not known; use libvirt or simulator");
             }
         }
+        let mut fenced = std::collections::BTreeSet::new();
+        for agent in &config.fencing {
+            problems.name("fencing.host", &agent.host);
+            if !fenced.insert(agent.host.get_ref()) {
+                problems.add("fencing.host", &agent.host, "appears twice; one agent is enough");
+            }
+        }
         if !(1..=100_000).contains(&config.api.connections) {
             let _ = writeln!(problems.found, "  api.connections must be 1 to 100000");
         }
@@ -287,6 +326,21 @@ impl Config {
     pub fn api_listen(&self) -> SocketAddr {
         let address = self.node.api_listen.as_ref().unwrap_or(&self.node.api_address);
         address.get_ref().parse().expect("checked when the file was read")
+    }
+
+    /// What cuts the power of hosts.
+    ///
+    /// # Panics
+    /// Never: names were checked when the file was read.
+    #[must_use]
+    pub fn agents(&self) -> Arc<[FencingAgent]> {
+        let agents = self.fencing.iter().map(|section| FencingAgent {
+            host: Name::new(section.host.get_ref()).expect("checked when the file was read"),
+            program: section.program.clone(),
+            arguments: section.arguments.clone(),
+            timeout: Duration::from_secs(section.timeout_seconds.get().into()),
+        });
+        agents.collect()
     }
 
     /// This node's name.

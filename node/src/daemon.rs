@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use actors::{ImageFiles, LocalHost, Staff, StaffOptions};
+use actors::{FencingAgent, ImageFiles, LocalHost, Staff, StaffOptions};
 use anyhow::{Context, Result};
 use raft_store::{
     Options, Store, Timing, WalOptions,
@@ -41,6 +41,8 @@ pub struct DaemonOptions {
     pub api: ApiSection,
     /// The hosts it drives.
     pub hosts: Vec<Arc<LocalHost>>,
+    /// What cuts the power of hosts.
+    pub agents: Arc<[FencingAgent]>,
 }
 
 /// Bodies of one host that are worked on at one time.
@@ -109,6 +111,7 @@ impl Daemon {
         let staff = Staff::start(StaffOptions {
             store: store.clone(),
             hosts: options.hosts,
+            agents: options.agents,
             images,
             directory: options.directory,
             peer_address: options.peer_address,

@@ -163,6 +163,7 @@ impl DevCluster {
             wal: WalOptions::default(),
             api: ApiSection::default(),
             hosts: self.hosts_of(number),
+            agents: Arc::default(),
         };
         Daemon::start(options, files).await
     }

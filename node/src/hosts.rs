@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use domain::{
     name::Name,
 };
 use drivers::{
+    Guard, GuardProcess,
     protocol::RemoteDriver,
     simulator::{Options, Simulator},
 };
@@ -74,13 +75,25 @@ fn libvirt(
         uri: section.uri.clone(),
         migration_uri: section.migration_uri.clone(),
         virt_type: section.virt_type.as_str(),
+        guard: section.guard.clone(),
         host: name.clone(),
     };
     let driver = Arc::new(RemoteDriver::new(&process.socket));
     tokio::spawn(process.watch());
+    let guard = section.guard.clone().map(GuardProcess::new);
+    let guard = guard.map(|guard| Arc::new(guard) as Arc<dyn Guard>);
     let section = section.clone();
     let offered = Box::new(move |whole| section.capacity(whole));
-    Ok(Arc::new(LocalHost { id, name, boot, reserved, offered, driver }))
+    Ok(Arc::new(LocalHost {
+        id,
+        name,
+        boot,
+        reserved,
+        offered,
+        driver,
+        guard,
+        held_until_ns: AtomicU64::new(0),
+    }))
 }
 
 /// A driver process.
@@ -91,6 +104,7 @@ struct DriverProcess {
     uri: String,
     migration_uri: Option<String>,
     virt_type: &'static str,
+    guard: Option<PathBuf>,
     host: Name,
 }
 
@@ -134,6 +148,7 @@ impl DriverProcess {
             .arg(&self.state)
             .args(["--uri", &self.uri, "--virt-type", self.virt_type])
             .args(self.migration_uri.iter().flat_map(|uri| ["--migration-uri", uri]))
+            .args(self.guard.iter().flat_map(|socket| [Path::new("--guard"), socket]))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -155,8 +170,10 @@ impl DriverProcess {
 pub fn simulated(id: HostId, name: Name, reserved: Capacity, options: Options) -> Arc<LocalHost> {
     let boot = BootId::from_untyped_uuid(uuid::Uuid::now_v7());
     let driver = Arc::new(Simulator::new(options, boot));
+    let guard = Some(driver.clone() as Arc<dyn Guard>);
+    let held_until_ns = AtomicU64::new(0);
     let offered = Box::new(|whole| whole);
-    Arc::new(LocalHost { id, name, boot, reserved, offered, driver })
+    Arc::new(LocalHost { id, name, boot, reserved, offered, driver, guard, held_until_ns })
 }
 
 /// The same name gives the same behaviour.

@@ -209,6 +209,7 @@ async fn run(file: &ConfigFile) -> Result<()> {
         timing: config.timing(),
         wal: wal(),
         hosts: hosts::local_hosts(&data, &config.host)?,
+        agents: config.agents(),
         api: config.api,
         directory: data,
     };

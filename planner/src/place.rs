@@ -3,10 +3,12 @@
 //! Filters say where a VM cannot go and why; scores rank what is left. Both see a running tally, so
 //! that one plan of many VMs does not fill a host twice. The same state gives the same plan.
 
+mod failover;
 mod filter;
 mod score;
 mod target;
 
+pub use failover::failover;
 pub use target::{Fate, evacuation, leavers, targets};
 
 use std::{

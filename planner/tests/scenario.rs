@@ -13,7 +13,7 @@ use domain::{
     instance::{InstanceCommand, Place},
     name::Name,
     principal::Principal,
-    vm::{RunPolicy, VmCommand, VmSpec},
+    vm::{Failover, RunPolicy, VmCommand, VmSpec},
 };
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use novacron_planner::place::place;
@@ -81,6 +81,9 @@ fn world(hosts: &[&str], vms: &[&str]) -> State {
             cmdline: String::new(),
             user_data: String::new(),
             run_policy: RunPolicy::Manual,
+            failover: Failover::Stay,
+            failover_priority: 50,
+            failover_after: Vec::new(),
             deletion_protection: false,
             host,
             labels: Default::default(),

@@ -69,6 +69,7 @@ impl Task {
         let mut order = Order {
             vm: vm.id,
             fence: body.fence,
+            lease: state.hosts.get(&body.host)?.fence,
             project: vm.project.clone(),
             name: vm.name.clone(),
             spec: vm.spec.clone(),
@@ -178,7 +179,7 @@ impl Task {
                 Action::Kill => driver.kill(vm, fence).await?,
                 Action::Reboot => driver.reboot(vm, fence).await?,
                 Action::Pause => driver.pause(vm, fence).await?,
-                Action::Resume => driver.resume(vm, fence).await?,
+                Action::Resume => driver.resume(vm, fence, self.order.lease).await?,
                 Action::Release => driver.release(vm, fence).await?,
                 Action::Receive => {
                     more.landing = Some(self.migration()?.receive(&self.order).await?);

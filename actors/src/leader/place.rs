@@ -25,6 +25,7 @@ pub(super) async fn act(store: &Store, explain: bool) {
         let plan = planner::place::place(state, limit::BATCH_MAX);
         propose(store, state, plan, InstanceCommand::Place, explain).await;
     }
+    relocate(store, state, explain).await;
     if explain {
         evacuate(store, state).await;
     }
@@ -32,6 +33,23 @@ pub(super) async fn act(store: &Store, explain: bool) {
         let plan = planner::place::targets(state);
         propose(store, state, plan, InstanceCommand::Reserve, explain).await;
     }
+}
+
+/// Has VMs of lost hosts placed anew; where, the next plan says.
+async fn relocate(store: &Store, state: &State, explain: bool) {
+    let mut plan = planner::place::failover(state);
+    let rows: Vec<_> = plan.placed.drain(..).map(|(vm, _)| (vm, operation())).collect();
+    for rows in rows.chunks(limit::BATCH_MAX) {
+        let command = Command::Instance(InstanceCommand::Relocate(rows.to_vec()));
+        if let Err(error) = store.propose_as_node(command).await {
+            tracing::debug!(%error, "a failover was not decided");
+        }
+    }
+    propose(store, state, plan, InstanceCommand::Place, explain).await;
+}
+
+fn operation() -> OperationId {
+    OperationId::from_untyped_uuid(uuid::Uuid::now_v7())
 }
 
 /// Has guests leave the hosts that are being drained, a few more than there are slots.
@@ -44,8 +62,7 @@ async fn evacuate(store: &Store, state: &State) {
     if leavers.is_empty() {
         return;
     }
-    let mint = || OperationId::from_untyped_uuid(uuid::Uuid::now_v7());
-    let rows = leavers.into_iter().map(|vm| (vm, mint())).collect();
+    let rows = leavers.into_iter().map(|vm| (vm, operation())).collect();
     if let Err(error) =
         store.propose_as_node(Command::Instance(InstanceCommand::Evacuate(rows))).await
     {

@@ -1,6 +1,10 @@
 //! Amounts and lengths.
 
-use crate::{State, limit, rejected::Violation, vm::VmSpec};
+use crate::{
+    State, limit,
+    rejected::Violation,
+    vm::{Failover, VmSpec},
+};
 
 pub(super) fn check(_: &State, spec: &VmSpec, violations: &mut Vec<Violation>) {
     let mut within = |field: &str, value: u32, min: u32, max: u32| {
@@ -11,6 +15,8 @@ pub(super) fn check(_: &State, spec: &VmSpec, violations: &mut Vec<Violation>) {
     };
     within("spec.vcpus", spec.vcpus, 1, limit::VCPUS_MAX);
     within("spec.memory_mib", spec.memory_mib, limit::MEMORY_MIB_MIN, limit::MEMORY_MIB_MAX);
+    let priority = u32::from(spec.failover_priority);
+    within("spec.failover_priority", priority, 0, u32::from(limit::PRIORITY_MAX));
     within("spec.root_disk_mib", spec.root_disk_mib, 0, limit::DISK_MIB_MAX);
     for (index, disk) in spec.disks.iter().enumerate().take(limit::DISKS_MAX) {
         let field = format!("spec.disks[{index}].size_mib");
@@ -27,12 +33,17 @@ pub(super) fn check_texts(_: &State, spec: &VmSpec, violations: &mut Vec<Violati
     };
     at_most("spec.disks", "disks", spec.disks.len(), limit::DISKS_MAX);
     at_most("spec.nics", "network cards", spec.nics.len(), limit::NICS_MAX);
+    at_most("spec.failover_after", "VMs", spec.failover_after.len(), limit::FAILOVER_AFTER_MAX);
     at_most("spec.labels", "labels", spec.labels.len(), limit::LABELS_MAX);
     at_most("spec.user_data", "bytes", spec.user_data.len(), limit::USER_DATA_BYTES_MAX);
     at_most("spec.cmdline", "bytes", spec.cmdline.len(), limit::CMDLINE_BYTES_MAX);
     for (label, value) in &spec.labels {
         let field = format!("spec.labels.{label}");
         at_most(&field, "bytes", value.len(), limit::LABEL_VALUE_BYTES_MAX);
+    }
+    if spec.failover == Failover::Rebuild && spec.host.is_some() {
+        let message = "a VM that is pinned to one host cannot be made anew on another; use stay";
+        violations.push(Violation::new("spec.failover", message));
     }
     if spec.cmdline.chars().any(char::is_control) {
         violations.push(Violation::new("spec.cmdline", "has a control character; remove it"));

@@ -55,7 +55,7 @@ pub(super) fn renew(draft: &mut Draft, rows: &[(HostId, Fence)]) -> Result<(), R
     Ok(())
 }
 
-/// Marks the hosts whose leases have lapsed as lost.
+/// Marks the hosts whose leases have lapsed as lost, and notes what that proves.
 pub(crate) fn expire(draft: &mut Draft) {
     let state = draft.state();
     let lapsed: Vec<HostId> = state
@@ -64,5 +64,8 @@ pub(crate) fn expire(draft: &mut Draft) {
         .filter(|(_, lease)| lease.is_lapsed(state.now_ms))
         .map(|(host, _)| *host)
         .collect();
-    lapsed.into_iter().for_each(|id| super::lose(draft, id));
+    for id in lapsed {
+        super::lose(draft, id);
+        super::fencing::lapsed(draft, id);
+    }
 }

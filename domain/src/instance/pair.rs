@@ -9,7 +9,7 @@
 use super::{Body, Ended, Instance, Phase, Report, Role};
 use crate::{
     Draft,
-    host::Status as HostStatus,
+    host::{Evidence, Status as HostStatus},
     id::{HostId, VmId},
     limit,
     operation::{self, Migration, Operation, Status, Step},
@@ -79,8 +79,7 @@ fn note_source(draft: &mut Draft, old: &Instance, report: &Report) {
 }
 
 fn note_target(draft: &mut Draft, old: &Instance, report: &Report) {
-    let source_ended =
-        draft.state().instance_of(old.vm).is_some_and(|source| source.phase == Phase::Yielded);
+    let source_ended = has_yielded(draft, old.vm);
     let mut new = Instance::clone(old);
     new.phase = match report.body {
         Body::Arrived => Phase::Arrived,
@@ -311,28 +310,50 @@ pub(crate) fn abandon(draft: &mut Draft, id: VmId) {
     draft.put(Instance { phase, fence: draft.revision(), ..Instance::clone(&source) });
 }
 
-/// A host is known to have ended, and with it what its bodies of migrations were. A source may have
-/// gone on after its copy was whole, for as long as its host lived.
-pub(crate) fn host_ended(draft: &mut Draft, host: HostId) {
-    let bodies: Vec<Instance> =
-        draft.state().instances_on(host).map(|body| Instance::clone(body)).collect();
-    for body in bodies {
-        let copies = draft.state().migration_of(body.vm).map(|(_, migration)| migration.step)
-            == Some(Step::Copy);
+/// Guests of a host are known to have ended, and with them what they were to migrations. A source may
+/// have gone on after its copy was whole, for as long as its host lived.
+pub(crate) fn host_ended(draft: &mut Draft, host: HostId, evidence: Evidence) {
+    let bodies = draft.state().instances_on(host).filter(|body| evidence.covers(body));
+    for body in bodies.map(|body| Instance::clone(body)).collect::<Vec<_>>() {
         match body.role {
-            Role::Active if copies && body.phase != Phase::Yielded => {
-                crashed(draft, &body, Ended::Crashed);
-            }
-            Role::Active => continue,
-            Role::Incoming => {
+            Role::Active => source_ended(draft, &body),
+            Role::Incoming if has_yielded(draft, body.vm) => {
                 draft.put(Instance { phase: Phase::Failed, ..body.clone() });
-                unwind(draft, body.vm, "the target's host is dead");
-                draft.delete::<Instance>(body.id);
             }
-            Role::Retiring => draft.delete::<Instance>(body.id),
+            // The source is asked first: a call to send that comes late may find the host back.
+            Role::Incoming => unwind(draft, body.vm, "the target's host was lost"),
+            Role::Retiring => retire(draft, body.clone()),
         }
         operation::settle(draft, body.vm);
     }
+}
+
+/// The host of a migration's active body is known to have ended.
+fn source_ended(draft: &mut Draft, body: &Instance) {
+    let Some((operation, migration)) = draft.state().migration_of(body.vm) else { return };
+    let (id, step) = (operation.id, migration.step);
+    match step {
+        Step::Reserve => {
+            let why = "its host was lost".to_owned();
+            operation::end(draft, id, Status::RolledBack, why);
+        }
+        Step::Prepare => unwind(draft, body.vm, "the source's host was lost"),
+        // It has left in time.
+        Step::Copy if body.phase == Phase::Yielded => {}
+        Step::Copy => crashed(draft, body, Ended::Crashed),
+        Step::Validate => {
+            let why = "the guest's new host was lost before the guest was seen to work".to_owned();
+            operation::end(draft, id, Status::Stuck, why);
+        }
+        Step::Retire => {
+            let why = "the guest's new host was lost".to_owned();
+            operation::end(draft, id, Status::Done, why);
+        }
+    }
+}
+
+fn has_yielded(draft: &Draft, vm: VmId) -> bool {
+    draft.state().instance_of(vm).is_some_and(|source| source.phase == Phase::Yielded)
 }
 
 fn incoming(draft: &Draft, vm: VmId) -> Option<Instance> {
@@ -340,7 +361,12 @@ fn incoming(draft: &Draft, vm: VmId) -> Option<Instance> {
     (spare.role == Role::Incoming).then(|| Instance::clone(spare))
 }
 
+/// Has a body released; of one on a machine that is gone nothing is left to be.
 fn retire(draft: &mut Draft, target: Instance) {
+    let ended = draft.state().hosts.get(&target.host).and_then(|host| host.ended);
+    if ended.is_some_and(|evidence| evidence > Evidence::Guard) {
+        return draft.delete::<Instance>(target.id);
+    }
     draft.put(Instance {
         role: Role::Retiring,
         fence: draft.revision(),

@@ -11,7 +11,7 @@ use crate::{
     id::{HostId, InstanceId, VmId},
     operation::{self, Operation, Status, Step},
     setting::Key,
-    vm::Vm,
+    vm::{Failover, Vm},
 };
 
 /// A proposal: this VM's body on that host.
@@ -49,10 +49,12 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         spec: vm.spec.clone(),
         generation: vm.generation,
         booked: Capacity::of(&vm.spec),
-        reboots: 0,
+        // One that comes from a lost host has had its reboots there.
+        reboots: vm.reboots,
         starts: 0,
         ended: None,
         failure: None,
+        guarded: vm.spec.failover == Failover::Rebuild,
         landing: None,
         revision: fence,
     });

@@ -11,7 +11,7 @@ use crate::{
     operation::{self, Progress},
     principal::Principal,
     rejected::{Reason, Rejected},
-    vm,
+    vm::{self, Failover},
 };
 
 /// What may be asked of, and told about, bodies.
@@ -22,6 +22,8 @@ pub enum InstanceCommand {
     Place(Vec<Place>),
     /// Give migrations that wait their targets, as a plan proposes. The same holds.
     Reserve(Vec<Place>),
+    /// Have VMs of lost hosts start elsewhere, each by the operation named. The same holds.
+    Relocate(Vec<(VmId, OperationId)>),
     /// Have guests leave hosts that are being drained, each by the operation named. The same holds.
     Evacuate(Vec<(VmId, OperationId)>),
     /// What a node's drivers saw. Rows of a stale owner are left out, the rest stand.
@@ -141,7 +143,7 @@ pub(crate) fn decide(
     };
     let rows = match &command {
         InstanceCommand::Place(rows) | InstanceCommand::Reserve(rows) => rows.len(),
-        InstanceCommand::Evacuate(rows) => rows.len(),
+        InstanceCommand::Evacuate(rows) | InstanceCommand::Relocate(rows) => rows.len(),
         InstanceCommand::Report(rows) => rows.len(),
     };
     if rows > limit::BATCH_MAX {
@@ -158,6 +160,9 @@ pub(crate) fn decide(
         InstanceCommand::Evacuate(rows) => {
             rows.into_iter().for_each(|(vm, operation)| vm::evacuate(draft, vm, operation));
         }
+        InstanceCommand::Relocate(rows) => {
+            rows.into_iter().for_each(|(vm, operation)| vm::relocate(draft, vm, operation));
+        }
         InstanceCommand::Report(rows) => rows.into_iter().for_each(|row| note(draft, *node, row)),
     }
     Ok(())
@@ -166,7 +171,12 @@ pub(crate) fn decide(
 /// Notes one report, unless it is a stale owner's.
 fn note(draft: &mut Draft, node: NodeId, report: Report) {
     let Some(old) = draft.state().instances.get(&report.instance).cloned() else { return };
-    let drives = draft.state().hosts.get(&old.host).is_some_and(|host| host.node == node);
+    // What was seen on a host before its guests ended is of no use after it.
+    let drives = draft
+        .state()
+        .hosts
+        .get(&old.host)
+        .is_some_and(|host| host.node == node && host.ended.is_none());
     if old.fence != report.fence || !drives {
         return;
     }
@@ -198,6 +208,7 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
             new.spec = vm.spec.clone();
             new.generation = vm.generation;
             new.booked = Capacity::of(&vm.spec);
+            new.guarded = vm.spec.failover == Failover::Rebuild;
         }
         Body::Absent
         | Body::Ready

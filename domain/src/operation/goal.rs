@@ -30,11 +30,13 @@ pub enum Kind {
     Delete,
     /// Move the running guest to another host.
     Migrate,
+    /// Make the VM anew on another host, because its own was lost.
+    Failover,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Create,
         Kind::Start,
         Kind::Stop,
@@ -44,6 +46,7 @@ impl Kind {
         Kind::Resume,
         Kind::Delete,
         Kind::Migrate,
+        Kind::Failover,
     ];
 
     /// The name in the API and the CLI.
@@ -59,18 +62,19 @@ impl Kind {
             Kind::Resume => "resume",
             Kind::Delete => "delete",
             Kind::Migrate => "migrate",
+            Kind::Failover => "failover",
         }
     }
 
     /// Whether the work so far can be taken back. Cutting power and deleting cannot: what they
-    /// destroy first is what one would want back.
+    /// destroy first is what one would want back. A lost host does not come back by being asked.
     #[must_use]
     pub const fn is_undoable(self) -> bool {
         match self {
             Kind::Create | Kind::Start | Kind::Stop | Kind::Pause | Kind::Resume => true,
             // Of its own way; see `instance::pair`.
             Kind::Migrate => false,
-            Kind::Kill | Kind::Reboot | Kind::Delete => false,
+            Kind::Kill | Kind::Reboot | Kind::Delete | Kind::Failover => false,
         }
     }
 }
@@ -78,7 +82,7 @@ impl Kind {
 /// Whether what was asked is so.
 pub(super) fn is_reached(operation: &Operation, vm: &Vm, body: &Instance) -> bool {
     match operation.kind {
-        Kind::Create => is_as_desired(vm.desired, body.phase),
+        Kind::Create | Kind::Failover => is_as_desired(vm.desired, body.phase),
         Kind::Start | Kind::Resume => body.phase == Phase::Running,
         Kind::Stop | Kind::Kill => matches!(body.phase, Phase::Ready | Phase::Stopped),
         Kind::Pause => body.phase == Phase::Paused,

@@ -121,9 +121,11 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
             (Kind::Stop, Some(Ended::Shutdown)) => "the guest shut itself down",
             (Kind::Stop, Some(Ended::Killed)) => "the guest did not answer; its power was cut",
             (Kind::Stop, Some(Ended::Crashed)) => "the guest crashed while shutting down",
+            (Kind::Failover, _) => &operation.message,
             _ => "",
         };
-        end(draft, operation.id, Status::Done, message.to_owned());
+        let message = message.to_owned();
+        end(draft, operation.id, Status::Done, message);
     } else if body.phase == Body::Failed && !vm.deleting {
         let message = body.failure.clone().unwrap_or_default();
         end(draft, operation.id, Status::Stuck, message);
@@ -143,7 +145,7 @@ pub(crate) fn withdraw(draft: &mut Draft, vm: VmId, ended: Ended) {
         Ended::Crashed | Ended::Migrated => "the guest crashed",
     };
     match operation.kind {
-        Kind::Create | Kind::Start | Kind::Reboot | Kind::Pause | Kind::Resume => {
+        Kind::Create | Kind::Start | Kind::Reboot | Kind::Pause | Kind::Resume | Kind::Failover => {
             end(draft, operation.id, Status::Stuck, format!("{how}; its run policy lets it rest"));
         }
         // A migration looks at its bodies itself.
@@ -177,7 +179,10 @@ pub(crate) fn expire(draft: &mut Draft) {
             continue;
         }
         let why = match operation.message.as_str() {
-            "" => state.vms.get(&operation.vm).and_then(|vm| vm.placement_failure.clone()),
+            // What a failover has to say is why it was begun.
+            message if message.is_empty() || operation.kind == Kind::Failover => {
+                state.vms.get(&operation.vm).and_then(|vm| vm.placement_failure.clone())
+            }
             message => Some(message.to_owned()),
         };
         let why = why.unwrap_or_else(|| "its host did not get it done".to_owned());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Nic, RunPolicy, VmSpec};
+use super::{Failover, Nic, RunPolicy, VmSpec};
 use crate::{
     Revision,
     id::{HostId, OperationId, VmId},
@@ -118,6 +118,12 @@ pub struct SpecPatch {
     pub cmdline: Option<String>,
     /// See [`VmSpec::run_policy`].
     pub run_policy: Option<RunPolicy>,
+    /// See [`VmSpec::failover`].
+    pub failover: Option<Failover>,
+    /// See [`VmSpec::failover_priority`].
+    pub failover_priority: Option<u8>,
+    /// See [`VmSpec::failover_after`].
+    pub failover_after: Option<Vec<Name>>,
     /// See [`VmSpec::deletion_protection`].
     pub deletion_protection: Option<bool>,
     /// See [`VmSpec::labels`].
@@ -141,6 +147,9 @@ impl SpecPatch {
         set(&mut new.nics, self.nics);
         set(&mut new.cmdline, self.cmdline);
         set(&mut new.run_policy, self.run_policy);
+        set(&mut new.failover, self.failover);
+        set(&mut new.failover_priority, self.failover_priority);
+        set(&mut new.failover_after, self.failover_after);
         set(&mut new.deletion_protection, self.deletion_protection);
         set(&mut new.labels, self.labels);
         new

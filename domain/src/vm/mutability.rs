@@ -28,6 +28,10 @@ pub const FIELDS: &[(&str, Takes, Differs)] = &[
     ("cmdline", Takes::NextStart, |a, b| a.cmdline != b.cmdline),
     ("user_data", Takes::Never, |a, b| a.user_data != b.user_data),
     ("run_policy", Takes::Live, |a, b| a.run_policy != b.run_policy),
+    // A running guest's guard knows it as it was started.
+    ("failover", Takes::NextStart, |a, b| a.failover != b.failover),
+    ("failover_priority", Takes::Live, |a, b| a.failover_priority != b.failover_priority),
+    ("failover_after", Takes::Live, |a, b| a.failover_after != b.failover_after),
     ("deletion_protection", Takes::Live, |a, b| a.deletion_protection != b.deletion_protection),
     ("host", Takes::Never, |a, b| a.host != b.host),
     ("labels", Takes::Live, |a, b| a.labels != b.labels),

@@ -19,6 +19,35 @@ pub enum RunPolicy {
     Manual,
 }
 
+/// What becomes of a VM when its host is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failover {
+    /// It waits for its host, with its disks. If the host is only cut off, the guest runs on.
+    #[default]
+    Stay,
+    /// It is made anew on another host, with disks made from the image, as soon as it is known that its
+    /// guest has ended. A guard ends the guest when its host cannot renew its lease.
+    Rebuild,
+}
+
+impl Failover {
+    /// The name in the API and the CLI.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Failover::Stay => "stay",
+            Failover::Rebuild => "rebuild",
+        }
+    }
+}
+
+/// The priority of a VM for which nobody gave one.
+#[must_use]
+pub const fn default_priority() -> u8 {
+    50
+}
+
 /// What a network card is plugged into.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,6 +102,16 @@ pub struct VmSpec {
     /// When a guest that ended by itself is started again.
     #[serde(default)]
     pub run_policy: RunPolicy,
+    /// What becomes of it when its host is lost.
+    #[serde(default)]
+    pub failover: Failover,
+    /// Of VMs that are to be started elsewhere the one with the higher priority goes first, 0 to
+    /// [`PRIORITY_MAX`](crate::limit::PRIORITY_MAX).
+    #[serde(default = "default_priority")]
+    pub failover_priority: u8,
+    /// VMs of the same project that are started elsewhere before it, if they are to be.
+    #[serde(default)]
+    pub failover_after: Vec<Name>,
     /// Refuses deletion until it is switched off.
     #[serde(default)]
     pub deletion_protection: bool,

@@ -1,7 +1,8 @@
 //! The rules of VMs.
 
 use super::{
-    Desired, Restarts, RunPolicy, SpecPatch, Takes, Vm, VmCommand, VmSpec, leave, mutability,
+    Desired, Failover, Restarts, RunPolicy, SpecPatch, Takes, Vm, VmCommand, VmSpec,
+    awaits_failover, leave, mutability,
 };
 use crate::{
     Draft, Revision, admission,
@@ -135,6 +136,13 @@ fn update(
     if spec == vm.spec {
         return Ok(());
     }
+    if spec.failover == Failover::Stay
+        && let Some(body) = draft.state().instance_of(id).filter(|body| body.guarded)
+    {
+        // From its next start on, which the host need not have told yet.
+        let body = Instance { guarded: false, ..Instance::clone(body) };
+        draft.put(body);
+    }
     if takes == Takes::NextStart {
         if draft.state().migration_of(id).is_some() {
             idle(&vm)?;
@@ -180,7 +188,8 @@ fn power(
         | Kind::Kill
         | Kind::Reboot
         | Kind::Delete
-        | Kind::Migrate => false,
+        | Kind::Migrate
+        | Kind::Failover => false,
     };
     if needs_a_guest && !runs {
         let message = format!("VM {} does not run; start it first", vm.name);
@@ -195,7 +204,8 @@ fn power(
         | Kind::Pause
         | Kind::Resume
         | Kind::Delete
-        | Kind::Migrate => idle(&vm)?,
+        | Kind::Migrate
+        | Kind::Failover => idle(&vm)?,
     }
     if matches!(kind, Kind::Start) {
         retry_failed(draft, id);
@@ -340,8 +350,9 @@ fn set_placement_failure(draft: &mut Draft, id: VmId, reason: String) {
         }
         return;
     }
-    let unplaced = draft.state().unplaced.contains(&id);
-    let Some(vm) = draft.state().vms.get(&id).filter(|_| unplaced) else { return };
+    let state = draft.state();
+    let waits = |vm: &Vm| state.unplaced.contains(&id) || awaits_failover(state, vm);
+    let Some(vm) = state.vms.get(&id).filter(|vm| waits(vm)) else { return };
     let reason = Some(limit::clip(&reason));
     if vm.placement_failure != reason {
         let vm = Vm { placement_failure: reason, ..Vm::clone(vm) };

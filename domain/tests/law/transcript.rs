@@ -8,7 +8,7 @@ use novacron_domain::{
     State,
     credential::CredentialCommand,
     envelope::{Command, Outcome},
-    host::HostCommand,
+    host::{Fencing, Grant, HostCommand},
     id::{InstanceId, OperationId, VmId},
     image::ImageCommand,
     instance::{Body, Ended, Failure, InstanceCommand, Place, Report},
@@ -17,7 +17,7 @@ use novacron_domain::{
     project::ProjectCommand,
     rejected::Rejected,
     setting::{Key, SettingCommand},
-    vm::{RunPolicy, SpecPatch, VmCommand},
+    vm::{Failover, RunPolicy, SpecPatch, VmCommand, why_unknown},
 };
 
 use crate::world::{World, grant, id, name, spec};
@@ -77,10 +77,56 @@ impl Stage {
                 let row = (host.id, host.fence);
                 return answer(self.world.node(Command::Host(HostCommand::Renew(vec![row]))));
             }
+            // A host falls silent, and the others do not.
+            ["lapse", host] => {
+                for _ in 0..3 {
+                    self.world.tick(7_000);
+                    let hosts = self.world.state.hosts.values();
+                    let others = hosts.filter(|row| row.name != name(host));
+                    let rows = others.map(|host| (host.id, host.fence)).collect();
+                    self.world.node(Command::Host(HostCommand::Renew(rows))).unwrap();
+                }
+                return vec!["ok".into()];
+            }
             ["grant", n] => return answer(self.world.node(grant(n.parse().unwrap()))),
+            ["boot", n] => {
+                let boot = id(1_000 + u128::from(self.world.state.index));
+                let command = match grant(n.parse().unwrap()) {
+                    Command::Host(HostCommand::Grant(row)) => {
+                        Command::Host(HostCommand::Grant(Box::new(Grant { boot, ..*row })))
+                    }
+                    other => other,
+                };
+                return answer(self.world.node(command));
+            }
+            ["guard", host] => {
+                let host = self.world.state.host_named(&name(host)).unwrap();
+                let (host, fence) = (host.id, host.fence);
+                let command = HostCommand::Fencing { host, fence, fencing: Fencing::Guard };
+                return answer(self.world.node(Command::Host(command)));
+            }
+            ["power-off", host] => {
+                let host = self.world.state.host_named(&name(host)).unwrap();
+                let (host, boot, fence) = (host.id, host.boot, host.fence);
+                let command = HostCommand::PoweredOff { host, boot, fence };
+                return answer(self.world.node(Command::Host(command)));
+            }
+            ["relocate", vm] => {
+                self.operations += 1;
+                let rows = vec![(vm_id(vm), id(self.operations))];
+                return answer(self.world.node(Command::Instance(InstanceCommand::Relocate(rows))));
+            }
+            ["why", vm] => {
+                let state = &self.world.state;
+                let vm = state.vms.get(&vm_id(vm)).unwrap();
+                return vec![why_unknown(state, vm).unwrap_or_else(|| "it is known".into())];
+            }
             ["place", vm, host] => {
                 let host = self.world.state.host_named(&name(host)).unwrap().id;
-                let (vm, instance) = (vm_id(vm), instance_id(vm));
+                let (vm, mut instance) = (vm_id(vm), instance_id(vm));
+                if self.world.state.instances.contains_key(&instance) {
+                    instance = id(u128::from(self.world.state.index));
+                }
                 let place = InstanceCommand::Place(vec![Place { vm, instance, host }]);
                 return answer(self.world.node(Command::Instance(place)));
             }
@@ -130,6 +176,7 @@ impl Stage {
                         ("host", n) => spec.host = Some(name(n)),
                         ("policy", "always") => spec.run_policy = RunPolicy::Always,
                         ("policy", "manual") => spec.run_policy = RunPolicy::Manual,
+                        ("failover", "rebuild") => spec.failover = Failover::Rebuild,
                         ("protected", _) => spec.deletion_protection = true,
                         (other, _) => panic!("unknown word {other}"),
                     }
@@ -150,6 +197,8 @@ impl Stage {
                     match word.split_once('=').unwrap() {
                         ("memory", n) => patch.memory_mib = Some(n.parse().unwrap()),
                         ("protected", n) => patch.deletion_protection = Some(n == "true"),
+                        ("failover", "stay") => patch.failover = Some(Failover::Stay),
+                        ("failover", _) => patch.failover = Some(Failover::Rebuild),
                         ("image", n) => {
                             let mut whole = spec();
                             whole.image = name(n);
@@ -200,10 +249,10 @@ impl Stage {
     }
 
     fn report(&mut self, vm: &str, words: &[&str]) -> Vec<String> {
-        let instance = instance_id(vm);
-        let Some(row) = self.world.state.instances.get(&instance).cloned() else {
+        let Some(row) = self.world.state.instance_of(vm_id(vm)).cloned() else {
             return vec!["no body".into()];
         };
+        let instance = row.id;
         let vm_row = self.world.state.vms[&row.vm].clone();
         let mut report = Report {
             reboots: row.reboots,

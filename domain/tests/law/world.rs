@@ -13,7 +13,7 @@ use novacron_domain::{
     name::Name,
     principal::{Principal, Role},
     rejected::Rejected,
-    vm::{RunPolicy, VmSpec},
+    vm::{Failover, RunPolicy, VmSpec},
 };
 use uuid::Uuid;
 
@@ -37,6 +37,9 @@ pub fn spec() -> VmSpec {
         cmdline: String::new(),
         user_data: String::new(),
         run_policy: RunPolicy::OnFailure,
+        failover: Failover::Stay,
+        failover_priority: 50,
+        failover_after: Vec::new(),
         deletion_protection: false,
         host: None,
         labels: Default::default(),

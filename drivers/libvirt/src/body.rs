@@ -136,6 +136,7 @@ impl Inner {
         let domain = self.define(order, &parts)?;
         let before = record.clone();
         record.starts += 1;
+        record.reboots = record.reboots.max(order.reboots);
         record.generation = Some(order.generation);
         record.ended = None;
         // Whatever it came from or was on its way to, this is a new guest.
@@ -149,9 +150,10 @@ impl Inner {
             }
             return Err(self.failed(&error));
         }
-        if let Err(fenced) = self.records.claim(id, order.fence) {
+        let admitted = self.records.claim(id, order.fence).and_then(|_| self.admit(order.lease));
+        if let Err(refused) = admitted {
             let _ = domain.destroy();
-            return Err(fenced);
+            return Err(refused);
         }
         domain.resume().map(drop).map_err(|error| self.failed(&error))
     }
@@ -224,12 +226,13 @@ impl Inner {
         }
     }
 
-    pub(crate) fn resume(&self, id: VmId, fence: Fence) -> Result<(), DriverError> {
+    pub(crate) fn resume(&self, id: VmId, fence: Fence, lease: Fence) -> Result<(), DriverError> {
         let mut record = self.records.claim(id, fence)?;
         let domain = self.existing(id)?;
         match self.look(id, &mut record)? {
             Body::Running => Ok(()),
             Body::Paused | Body::Arrived => {
+                self.admit(lease)?;
                 if record.receiving {
                     record.receiving = false;
                     self.records.write(id, &record)?;

@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) virt_type: String,
     /// Where other hosts' libvirt reaches this one's.
     pub(crate) migration_address: Option<String>,
+    /// Where the host's guard listens, if it has one.
+    guard: Option<PathBuf>,
     connection: Mutex<Option<Connect>>,
     pub(crate) records: Records,
     pub(crate) bodies: PathBuf,
@@ -60,6 +62,7 @@ impl LibvirtHost {
         state: &Path,
         virt_type: &str,
         migration_address: Option<String>,
+        guard: Option<PathBuf>,
     ) -> Result<LibvirtHost> {
         let bodies = state.join("bodies");
         std::fs::create_dir_all(&bodies)
@@ -69,6 +72,7 @@ impl LibvirtHost {
             uri: uri.to_owned(),
             virt_type: virt_type.to_owned(),
             migration_address,
+            guard,
             connection: Mutex::new(None),
             records: Records::open(state)?,
             bodies: bodies.canonicalize()?,
@@ -145,6 +149,14 @@ impl Inner {
         // A daemon that hangs is noticed after some seconds.
         connect.set_keep_alive(5, 3).map_err(|error| unreachable(&error.message()))?;
         Ok(connect)
+    }
+
+    /// Whether a guest may execute under this lease of the host. To be asked when the guest is there and
+    /// stands still: from then on the guard finds it.
+    pub(crate) fn admit(&self, lease: Fence) -> Result<(), DriverError> {
+        let Some(guard) = &self.guard else { return Ok(()) };
+        let asked = guard::ask(guard, &guard::Request::May(lease.as_u64()));
+        asked.map(drop).map_err(|error| DriverError::new(ErrorKind::Transient, error.to_string()))
     }
 
     pub(crate) fn sendings(&self) -> MutexGuard<'_, HashMap<VmId, Arc<Sending>>> {
@@ -289,8 +301,8 @@ impl Driver for LibvirtHost {
         self.on_body(vm, move |inner| inner.pause(vm, fence)).await
     }
 
-    async fn resume(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.on_body(vm, move |inner| inner.resume(vm, fence)).await
+    async fn resume(&self, vm: VmId, fence: Fence, lease: Fence) -> Result<(), DriverError> {
+        self.on_body(vm, move |inner| inner.resume(vm, fence, lease)).await
     }
 
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {

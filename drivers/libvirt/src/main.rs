@@ -48,6 +48,9 @@ struct Options {
     /// encrypts what is copied, `qemu+tcp://h1/system` does not. Without it no guest can come here.
     #[arg(long, value_name = "URI")]
     migration_uri: Option<String>,
+    /// The socket of the host's guard. No guest is let execute unless it says that it may.
+    #[arg(long, value_name = "PATH")]
+    guard: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -69,8 +72,13 @@ fn run(options: Options) -> Result<()> {
         anyhow::anyhow!("another driver serves {}; there is one per host", options.state.display())
     })?;
     event::start()?;
-    let host =
-        LibvirtHost::open(&options.uri, &options.state, &options.virt_type, options.migration_uri)?;
+    let host = LibvirtHost::open(
+        &options.uri,
+        &options.state,
+        &options.virt_type,
+        options.migration_uri,
+        options.guard,
+    )?;
     let host = Arc::new(host);
     host.listen()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use domain::id::VmId;
+use domain::{id::VmId, vm::Failover};
 use drivers::{DriverError, ErrorKind, Order};
 use newtype_uuid::GenericUuid;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
@@ -21,6 +21,7 @@ struct Domain<'a> {
     metadata: Metadata,
     memory: Amount,
     vcpu: u32,
+    sysinfo: Sysinfo,
     os: Os,
     features: Features,
     clock: Clock,
@@ -59,10 +60,39 @@ struct Amount {
     amount: u32,
 }
 
+/// What the guest is told of its machine. Its family is the word by which the host's guard knows a guest
+/// that is to stay: it is among QEMU's arguments.
+#[derive(Serialize)]
+struct Sysinfo {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    system: System,
+}
+
+#[derive(Serialize)]
+struct System {
+    entry: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    #[serde(rename = "@name")]
+    name: &'static str,
+    #[serde(rename = "$text")]
+    value: &'static str,
+}
+
+#[derive(Serialize)]
+struct Smbios {
+    #[serde(rename = "@mode")]
+    mode: &'static str,
+}
+
 #[derive(Serialize)]
 struct Os {
     #[serde(rename = "type")]
     kind: OsType,
+    smbios: Smbios,
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -240,6 +270,13 @@ pub(crate) struct Parts {
 /// The network that `nat` means; the driver makes it when it is missing.
 pub(crate) const NAT_NETWORK: &str = "novacron-nat";
 
+fn sysinfo(failover: Failover) -> Sysinfo {
+    let family = (failover == Failover::Stay).then_some(("family", guard::SPARED_FAMILY));
+    let entries = [("manufacturer", "NovaCron")].into_iter().chain(family);
+    let entry = entries.map(|(name, value)| Entry { name, value }).collect();
+    Sysinfo { kind: "smbios", system: System { entry } }
+}
+
 /// The domain's definition.
 pub(crate) fn domain(order: &Order, parts: &Parts, virt_type: &str) -> Result<String, DriverError> {
     let spec = &order.spec;
@@ -264,8 +301,10 @@ pub(crate) fn domain(order: &Order, parts: &Parts, virt_type: &str) -> Result<St
         },
         memory: Amount { unit: "MiB", amount: spec.memory_mib },
         vcpu: spec.vcpus,
+        sysinfo: sysinfo(spec.failover),
         os: Os {
             kind: OsType { arch: "x86_64", machine: "q35", kind: "hvm" },
+            smbios: Smbios { mode: "sysinfo" },
             kernel: parts.kernel.clone(),
             initrd: parts.initrd.clone(),
             cmdline: cmdline.map(|text| text.trim().to_owned()),

@@ -62,7 +62,7 @@ async fn moves(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
     await_body(to, vm, |body| body == Body::Arrived).await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     await_body(to, vm, |body| body == Body::Arrived).await?;
-    ok(to.driver().resume(vm, fence(4)).await)?;
+    ok(to.driver().resume(vm, fence(4), domain::Fence::ZERO).await)?;
     await_body(to, vm, |body| body == Body::Running).await?;
     // The source's disks can be made a body of again, and are one that never ran.
     let seen = ok(from.driver().observe(vm).await)?.body;

@@ -141,8 +141,10 @@ impl Driver for RemoteDriver {
         call!(self.pause(RemoteDriver::call(vm, fence))).map(drop)
     }
 
-    async fn resume(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        call!(self.resume(RemoteDriver::call(vm, fence))).map(drop)
+    async fn resume(&self, vm: VmId, fence: Fence, lease: Fence) -> Result<(), DriverError> {
+        let call =
+            pb::Resumption { vm: vm.to_string(), fence: fence.as_u64(), lease: lease.as_u64() };
+        call!(self.resume(call)).map(drop)
     }
 
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {

@@ -158,9 +158,10 @@ impl Service for Adapter {
         done(self.0.pause(id, fence).await)
     }
 
-    async fn resume(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
-        let (id, fence) = target(request.get_ref())?;
-        done(self.0.resume(id, fence).await)
+    async fn resume(&self, request: Request<pb::Resumption>) -> Result<Response<pb::Done>, Status> {
+        let pb::Resumption { vm, fence, lease } = request.into_inner();
+        let (id, fence) = target(&pb::Call { vm, fence })?;
+        done(self.0.resume(id, fence, Fence::from_u64(lease)).await)
     }
 
     async fn release(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {

@@ -94,9 +94,13 @@ async fn carry(from: Arc<Shared>, to: Arc<Shared>, vm: VmId, copy_ms: u64, sendi
 }
 
 fn arrive(from: &Shared, to: &Shared, vm: VmId, aborted: bool) -> Result<(), DriverError> {
-    let guest =
-        lock(&from.world).domains.get(&vm).filter(|guest| guest.body == Body::Running).cloned();
+    let guest = {
+        let mut here = lock(&from.world);
+        here.expire();
+        here.domains.get(&vm).filter(|guest| guest.body == Body::Running).cloned()
+    };
     let mut there = lock(&to.world);
+    there.expire();
     let place = there.domains.get_mut(&vm).filter(|place| place.body == Body::Incoming);
     let (Some(guest), Some(place)) = (guest, place) else {
         return Err(broken("the guest or its place is gone"));

@@ -16,7 +16,7 @@ use domain::{
     id::{Digest, VmId},
     image::{File, Image, Part},
     name::Name,
-    vm::{RunPolicy, VmSpec},
+    vm::{Failover, RunPolicy, VmSpec},
 };
 use drivers::{Driver, Order, conformance, protocol::RemoteDriver};
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
@@ -81,6 +81,7 @@ impl conformance::Fixture for Libvirt {
         Order {
             vm: id(n),
             fence,
+            lease: Fence::ZERO,
             project: name("default"),
             name: name(&format!("vm{n}")),
             spec: VmSpec {
@@ -93,6 +94,9 @@ impl conformance::Fixture for Libvirt {
                 cmdline: "g.noshell=1".to_owned(),
                 user_data: String::new(),
                 run_policy: RunPolicy::Manual,
+                failover: Failover::Stay,
+                failover_priority: 50,
+                failover_after: Vec::new(),
                 deletion_protection: false,
                 host: None,
                 labels: Default::default(),

@@ -1,5 +1,6 @@
 //! The cluster itself: where it stands, who belongs to it, who may join.
 
+use actors::LocalHost;
 use domain::{
     State,
     cluster::PROTOCOL_VERSION,
@@ -61,6 +62,12 @@ fn role(group: &Group, node: NodeId) -> &'static str {
     }
 }
 
+fn guarded(host: &LocalHost) -> Option<v1::GuardedHost> {
+    let ends_in = host.held_for()?.as_millis();
+    let ends_in_ms = u64::try_from(ends_in).unwrap_or(u64::MAX);
+    Some(v1::GuardedHost { host: host.name.to_string(), ends_in_ms })
+}
+
 fn member(group: &Group, node: &Node) -> v1::Node {
     let follower = group.followers.get(&node.id);
     let matched = follower.and_then(|follower| follower.matched).map(|at| at.index);
@@ -108,6 +115,7 @@ impl Clusters for Api {
             open_operations: count(state.open_operations()),
             answered_by: named(group.node).unwrap_or_default(),
             protocol_version: state.protocol_version,
+            guarded_hosts: self.hosts.iter().filter_map(|host| guarded(host)).collect(),
         }))
     }
 

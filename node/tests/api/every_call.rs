@@ -228,11 +228,17 @@ enum Answer {
 }
 
 impl Answer {
-    /// Without what is told once only.
-    fn without_secrets(mut self) -> Answer {
+    /// Without what is told once only, or changes with every look.
+    fn comparable(mut self) -> Answer {
         if let Answer::Done(Value::Object(fields)) = &mut self {
             fields.remove("bearer");
             fields.remove("token");
+            // A clock that runs down.
+            for guarded in
+                fields.get_mut("guardedHosts").and_then(Value::as_array_mut).into_iter().flatten()
+            {
+                guarded["endsInMs"] = Value::Null;
+            }
         }
         self
     }
@@ -308,7 +314,7 @@ async fn every_call_answers_alike_through_both_faces() {
             assert_eq!(status.as_u16(), expected, "{name} {message}: {by_rest:?}");
             let by_grpc = call.by_grpc(&client, &message).await;
             let whole = by_rest.clone();
-            let (by_rest, by_grpc) = (by_rest.without_secrets(), by_grpc.without_secrets());
+            let (by_rest, by_grpc) = (by_rest.comparable(), by_grpc.comparable());
             if by_rest == by_grpc {
                 break whole;
             }

@@ -7,6 +7,7 @@ use serde_json::Value;
 /// Crates by floor, lowest first.
 const FLOORS: &[(&str, u8)] = &[
     ("novacron-domain", 0),
+    ("novacron-guard", 0),
     ("novacron-planner", 1),
     ("novacron-proto", 1),
     ("novacron-drivers", 2),

@@ -123,7 +123,11 @@ pub fn leavers(state: &State, limit: usize) -> Vec<VmId> {
 }
 
 /// The emptiest host that can take what is wanted, of those that `also` lets through.
-fn best(hosts: &[Candidate], want: &Want, also: impl Fn(&Candidate) -> bool) -> Option<usize> {
+pub(super) fn best(
+    hosts: &[Candidate],
+    want: &Want,
+    also: impl Fn(&Candidate) -> bool,
+) -> Option<usize> {
     let fits = hosts.iter().enumerate().filter(|(_, host)| filter::refusal(host, want).is_none());
     fits.filter(|(_, host)| also(host))
         .max_by_key(|(index, host)| (score::spread(host), std::cmp::Reverse(*index)))

@@ -36,6 +36,8 @@ pub fn host(state: &State, host: &Host) -> v1::Host {
             Schedule::Open | Schedule::Cordoned | Schedule::Draining => host.schedule.as_str(),
         }
         .to_owned(),
+        fencing: host.fencing.as_str().to_owned(),
+        ended: host.ended.map(|ended| ended.as_str().to_owned()).unwrap_or_default(),
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use domain::{
     State,
+    limit::PRIORITY_MAX,
     name::Name,
     operation::CopyPolicy,
     rejected::{Rejected, Violation},
-    vm::{Disk, Network, Nic, RunPolicy, Vm, VmSpec},
+    vm::{Disk, Failover, Network, Nic, RunPolicy, Vm, VmSpec, default_priority, why_unknown},
 };
 
 use super::time;
@@ -38,7 +39,13 @@ pub fn vm(state: &State, vm: &Vm) -> v1::Vm {
 /// What keeps a VM from being as it is wanted, as far as it is known.
 pub(super) fn trouble(state: &State, vm: &Vm) -> Option<String> {
     let body = state.instance_of(vm.id);
-    body.and_then(|body| body.failure.clone()).or_else(|| vm.placement_failure.clone())
+    why_unknown(state, vm)
+        .map(|why| match &vm.placement_failure {
+            Some(failure) => format!("{why}; {failure}"),
+            None => why,
+        })
+        .or_else(|| body.and_then(|body| body.failure.clone()))
+        .or_else(|| vm.placement_failure.clone())
 }
 
 /// A spec as the API shows it.
@@ -54,6 +61,9 @@ pub fn spec(spec: &VmSpec) -> v1::VmSpec {
         cmdline: spec.cmdline.clone(),
         user_data: spec.user_data.clone(),
         run_policy: run_policy(spec.run_policy).to_owned(),
+        failover: spec.failover.as_str().to_owned(),
+        failover_priority: Some(u32::from(spec.failover_priority)),
+        failover_after: spec.failover_after.iter().map(ToString::to_string).collect(),
         deletion_protection: spec.deletion_protection,
         host: spec.host.as_ref().map(ToString::to_string).unwrap_or_default(),
         labels: spec.labels.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
@@ -100,6 +110,23 @@ pub fn read_spec(spec: Option<v1::VmSpec>) -> Result<VmSpec, Rejected> {
             RunPolicy::Manual
         }
     };
+    let failover = match spec.failover.as_str() {
+        "" | "stay" => Failover::Stay,
+        "rebuild" => Failover::Rebuild,
+        _ => {
+            problems.add("spec.failover", "use stay or rebuild");
+            Failover::Stay
+        }
+    };
+    let priority = spec.failover_priority.map_or(Ok(default_priority()), u8::try_from);
+    let failover_priority = priority.unwrap_or_else(|_| {
+        problems.add("spec.failover_priority", &format!("must be 0 to {PRIORITY_MAX}"));
+        0
+    });
+    let mut failover_after = Vec::new();
+    for name in &spec.failover_after {
+        failover_after.extend(problems.name("spec.failover_after", name));
+    }
     let mut nics = Vec::new();
     for (index, nic) in spec.nics.iter().enumerate() {
         let field = format!("spec.nics[{index}].network");
@@ -131,6 +158,9 @@ pub fn read_spec(spec: Option<v1::VmSpec>) -> Result<VmSpec, Rejected> {
         cmdline: spec.cmdline,
         user_data: spec.user_data,
         run_policy,
+        failover,
+        failover_priority,
+        failover_after,
         deletion_protection: spec.deletion_protection,
         host,
         labels,
@@ -164,7 +194,6 @@ impl Problems {
 /// # Errors
 /// The field that is out of bounds.
 pub fn read_migration(message: &v1::MigrateVmRequest) -> Result<(CopyPolicy, u8), Rejected> {
-    const PRIORITY_MAX: u8 = 100;
     const DOWNTIME_MS_MAX: u32 = 60_000;
     let priority = u8::try_from(message.priority).ok().filter(|priority| *priority <= PRIORITY_MAX);
     let Some(priority) = priority else {

@@ -1,0 +1,103 @@
+//! Starting a VM elsewhere because its host was lost: who may, why the others wait, and what it does.
+//!
+//! Nothing is started elsewhere on a suspicion. The host's [`Evidence`] must cover the body, and what
+//! it covers has ended.
+
+use super::{Desired, Failover, Vm};
+use crate::{
+    Draft, State,
+    host::{Evidence, Fencing, Host, Status},
+    id::{OperationId, VmId},
+    instance::{Instance, Role},
+    operation::{self, Kind, Operation},
+};
+
+/// Whether the VM is to be started elsewhere, and could be now.
+#[must_use]
+pub fn awaits_failover(state: &State, vm: &Vm) -> bool {
+    let wanted = match vm.desired {
+        Desired::Running | Desired::Paused => !vm.deleting,
+        Desired::Stopped | Desired::Killed => false,
+    };
+    let Some(body) = state.instance_of(vm.id) else { return false };
+    wanted
+        && vm.spec.failover == Failover::Rebuild
+        && has_ended(state, body)
+        && match state.spare_of(vm.id) {
+            None => true,
+            // What is left on a machine that is gone too holds nobody up.
+            Some(spare) => spare.role == Role::Retiring && has_ended(state, spare),
+        }
+}
+
+/// Whether the body's guest is known to have ended with its host.
+fn has_ended(state: &State, body: &Instance) -> bool {
+    let host = state.hosts.get(&body.host);
+    host.and_then(|host| host.ended).is_some_and(|evidence| evidence.covers(body))
+}
+
+/// Takes a VM off its lost host, so that it is placed anew. What is left there is removed when the host
+/// is back.
+pub(crate) fn relocate(draft: &mut Draft, id: VmId, operation: OperationId) {
+    let state = draft.state();
+    let Some(vm) = state.vms.get(&id).filter(|vm| awaits_failover(state, vm)).cloned() else {
+        return;
+    };
+    let Some(body) = state.instance_of(id).cloned() else { return };
+    let Some(host) = state.hosts.get(&body.host).cloned() else { return };
+    if let Some(spare) = state.spare_of(id).map(|spare| spare.id) {
+        draft.delete::<Instance>(spare);
+    }
+    draft.put(Instance {
+        role: Role::Retiring,
+        fence: draft.revision(),
+        failure: None,
+        ..Instance::clone(&body)
+    });
+    // One that is under way goes on with the new body.
+    if vm.operation.is_some() {
+        return;
+    }
+    let opened = operation::open(draft, operation, Kind::Failover, &vm.project, &vm.name, id);
+    if let Ok(opened) = opened {
+        let message = format!("{}; its disks are made anew from the image", lost(&host));
+        draft.put(Operation { message, priority: vm.spec.failover_priority, ..opened });
+        draft.put(Vm { operation: Some(operation), ..Vm::clone(&vm) });
+    }
+}
+
+fn lost(host: &Host) -> String {
+    let how = match host.ended {
+        Some(Evidence::Guard) => "its guard has ended the guest",
+        Some(Evidence::Agent) => "its power was cut by its fencing agent",
+        Some(Evidence::Person) => "somebody has seen that it is off",
+        None => "it is not known whether it runs",
+    };
+    format!("host {} was lost: {how}", host.name)
+}
+
+/// Why it is not known whether the VM's guest runs, and what would help; `None` when it is known.
+#[must_use]
+pub fn why_unknown(state: &State, vm: &Vm) -> Option<String> {
+    let body = state.instance_of(vm.id)?;
+    let host = state.hosts.get(&body.host).filter(|host| host.status == Status::Lost)?;
+    if has_ended(state, body) {
+        let stays = match vm.spec.failover {
+            Failover::Stay => "it waits for its host, since its failover is stay",
+            Failover::Rebuild => "it is started elsewhere in its turn, if it is to run",
+        };
+        return Some(format!("{}; {stays}", lost(host)));
+    }
+    let missing = match (host.fencing, vm.spec.failover) {
+        (_, Failover::Stay) => "its failover is stay, so its guest may run on there",
+        (Fencing::None, Failover::Rebuild) => "no guard ends its guest there",
+        (Fencing::Guard, Failover::Rebuild) => {
+            "the host's guard spares it until its next start, or does not count (failover-by-guard)"
+        }
+    };
+    Some(format!(
+        "host {0} is not heard of and {missing}; it goes on when the host is back, or once you have seen \
+         that the host is off: novacron host confirm-dead {0}",
+        host.name
+    ))
+}

@@ -1,0 +1,192 @@
+//! The guard of one host: ends the host's guests when the host cannot renew its lease.
+//!
+//! Nothing else here can: a node that is stopped fences nobody, and libvirt goes on without both. The
+//! guard is a child of neither, has no network and no libvirt, and once it has a deadline it needs
+//! nothing from anybody to keep it.
+
+mod guests;
+mod record;
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use guard::{PATIENCE, Request, Warrant, deadline, since_boot};
+use guests::Guests;
+use record::{Held, Record};
+use rustix::mm::{MlockAllFlags, mlockall};
+
+/// Ends the guests of one host when the host cannot renew its lease.
+#[derive(Parser)]
+#[command(version)]
+struct Options {
+    /// The Unix socket on which the node and the driver find this guard. What the guard has been told is
+    /// kept in a file beside it; a directory in /run suits both.
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// The directory with the host's bodies: `bodies` in the state directory of its driver.
+    #[arg(long, value_name = "DIRECTORY")]
+    bodies: PathBuf,
+}
+
+/// Between two looks for guests that are to be ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The word with which the guard starts a process that looks like a guest, to end it.
+const VICTIM: &str = "victim";
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(VICTIM) {
+        std::thread::sleep(10 * PATIENCE);
+        return ExitCode::SUCCESS;
+    }
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Standard error is the log: the unit's journal.
+#[allow(clippy::print_stderr, reason = "a guard has no logger that could be in its way")]
+fn say(what: &str) {
+    eprintln!("novacron-guard: {what}");
+}
+
+fn run(options: &Options) -> Result<()> {
+    // A machine that is out of memory must not have to read this program from its disk first.
+    if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE) {
+        say(&format!("cannot stay in memory ({error}); let the unit have LimitMEMLOCK=infinity"));
+    }
+    std::fs::create_dir_all(&options.bodies)
+        .with_context(|| format!("cannot make {}", options.bodies.display()))?;
+    let bodies = options.bodies.canonicalize()?;
+    let guests = Guests::of(bodies.clone());
+    try_out(&guests, &bodies)?;
+    let record = Record::open(&options.socket.with_extension("state"))?;
+    // Somebody else's socket is of no use to a guard that was killed.
+    let _ = std::fs::remove_file(&options.socket);
+    let listener = UnixListener::bind(&options.socket)
+        .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
+    let held = record.read().context("what was told last cannot be read")?;
+    let guard = Guard { record, held: Mutex::new(held) };
+    say(&format!("guards {}", bodies.display()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| guard.watch(&guests));
+        for stream in listener.incoming().flatten() {
+            if let Err(error) = guard.answer(&stream) {
+                say(&format!("a request was not answered: {error}"));
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Ends a process that looks like a guest, as it would end a guest.
+fn try_out(guests: &Guests, bodies: &std::path::Path) -> Result<()> {
+    const ID: &str = "00000000-0000-0000-0000-000000000000";
+    let mut victim = std::process::Command::new("/proc/self/exe")
+        .args([VICTIM, "-uuid", ID])
+        .arg(bodies.join(ID).join("none"))
+        .spawn()
+        .context("cannot start a process to try itself on")?;
+    let begun = Instant::now();
+    let ended = loop {
+        if guests.kill_one(ID) == 0 && begun.elapsed() > PATIENCE {
+            break None;
+        }
+        if let Some(status) = victim.try_wait()? {
+            break Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let _ = victim.kill();
+    let _ = victim.wait();
+    ensure!(ended.is_some_and(|status| !status.success()), "cannot end processes; run it as root");
+    Ok(())
+}
+
+struct Guard {
+    record: Record,
+    /// Nothing before the first lease of a boot: then the cluster knows of no guard here.
+    held: Mutex<Option<Held>>,
+}
+
+impl Guard {
+    fn held(&self) -> Option<Held> {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends guests from the deadline on, and goes on: one that is being started must not slip through.
+    fn watch(&self, guests: &Guests) {
+        let mut over = false;
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            let Some(held) = self.held() else { continue };
+            if !held.over && since_boot() < held.until {
+                if over {
+                    say("the lease is renewed");
+                }
+                over = false;
+                continue;
+            }
+            if !over {
+                say("the lease was not renewed in time: guests are ended");
+            }
+            over = true;
+            match guests.kill(held.over) {
+                0 => {}
+                count => say(&format!("{count} guests are ended")),
+            }
+        }
+    }
+
+    fn answer(&self, stream: &UnixStream) -> Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        let said = match line.parse().map_err(anyhow::Error::msg).and_then(|asked| self.take(asked))
+        {
+            Ok(()) => "ok\n".to_owned(),
+            Err(why) => format!("no {why}\n"),
+        };
+        let mut stream = stream;
+        stream.write_all(said.as_bytes())?;
+        Ok(())
+    }
+
+    fn take(&self, request: Request) -> Result<()> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = held.unwrap_or_default();
+        let next = match request {
+            Request::Ready => return Ok(()),
+            Request::May(lease) if now.over || since_boot() >= now.until || lease != now.lease => {
+                bail!("the host's lease has run out, or was granted anew since")
+            }
+            Request::May(_) => return Ok(()),
+            Request::Hold(warrant) if warrant.lease < now.lease => {
+                bail!("the host was taken up anew since")
+            }
+            Request::Hold(Warrant { lease, asked, ttl }) => {
+                let until = deadline(asked, ttl);
+                // Renewals of one lease may come in any order.
+                let until = if lease == now.lease { until.max(now.until) } else { until };
+                Held { lease, until, over: false }
+            }
+            Request::End => Held { over: true, ..now },
+        };
+        // On the disk first: a guard that is started again may know more than it said, never less.
+        self.record.write(next).context("what was told cannot be written down")?;
+        *held = Some(next);
+        Ok(())
+    }
+}

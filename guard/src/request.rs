@@ -1,0 +1,111 @@
+//! What a guard may be asked, and how its deadline follows from a lease.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// A renewal of a host's lease that the cluster has decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warrant {
+    /// The lease's fence: a later grant has a higher one.
+    pub lease: u64,
+    /// When the renewal was asked for, as [`since_boot`] tells it: before anything was sent.
+    pub asked: Duration,
+    /// How long the lease lasts from when the cluster decided.
+    pub ttl: Duration,
+}
+
+/// What a guard may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Whether it can end guests; it has tried.
+    Ready,
+    /// Let guests execute until the deadline that follows from a renewal.
+    Hold(Warrant),
+    /// Whether a guest may begin to execute, or go on, under this lease.
+    May(u64),
+    /// End every guest now, spared ones too: the host was said to be off.
+    End,
+}
+
+/// By how much a host's clock and the leader's may differ in speed, both together, percent.
+const DRIFT_PERCENT: u32 = 10;
+/// How long killing may take.
+const KILL_BUDGET: Duration = Duration::from_secs(2);
+
+/// When the guests of a host must have begun to be ended. Others act when the lease has lapsed by the
+/// leader's clock, which was read after `asked`; this is before that by the drift and the time that
+/// killing takes.
+#[must_use]
+pub fn deadline(asked: Duration, ttl: Duration) -> Duration {
+    asked + (ttl * (100 - DRIFT_PERCENT) / 100).saturating_sub(KILL_BUDGET)
+}
+
+/// Time since the machine booted, sleep included.
+#[must_use]
+pub fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Ready => write!(out, "ready"),
+            Request::Hold(Warrant { lease, asked, ttl }) => {
+                write!(out, "hold {lease} {} {}", asked.as_nanos(), ttl.as_millis())
+            }
+            Request::May(lease) => write!(out, "may {lease}"),
+            Request::End => write!(out, "end"),
+        }
+    }
+}
+
+impl FromStr for Request {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<Request, String> {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let number = |word: &str| word.parse::<u64>().map_err(|_| format!("{word} is no number"));
+        match words[..] {
+            ["ready"] => Ok(Request::Ready),
+            ["hold", lease, asked_ns, ttl_ms] => Ok(Request::Hold(Warrant {
+                lease: number(lease)?,
+                asked: Duration::from_nanos(number(asked_ns)?),
+                ttl: Duration::from_millis(number(ttl_ms)?),
+            })),
+            ["may", lease] => number(lease).map(Request::May),
+            ["end"] => Ok(Request::End),
+            _ => Err("not understood".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deadline_lies_before_the_end_of_the_lease() {
+        let seconds = Duration::from_secs;
+        assert_eq!(deadline(seconds(100), seconds(20)), seconds(116));
+        assert_eq!(deadline(seconds(100), seconds(10)), seconds(107));
+        // One that is shorter than the margins is over at once, and not in the past.
+        assert_eq!(deadline(seconds(100), seconds(1)), seconds(100));
+    }
+
+    #[test]
+    fn a_line_is_what_it_was() {
+        let (asked, ttl) = (Duration::from_nanos(7_000_000_123), Duration::from_secs(20));
+        let hold = Request::Hold(Warrant { lease: u64::MAX, asked, ttl });
+        for request in [Request::Ready, hold, Request::May(3), Request::End] {
+            assert_eq!(request.to_string().parse(), Ok(request));
+        }
+        for bad in ["", "hold 1 2", "hold a 2 3", "may", "kill"] {
+            assert!(bad.parse::<Request>().is_err(), "{bad}");
+        }
+    }
+}
