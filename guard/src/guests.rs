@@ -1,4 +1,4 @@
-//! The QEMUs of one host: found by their arguments, ended by SIGKILL.
+//! The QEMUs of one host: found by what they were started with and hold open, ended by SIGKILL.
 
 use std::{
     ffi::OsStr,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guard::SPARED_FAMILY;
+use guard::{MANUFACTURER, SPARED_FAMILY};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The directory that has one directory for each body of the host.
@@ -20,60 +20,92 @@ impl Guests {
     /// Sends SIGKILL to the host's guests; those that are to stay only if `all`. The answer is how many
     /// there were.
     pub(crate) fn kill(&self, all: bool) -> usize {
-        let doomed = |arguments: &[u8]| self.is_ours(arguments) && (all || !is_spared(arguments));
-        self.pids().filter(|pid| kill_if(*pid, &doomed)).count()
+        pids().filter(|pid| self.kill_if(*pid, |guest| all || !guest.stays)).count()
     }
 
     /// The same for one VM's guest alone.
     pub(crate) fn kill_one(&self, id: &str) -> usize {
-        let doomed = |arguments: &[u8]| {
-            after(arguments, b"-uuid") == Some(id.as_bytes()) && self.is_ours(arguments)
+        pids().filter(|pid| self.kill_if(*pid, |guest| guest.id == id)).count()
+    }
+
+    /// Kills a process if it is a guest of this host and doomed. It is pinned before it is looked at for
+    /// the second time, so that no other takes its number in between.
+    fn kill_if(&self, pid: Pid, doomed: impl Fn(&Guest) -> bool) -> bool {
+        let is_doomed =
+            || Guest::of(pid).is_some_and(|guest| doomed(&guest) && self.has(pid, &guest));
+        if !is_doomed() {
+            return false;
+        }
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        is_doomed() && pidfd_send_signal(process, Signal::KILL).is_ok()
+    }
+
+    /// Whether a guest is this host's: it holds a file or a socket of its body open here, its console at
+    /// least. What it was started with tells nothing: a guest that has come from elsewhere must find
+    /// itself in the same machine.
+    fn has(&self, pid: Pid, guest: &Guest) -> bool {
+        let body = self.0.join(&guest.id);
+        let process = Path::new("/proc").join(pid.to_string());
+        let sockets = std::fs::read(process.join("net/unix")).unwrap_or_default();
+        let ours = bound_in(&sockets, &body);
+        let files = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|open| {
+            open.starts_with(&body) || ours.iter().any(|socket| open.as_os_str() == &**socket)
+        })
+    }
+}
+
+fn pids() -> impl Iterator<Item = Pid> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Pid::from_raw)
+}
+
+/// The sockets of a network that are bound in a directory, as `/proc/PID/fd` names them. `table` is
+/// `/proc/PID/net/unix`.
+fn bound_in(table: &[u8], directory: &Path) -> Vec<String> {
+    const INODE: usize = 6;
+    let rows = table.split(|byte| *byte == b'\n').filter_map(|row| {
+        let mut fields = row.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+        let inode = std::str::from_utf8(fields.nth(INODE)?).ok()?.to_owned();
+        Some((inode, Path::new(OsStr::from_bytes(fields.next()?))))
+    });
+    rows.filter(|(_, path)| path.starts_with(directory))
+        .map(|(inode, _)| format!("socket:[{inode}]"))
+        .collect()
+}
+
+/// A guest of whatever host.
+#[derive(Debug, PartialEq, Eq)]
+struct Guest {
+    /// Its VM's id.
+    id: String,
+    /// Whether it is to stay.
+    stays: bool,
+}
+
+impl Guest {
+    fn of(pid: Pid) -> Option<Guest> {
+        let arguments = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"));
+        Guest::started_with(&arguments.ok()?)
+    }
+
+    fn started_with(arguments: &[u8]) -> Option<Guest> {
+        let after = |option: &[u8]| {
+            let mut arguments = arguments.split(|byte| *byte == 0);
+            arguments.by_ref().find(|argument| *argument == option)?;
+            arguments.next()
         };
-        self.pids().filter(|pid| kill_if(*pid, &doomed)).count()
+        let smbios = after(b"-smbios")?;
+        let says = |name: &str, value: &str| {
+            let wanted = format!("{name}={value}");
+            smbios.split(|byte| *byte == b',').any(|part| part == wanted.as_bytes())
+        };
+        if !says("manufacturer", MANUFACTURER) {
+            return None;
+        }
+        let id = std::str::from_utf8(after(b"-uuid")?).ok()?.to_owned();
+        Some(Guest { id, stays: says("family", SPARED_FAMILY) })
     }
-
-    fn pids(&self) -> impl Iterator<Item = Pid> {
-        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        processes
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(Pid::from_raw)
-    }
-
-    /// Whether a process executes a guest of this host: it is told a VM's id, and a file of that VM's
-    /// body here.
-    fn is_ours(&self, arguments: &[u8]) -> bool {
-        let Some(id) = after(arguments, b"-uuid") else { return false };
-        let mut body = self.0.join(OsStr::from_bytes(id)).into_os_string();
-        body.push("/");
-        let body = body.as_bytes();
-        split(arguments).any(|argument| argument.windows(body.len()).any(|part| part == body))
-    }
-}
-
-/// Kills a process if its arguments say so. The process is pinned before they are read, so that no
-/// other takes its number in between.
-fn kill_if(pid: Pid, doomed: &impl Fn(&[u8]) -> bool) -> bool {
-    let arguments = || std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"));
-    if !arguments().is_ok_and(|arguments| doomed(&arguments)) {
-        return false;
-    }
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-    arguments().is_ok_and(|arguments| doomed(&arguments))
-        && pidfd_send_signal(process, Signal::KILL).is_ok()
-}
-
-fn is_spared(arguments: &[u8]) -> bool {
-    let wanted = format!("family={SPARED_FAMILY}");
-    let smbios = after(arguments, b"-smbios").unwrap_or_default();
-    smbios.split(|byte| *byte == b',').any(|part| part == wanted.as_bytes())
-}
-
-fn after<'a>(arguments: &'a [u8], option: &[u8]) -> Option<&'a [u8]> {
-    split(arguments).skip_while(|argument| *argument != option).nth(1)
-}
-
-fn split(arguments: &[u8]) -> impl Iterator<Item = &[u8]> {
-    arguments.split(|byte| *byte == 0)
 }
 
 #[cfg(test)]
@@ -82,24 +114,33 @@ mod tests {
 
     #[test]
     fn a_guest_is_known_by_its_arguments() {
-        let guests = Guests::of("/state/bodies".into());
-        let line = |text: &str| text.replace(' ', "\0").into_bytes();
         let rows = [
-            ("qemu -uuid 7 -chardev file,path=/state/bodies/7/console.log", true, false),
-            ("qemu -uuid 7 -smbios type=1,family=failover-stay -x /state/bodies/7/a", true, true),
+            ("qemu -uuid 7 -smbios type=1,manufacturer=NovaCron", Some(false)),
+            ("qemu -uuid 7 -smbios type=1,manufacturer=NovaCron,family=failover-stay", Some(true)),
             // Said by the guest's owner, in the kernel's arguments.
-            ("qemu -uuid 7 -append family=failover-stay -x /state/bodies/7/a", true, false),
-            ("qemu -uuid 7 -append -smbios,family=failover-stay -x /state/bodies/7/a", true, false),
-            // Another host's, another VM's, somebody who reads.
-            ("qemu -uuid 7 -chardev file,path=/other/bodies/7/console.log", false, false),
-            ("qemu -uuid 7 -chardev file,path=/state/bodies/77/console.log", false, false),
-            ("tail -f /state/bodies/7/console.log", false, false),
-            ("qemu -uuid", false, false),
-            ("", false, false),
+            (
+                "qemu -uuid 7 -smbios type=1,manufacturer=NovaCron -append family=failover-stay",
+                Some(false),
+            ),
+            ("qemu -uuid 7 -smbios type=1,manufacturer=NovaCronX", None),
+            ("qemu -uuid 7 -append manufacturer=NovaCron", None),
+            ("qemu -smbios type=1,manufacturer=NovaCron", None),
+            ("qemu -smbios", None),
+            ("", None),
         ];
-        for (text, ours, spared) in rows {
-            assert_eq!(guests.is_ours(&line(text)), ours, "{text}");
-            assert_eq!(is_spared(&line(text)), spared, "{text}");
+        for (text, stays) in rows {
+            let guest = Guest::started_with(&text.replace(' ', "\0").into_bytes());
+            assert_eq!(guest.map(|guest| guest.stays), stays, "{text}");
         }
+    }
+
+    #[test]
+    fn a_socket_is_known_by_where_it_is_bound() {
+        let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+            ffff: 00000002 00000000 00010000 0001 01  21 /state/bodies/7/console.sock\n\
+            ffff: 00000002 00000000 00010000 0001 01  22 /state/bodies/77/console.sock\n\
+            ffff: 00000002 00000000 00010000 0001 01  23\n\
+            ffff: 00000002 00000000 00010000 0001 01  24 @abstract\n";
+        assert_eq!(bound_in(table, Path::new("/state/bodies/7")), ["socket:[21]"]);
     }
 }

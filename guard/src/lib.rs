@@ -18,8 +18,11 @@ use std::{
 /// How long an answer may take.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What ends a QEMU's exemption: QEMUs whose SMBIOS family says so are spared. It is in their arguments
-/// from their first to their last instruction, so nobody can disagree about it.
+/// The manufacturer in the SMBIOS of every guest of ours. It is among QEMU's arguments.
+pub const MANUFACTURER: &str = "NovaCron";
+
+/// The family in the SMBIOS of guests that are to stay: they are spared. It is among QEMU's arguments from
+/// the first to the last instruction, so nobody can disagree about it.
 pub const SPARED_FAMILY: &str = "failover-stay";
 
 /// Why a guard did not do what it was asked.

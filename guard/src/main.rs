@@ -9,19 +9,25 @@ mod record;
 
 use std::{
     io::{BufRead, BufReader, Write},
-    os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
-    process::ExitCode,
+    os::unix::{
+        net::{UnixListener, UnixStream},
+        process::ExitStatusExt,
+    },
+    path::{Path, PathBuf},
+    process::{ExitCode, ExitStatus},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use guard::{PATIENCE, Request, Warrant, deadline, since_boot};
+use guard::{MANUFACTURER, PATIENCE, Request, Warrant, deadline, since_boot};
 use guests::Guests;
 use record::{Held, Record};
-use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::{
+    mm::{MlockAllFlags, mlockall},
+    process::Signal,
+};
 
 /// Ends the guests of one host when the host cannot renew its lease.
 #[derive(Parser)]
@@ -43,8 +49,7 @@ const VICTIM: &str = "victim";
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(VICTIM) {
-        std::thread::sleep(10 * PATIENCE);
-        return ExitCode::SUCCESS;
+        return pose();
     }
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,12 +95,28 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Looks like a guest whose console is at the path that is the second argument, for a while.
+fn pose() -> ExitCode {
+    let console = std::env::args().nth(2).unwrap_or_default();
+    match UnixListener::bind(console) {
+        Ok(_console) => {
+            std::thread::sleep(20 * PATIENCE);
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 /// Ends a process that looks like a guest, as it would end a guest.
-fn try_out(guests: &Guests, bodies: &std::path::Path) -> Result<()> {
+fn try_out(guests: &Guests, bodies: &Path) -> Result<()> {
     const ID: &str = "00000000-0000-0000-0000-000000000000";
+    let body = bodies.join(ID);
+    std::fs::create_dir_all(&body)?;
+    let smbios = format!("type=1,manufacturer={MANUFACTURER}");
     let mut victim = std::process::Command::new("/proc/self/exe")
-        .args([VICTIM, "-uuid", ID])
-        .arg(bodies.join(ID).join("none"))
+        .arg(VICTIM)
+        .arg(body.join("console.sock"))
+        .args(["-uuid", ID, "-smbios", &smbios])
         .spawn()
         .context("cannot start a process to try itself on")?;
     let begun = Instant::now();
@@ -110,7 +131,10 @@ fn try_out(guests: &Guests, bodies: &std::path::Path) -> Result<()> {
     };
     let _ = victim.kill();
     let _ = victim.wait();
-    ensure!(ended.is_some_and(|status| !status.success()), "cannot end processes; run it as root");
+    let _ = std::fs::remove_dir_all(&body);
+    let killed =
+        ended.and_then(|status: ExitStatus| status.signal()) == Some(Signal::KILL.as_raw());
+    ensure!(killed, "cannot end processes; run it as root");
     Ok(())
 }
 

@@ -8,7 +8,13 @@ use std::{
 };
 
 use crate::{
-    config::Config, disk::Disk, down, hypervisor::Hypervisor, network::Network, node::Node,
+    config::Config,
+    disk::Disk,
+    down,
+    guard::{self, Boot},
+    hypervisor::Hypervisor,
+    network::Network,
+    node::Node,
     programs,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -29,6 +35,20 @@ pub struct ClusterOptions {
     pub programs: PathBuf,
     /// How each node keeps its data.
     pub storage: Storage,
+    /// What is known to end guests of real hosts.
+    pub fencing: Fencing,
+}
+
+/// What ends the guests of hosts that are not heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fencing {
+    /// Nothing.
+    #[default]
+    None,
+    /// Each real host has a guard.
+    Guards,
+    /// The same, and there are agents that cut the power of hosts.
+    GuardsAndAgents,
 }
 
 /// What the hosts of a cluster are. There is one for each node.
@@ -180,7 +200,19 @@ impl Cluster {
             }
             None => (free()?, free()?),
         };
-        let node = Node { directory, programs, space, hypervisor, disk, process: None };
+        let real = self.options.hosts == Hosts::Real;
+        let mut node = Node {
+            boot: real.then(|| Boot::first(&directory)).transpose()?,
+            guarded: real && self.options.fencing != Fencing::None,
+            guard: None,
+            directory,
+            programs,
+            space,
+            hypervisor,
+            disk,
+            process: None,
+        };
+        node.run_guard()?;
         let state = node.directory.join("d");
         let config = Config {
             number,
@@ -193,6 +225,13 @@ impl Cluster {
                 Storage::Disk | Storage::DiskNeverSynced => 1_000,
             },
             hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),
+            guard: node.guarded.then(|| guard::socket(&node.directory)),
+            agents: match self.options.fencing {
+                Fencing::None | Fencing::Guards => None,
+                Fencing::GuardsAndAgents => {
+                    Some((node.programs.join("novacron-lab-power"), self.root.path().to_owned()))
+                }
+            },
         };
         std::fs::write(node.directory.join("cluster.toml"), config.text())?;
         self.nodes.push(node);
@@ -358,17 +397,29 @@ impl Cluster {
         node.join("d/bodies").join(vm).join("console.log")
     }
 
+    /// Where a node's host keeps what a VM's body is made of.
+    #[must_use]
+    pub fn body_directory(&self, node: usize, vm: &str) -> PathBuf {
+        self.nodes[node].bodies().join(vm)
+    }
+
     /// How many bodies' files lie on a node's host.
     #[must_use]
     pub fn bodies(&self, node: usize) -> usize {
-        let bodies = self.nodes[node].directory.join("d/bodies");
-        std::fs::read_dir(bodies).map_or(0, Iterator::count)
+        std::fs::read_dir(self.nodes[node].bodies()).map_or(0, Iterator::count)
     }
 
     /// A node's log.
     #[must_use]
     pub fn log(&self, node: usize) -> String {
         std::fs::read_to_string(self.nodes[node].log_file()).unwrap_or_default()
+    }
+
+    /// What a host's guard has said.
+    #[must_use]
+    pub fn guard_log(&self, node: usize) -> String {
+        let log = self.nodes[node].directory.join("guard.log");
+        std::fs::read_to_string(log).unwrap_or_default()
     }
 
     /// What a node's driver has logged.

@@ -1,6 +1,10 @@
 //! The cluster.toml of a lab's node.
 
-use std::{fmt::Write, net::SocketAddr, path::Path};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use crate::hypervisor::Hypervisor;
 
@@ -16,6 +20,10 @@ pub(crate) struct Config<'a> {
     pub(crate) snapshot_entries: u64,
     /// The host's hypervisor and where its driver keeps its state; none is simulated.
     pub(crate) hypervisor: Option<(&'a Hypervisor, &'a Path)>,
+    /// Where its host's guard listens, if it has one.
+    pub(crate) guard: Option<PathBuf>,
+    /// What cuts the power of every host, and where the hosts lie.
+    pub(crate) agents: Option<(PathBuf, PathBuf)>,
 }
 
 impl Config<'_> {
@@ -45,6 +53,18 @@ impl Config<'_> {
             None => writeln!(text, "driver = \"simulator\""),
         };
         host.expect("a string takes what is written");
+        if let Some(guard) = &self.guard {
+            text.push_str(&format!("guard = \"{}\"\n", guard.display()));
+        }
+        if let Some((program, root)) = &self.agents {
+            for host in 1..=self.nodes {
+                text.push_str(&format!(
+                    "\n[[fencing]]\nhost = \"h{host}\"\nprogram = \"{}\"\narguments = [\"{}/n{host}\"]\n",
+                    program.display(),
+                    root.display()
+                ));
+            }
+        }
         text
     }
 }

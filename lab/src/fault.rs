@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     cluster::{Cluster, PATIENCE},
     network::Network,
+    power,
 };
 
 impl Cluster {
@@ -143,6 +144,64 @@ impl Cluster {
             arguments.split(|byte| *byte == 0).any(|argument| argument == vm.as_bytes())
         };
         self.guests(node).into_iter().filter(executes).collect()
+    }
+
+    /// Cuts the power of a node's host: everything on it ends at once.
+    ///
+    /// # Errors
+    /// When something has not ended.
+    pub fn cut_host(&mut self, node: usize) -> Result<usize> {
+        let row = &mut self.nodes[node];
+        let ended = power::cut(&row.directory)?;
+        row.kill()?;
+        row.kill_guard()?;
+        Ok(ended)
+    }
+
+    /// Boots a host whose power was cut.
+    ///
+    /// # Errors
+    /// When its guard or its node cannot be started.
+    pub fn boot_host(&mut self, node: usize) -> Result<()> {
+        self.cut_host(node)?;
+        let row = &mut self.nodes[node];
+        row.boot.as_ref().context("the host's boot is the machine's")?.anew()?;
+        row.run_guard()?;
+        self.run(node)
+    }
+
+    /// Kills the guard of a node's host.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill_guard(&mut self, node: usize) -> Result<()> {
+        self.nodes[node].kill_guard()
+    }
+
+    /// Starts the guard of a node's host again.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run_guard(&mut self, node: usize) -> Result<()> {
+        self.nodes[node].run_guard()
+    }
+
+    /// Stops the driver process of a node where it is.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pause_driver(&self, node: usize) -> Result<()> {
+        let pid = self.nodes[node].driver().context("there is no driver process")?;
+        Ok(kill_process(pid, Signal::STOP)?)
+    }
+
+    /// Lets a paused driver process go on.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn resume_driver(&self, node: usize) -> Result<()> {
+        let pid = self.nodes[node].driver().context("there is no driver process")?;
+        Ok(kill_process(pid, Signal::CONT)?)
     }
 
     /// Kills the driver process of a node.

@@ -9,13 +9,15 @@ mod disk;
 mod down;
 mod driver;
 mod fault;
+mod guard;
 mod hypervisor;
 mod network;
 mod node;
 mod pki;
+pub mod power;
 mod programs;
 
-pub use cluster::{Cluster, ClusterOptions, Hosts, Storage, status};
+pub use cluster::{Cluster, ClusterOptions, Fencing, Hosts, Storage, status};
 pub use disk::is_possible as disks_are_possible;
 pub use down::sweep;
 pub use driver::DriverHost;

@@ -10,7 +10,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{disk::Disk, hypervisor::Hypervisor, network::Space};
+use crate::{
+    disk::Disk,
+    guard::{self, Boot},
+    hypervisor::Hypervisor,
+    network::Space,
+};
 
 pub(crate) struct Node {
     /// Everything of the node lies in it.
@@ -21,6 +26,11 @@ pub(crate) struct Node {
     pub(crate) space: Option<Arc<Space>>,
     pub(crate) hypervisor: Option<Hypervisor>,
     pub(crate) disk: Option<Disk>,
+    /// Its host's present boot, if that is not the machine's.
+    pub(crate) boot: Option<Boot>,
+    /// Whether its host has a guard.
+    pub(crate) guarded: bool,
+    pub(crate) guard: Option<Child>,
     pub(crate) process: Option<Child>,
 }
 
@@ -33,9 +43,10 @@ impl Node {
 
     /// A program as it runs on the node's host.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        match &self.space {
-            Some(space) => space.command(program),
-            None => Command::new(program),
+        match (&self.space, &self.boot) {
+            (Some(space), Some(boot)) => boot.command(space, program.as_ref()),
+            (Some(space), None) => space.command(program),
+            (None, _) => Command::new(program),
         }
     }
 
@@ -52,6 +63,29 @@ impl Node {
         let mut command = self.novacron();
         command.arg("run").envs(environment).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().context("cannot start a node")?);
+        Ok(())
+    }
+
+    /// Starts its host's guard, if it has one.
+    pub(crate) fn run_guard(&mut self) -> Result<()> {
+        if self.guarded {
+            let command = self.command(self.programs.join("novacron-guard"));
+            self.guard = Some(guard::start(command, &self.directory, &self.bodies())?);
+        }
+        Ok(())
+    }
+
+    /// Where its host's bodies lie.
+    pub(crate) fn bodies(&self) -> PathBuf {
+        self.directory.join("d/bodies")
+    }
+
+    /// Kills its host's guard.
+    pub(crate) fn kill_guard(&mut self) -> Result<()> {
+        if let Some(mut guard) = self.guard.take() {
+            guard.kill()?;
+            guard.wait()?;
+        }
         Ok(())
     }
 
@@ -110,6 +144,7 @@ fn is_driver(pid: i32, lock: &Path) -> bool {
 impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.kill();
+        let _ = self.kill_guard();
         if let Some(driver) = self.driver() {
             let _ = kill_process(driver, Signal::KILL);
         }

@@ -272,7 +272,7 @@ pub(crate) const NAT_NETWORK: &str = "novacron-nat";
 
 fn sysinfo(failover: Failover) -> Sysinfo {
     let family = (failover == Failover::Stay).then_some(("family", guard::SPARED_FAMILY));
-    let entries = [("manufacturer", "NovaCron")].into_iter().chain(family);
+    let entries = [("manufacturer", guard::MANUFACTURER)].into_iter().chain(family);
     let entry = entries.map(|(name, value)| Entry { name, value }).collect();
     Sysinfo { kind: "smbios", system: System { entry } }
 }

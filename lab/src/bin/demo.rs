@@ -12,7 +12,7 @@ use client::{
     Client,
     v1::{self, vms_client::VmsClient},
 };
-use novacron_lab::{Cluster, ClusterOptions, Hosts, Storage, is_possible, sweep};
+use novacron_lab::{Cluster, ClusterOptions, Fencing, Hosts, Storage, is_possible, sweep};
 
 /// How long a guest may take to boot without acceleration, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -90,7 +90,13 @@ async fn demo() -> Result<()> {
     let mut told = Instant::now();
     let hosts = if real { Hosts::Real } else { Hosts::Simulated };
     let storage = Storage::Directory;
-    let options = ClusterOptions { nodes: 3, hosts, programs: programs.clone(), storage };
+    let options = ClusterOptions {
+        nodes: 3,
+        hosts,
+        programs: programs.clone(),
+        storage,
+        fencing: Fencing::Guards,
+    };
     let started = Cluster::start(options, |step| {
         println!("  {:>6.1} s  … {step}", told.elapsed().as_secs_f64());
         told = Instant::now();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use client::{Client, v1};
-use novacron_lab::{Cluster, ClusterOptions, Hosts, Storage};
+use novacron_lab::{Cluster, ClusterOptions, Fencing, Hosts, Storage};
 use v1::{images_client::ImagesClient, vms_client::VmsClient};
 
 /// Where the programs lie: cargo builds them beside the tests.
@@ -22,8 +22,12 @@ pub async fn cluster(hosts: Hosts) -> Cluster {
 }
 
 pub async fn cluster_of(nodes: usize, hosts: Hosts) -> Cluster {
+    cluster_with(nodes, hosts, Fencing::None).await
+}
+
+pub async fn cluster_with(nodes: usize, hosts: Hosts, fencing: Fencing) -> Cluster {
     let storage = Storage::Directory;
-    let options = ClusterOptions { nodes, hosts, programs: programs(), storage };
+    let options = ClusterOptions { nodes, hosts, programs: programs(), storage, fencing };
     Cluster::start(options, |step| println!("{step}")).await.unwrap()
 }
 

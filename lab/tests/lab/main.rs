@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
 mod driver;
+mod failover;
 mod harness;
 mod migration;
 mod partitions;
