@@ -8,15 +8,16 @@ use domain::{
     cluster::{Cluster, ClusterCommand, Founding},
     envelope::{Command, Envelope},
     host::{Capacity, Grant, HostCommand},
-    id::Digest,
+    id::{Digest, HostId, VmId},
     image::ImageCommand,
-    instance::{InstanceCommand, Place},
+    instance::{Body, InstanceCommand, Place, Report},
     name::Name,
     principal::Principal,
-    vm::{Failover, RunPolicy, VmCommand, VmSpec},
+    setting::{Key, SettingCommand},
+    vm::{Failover, RunPolicy, SpecPatch, VmCommand, VmSpec},
 };
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
-use novacron_planner::place::place;
+use novacron_planner::place::{failover, place};
 use uuid::Uuid;
 
 fn id<K: TypedUuidKind>(n: u64) -> TypedUuid<K> {
@@ -168,4 +169,88 @@ fn scenarios() {
         &["1/500@h1", "1/500@h2"],
         &["vm1: no host of 2: 1 not the one host it may go to, 1 without enough memory", "vm2: h2"],
     );
+}
+
+/// All VMs of the first host, which is then off; they leave in waves of as many as may be on their way. VMs
+/// are `priority` or `priority>vm,vm` for those after which they go.
+fn check_failover(hosts: &[&str], vms: &[&str], parallel: u64, expected: &[&str]) {
+    let sizes = vec!["1/100"; vms.len()];
+    let mut state = world(hosts, &sizes);
+    let ids: Vec<_> = state.vms.keys().copied().collect();
+    let (node, admin) = (Principal::Node(1), Principal::Credential(id(1)));
+    let setting = SettingCommand::Set { key: Key::FailoversParallel, value: parallel };
+    apply(&mut state, admin.clone(), Command::Setting(setting));
+    for (vm, text) in ids.iter().zip(vms) {
+        let (priority, after) = text.split_once('>').unwrap_or((text, ""));
+        let patch = SpecPatch {
+            failover: Some(Failover::Rebuild),
+            failover_priority: Some(priority.parse().unwrap()),
+            failover_after: Some(after.split(',').filter(|vm| !vm.is_empty()).map(name).collect()),
+            ..SpecPatch::default()
+        };
+        let update = VmCommand::Update { vm: *vm, patch: Box::new(patch), etag: None };
+        apply(&mut state, admin.clone(), Command::Vm(update));
+        move_to(&mut state, *vm, id(1));
+    }
+    let host = state.hosts[&id(1)].clone();
+    let off = HostCommand::PoweredOff { host: host.id, boot: host.boot, fence: host.fence };
+    apply(&mut state, node.clone(), Command::Host(off));
+    let mut waves = Vec::new();
+    loop {
+        let plan = failover(&state);
+        let names = |ids: Vec<VmId>| {
+            let names = ids.iter().map(|id| state.vms[id].name.to_string());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        if plan.placed.is_empty() {
+            if let Some(reason) = plan.unplaceable.values().next() {
+                let left = names(plan.unplaceable.keys().copied().collect());
+                waves.push(format!("{left}: {reason}"));
+            }
+            break;
+        }
+        let placed: Vec<_> = plan.placed.iter().map(|(vm, _)| *vm).collect();
+        waves.push(names(placed.clone()));
+        let rows = (10_000 + state.index..).zip(placed).map(|(n, vm)| (vm, id(n)));
+        let relocate = InstanceCommand::Relocate(rows.collect());
+        apply(&mut state, node.clone(), Command::Instance(relocate));
+        for (vm, host) in plan.placed {
+            assert!(state.instance_of(vm).is_none(), "decide accepts what the planner plans");
+            move_to(&mut state, vm, host);
+        }
+    }
+    assert_eq!(waves, expected);
+}
+
+/// Places a VM, and has its host report that it runs.
+fn move_to(state: &mut State, vm: VmId, host: HostId) {
+    let node = Principal::Node(1);
+    let place = Place { vm, instance: id(100_000 + state.index), host };
+    apply(state, node.clone(), Command::Instance(InstanceCommand::Place(vec![place])));
+    let body = state.instance_of(vm).unwrap().clone();
+    let generation = Some(state.vms[&vm].generation);
+    let report = Report { generation, ..Report::seen(body.id, body.fence, Body::Running) };
+    apply(state, node, Command::Instance(InstanceCommand::Report(vec![report])));
+}
+
+#[test]
+fn failovers() {
+    let roomy = &["9/9000", "9/9000"];
+    // By priority, then by age, as many at one time as may be.
+    check_failover(roomy, &["50", "90", "50"], 1, &["vm2", "vm1", "vm3"]);
+    check_failover(roomy, &["50", "90", "50"], 2, &["vm2 vm1", "vm3"]);
+    // After those they name, whatever their priority; after one that is not lost at once.
+    check_failover(roomy, &["90>vm2", "10", "50>nobody"], 9, &["vm3 vm2", "vm1"]);
+    check_failover(roomy, &["90>vm2", "80>vm3", "10"], 9, &["vm3", "vm2", "vm1"]);
+    // A circle is cut where the priority is highest.
+    check_failover(roomy, &["10>vm2", "20>vm1"], 9, &["vm2", "vm1"]);
+    check_failover(roomy, &["50>vm1"], 9, &["vm1"]);
+    // What fits nowhere keeps what it has, and holds nobody up.
+    check_failover(
+        &["9/9000", "1/9000"],
+        &["50", "90"],
+        9,
+        &["vm2", "vm1: no host of 2: 1 not ready, 1 without enough cpu"],
+    );
+    check_failover(&["9/9000"], &["50"], 9, &["vm1: no host of 1: 1 not ready"]);
 }

@@ -7,6 +7,7 @@ mod docs;
 mod errors;
 mod every_call;
 mod faces;
+mod failover;
 mod fleet;
 mod floors;
 mod harness;

@@ -142,19 +142,24 @@ async fn guests_move_wait_and_are_called_back() {
     lab.cluster.stop().await;
 }
 
-async fn schedule(client: &Client, host: &str, drains: bool) -> v1::Outcome {
+/// Cordons, drains or uncordons a host.
+pub async fn schedule(client: &Client, host: &str, verb: &str) -> v1::Outcome {
     let mutation = client.mutation().await.unwrap();
     let request = v1::ScheduleHostRequest { mutation, host: host.to_owned() };
     let call = client.call(request, async |channel, request| {
         let mut hosts = HostsClient::new(channel);
-        if drains { hosts.drain_host(request).await } else { hosts.uncordon_host(request).await }
+        match verb {
+            "cordon" => hosts.cordon_host(request).await,
+            "drain" => hosts.drain_host(request).await,
+            _ => hosts.uncordon_host(request).await,
+        }
     });
     let outcome = call.await.unwrap();
     client.note(outcome.revision);
     outcome
 }
 
-async fn host(client: &Client, name: &str) -> v1::Host {
+pub async fn host(client: &Client, name: &str) -> v1::Host {
     let request = v1::GetHostRequest { host: name.to_owned(), ..Default::default() };
     let seen = client
         .call(request, async |channel, request| HostsClient::new(channel).get_host(request).await);
@@ -189,7 +194,7 @@ async fn a_drained_host_is_left_by_all_that_can_leave() {
     let leave = previewed.iter().filter(|(_, fate)| fate == "leaves").count();
     assert_eq!(leave, usize::try_from(before).unwrap(), "{previewed:?}");
 
-    schedule(&client, name, true).await;
+    schedule(&client, name, "drain").await;
     let begun = std::time::Instant::now();
     while fates(&client, name).await != [("pinned".to_owned(), "stays".to_owned())] {
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", fates(&client, name).await);
@@ -224,7 +229,7 @@ async fn a_drained_host_is_left_by_all_that_can_leave() {
     done(&client, &outcome).await;
     assert_ne!(get(&client, "late").await.unwrap().host, name);
 
-    schedule(&client, name, false).await;
+    schedule(&client, name, "uncordon").await;
     let outcome = create(&client, "home", spec()).await.unwrap();
     done(&client, &outcome).await;
     assert_eq!(get(&client, "home").await.unwrap().host, name, "the emptiest host is open again");
