@@ -178,6 +178,15 @@ impl Cluster {
         self.nodes[node].kill_guard()
     }
 
+    /// Stops the guard of a node's host where it is.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn pause_guard(&self, node: usize) -> Result<()> {
+        let guard = self.nodes[node].guard.as_ref().context("there is no guard")?;
+        Ok(kill_process(Pid::from_child(guard), Signal::STOP)?)
+    }
+
     /// Starts the guard of a node's host again.
     ///
     /// # Errors

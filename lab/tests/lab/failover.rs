@@ -32,8 +32,11 @@ enum Way {
     DriverPaused,
     /// Nobody reaches it, and everything on it runs on.
     Cut,
+    /// Its node and its guard stand still: only an agent is left.
+    GuardPaused,
 }
 
+/// What guards alone cope with.
 const WAYS: &[Way] = &[Way::Power, Way::NodeKilled, Way::NodePaused, Way::DriverPaused, Way::Cut];
 
 fn possible() -> bool {
@@ -150,8 +153,12 @@ fn ticking(failover: &str) -> v1::VmSpec {
     v1::VmSpec { cmdline, failover: failover.to_owned(), ..spec("tiny") }
 }
 
-/// One host is lost and comes back; the answer is how long `web` was away.
-async fn lose(cluster: &mut Cluster, way: Way, round: usize) -> Duration {
+/// What agents cope with.
+const WAYS_WITH_AGENTS: &[Way] = &[Way::Cut, Way::GuardPaused, Way::Power];
+
+/// One host is lost and comes back; the answer is how long `web` was away. Where there are agents the host
+/// is off afterwards, however it was lost.
+async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Duration {
     let client = cluster.client().unwrap();
     await_hosts(&client, "guarded", |host| host.status == "ready" && host.fencing == "guard").await;
     let web = get(&client, "web").await.unwrap();
@@ -184,6 +191,10 @@ async fn lose(cluster: &mut Cluster, way: Way, round: usize) -> Duration {
             cluster.pause(victim).unwrap();
         }
         Way::Cut => cluster.isolate(&[victim]).unwrap(),
+        Way::GuardPaused => {
+            cluster.pause(victim).unwrap();
+            cluster.pause_guard(victim).unwrap();
+        }
     }
     let away = await_elsewhere(&others, &web.host, lost).await;
     if way == Way::Cut {
@@ -193,13 +204,22 @@ async fn lose(cluster: &mut Cluster, way: Way, round: usize) -> Duration {
     await_tick(cluster, &elsewhere.host, &web.id).await;
     let left = cluster.guests_of(victim, &web.id);
     assert!(left.is_empty(), "{left:?} runs on the lost host:\n{}", cluster.guard_log(victim));
-    if way != Way::Power {
+    let survives = way != Way::Power && !agents;
+    if agents {
+        let known = hosts(&others).await.into_iter().find(|host| host.name == web.host).unwrap();
+        assert_eq!((&*known.status, &*known.ended), ("lost", "agent"));
+    }
+    if survives {
         assert_eq!(cluster.guests_of(victim, &stays_id), stays_pids, "what stays was ended");
         assert_eq!(get(&others, &stays).await.unwrap().phase, "unknown");
     }
 
     match way {
-        Way::Power => cluster.boot_host(victim).unwrap(),
+        _ if agents => {
+            cluster.heal().unwrap();
+            cluster.boot_host(victim).unwrap();
+        }
+        Way::Power | Way::GuardPaused => cluster.boot_host(victim).unwrap(),
         Way::NodeKilled => cluster.run(victim).unwrap(),
         Way::NodePaused => cluster.resume(victim).unwrap(),
         Way::DriverPaused => {
@@ -212,7 +232,7 @@ async fn lose(cluster: &mut Cluster, way: Way, round: usize) -> Duration {
     }
     await_hosts(&client, "ready", |host| host.status == "ready").await;
     await_phase(&client, &stays, "running", PATIENCE).await;
-    if way != Way::Power {
+    if survives {
         assert_eq!(cluster.guests_of(victim, &stays_id), stays_pids, "what stays was started anew");
     }
     await_gone(cluster, victim, &web.id).await;
@@ -259,24 +279,37 @@ async fn await_gone(cluster: &Cluster, node: usize, vm: &str) {
     assert!(cluster.guests_of(node, vm).is_empty());
 }
 
-/// FAILOVER_ROUNDS=20 loses a host so often in each way.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_host_costs_no_guest_and_doubles_none() {
+/// FAILOVER_ROUNDS=20 loses a host so often in each way, FAILOVER_WAYS=Cut,Power in these alone.
+async fn lose_hosts(fencing: Fencing, ways: &[Way]) {
     if !possible() {
         return;
     }
     let rounds = std::env::var("FAILOVER_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
-    let mut cluster = real_cluster(Fencing::Guards).await;
+    let mut cluster = real_cluster(fencing).await;
     let client = cluster.client().unwrap();
     create(&client, "web", ticking("rebuild")).await.unwrap();
     await_phase(&client, "web", "running", PATIENCE).await;
-    for way in WAYS {
+    let only = std::env::var("FAILOVER_WAYS").unwrap_or_default();
+    let wanted =
+        |way: &&Way| only.is_empty() || only.split(',').any(|name| name == format!("{way:?}"));
+    for way in ways.iter().filter(wanted) {
         let mut took = Vec::new();
         for round in 0..rounds {
-            took.push(lose(&mut cluster, *way, round).await);
+            let agents = fencing == Fencing::GuardsAndAgents;
+            took.push(lose(&mut cluster, *way, agents, round).await);
         }
         took.sort();
         let at = |percent: usize| took[(took.len() * percent).div_ceil(100).max(1) - 1];
-        println!("{way:?} × {rounds}: p50 {:.1?}, p95 {:.1?}", at(50), at(95));
+        println!("{way:?} × {rounds}, {fencing:?}: p50 {:.1?}, p95 {:.1?}", at(50), at(95));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_host_costs_no_guest_and_doubles_none() {
+    lose_hosts(Fencing::Guards, WAYS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_faster_than_a_lease() {
+    lose_hosts(Fencing::GuardsAndAgents, WAYS_WITH_AGENTS).await;
 }
