@@ -3,6 +3,7 @@
 
 use std::{
     path::PathBuf,
+    process::{Child, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -94,6 +95,37 @@ impl Consoles {
     }
 }
 
+/// QEMU's own word, from a host's libvirt, of when guests began to execute there or went on.
+struct Resumes {
+    events: Child,
+    said: PathBuf,
+}
+
+impl Resumes {
+    fn watch(cluster: &Cluster, node: usize) -> Resumes {
+        let said = std::env::temp_dir().join(format!("resumes-{}", fastrand::u64(..)));
+        let events = cluster
+            .on_host(node, "virsh")
+            .args(["-c", &cluster.libvirt_uri(node).unwrap()])
+            .args(["qemu-monitor-event", "--event", "RESUME", "--loop"])
+            .stdin(Stdio::piped())
+            .stdout(std::fs::File::create(&said).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Resumes { events, said }
+    }
+
+    /// How often a VM's guest did.
+    fn end(mut self, vm: &str) -> usize {
+        self.events.kill().unwrap();
+        self.events.wait().unwrap();
+        let said = std::fs::read_to_string(&self.said).unwrap();
+        std::fs::remove_file(&self.said).unwrap();
+        said.lines().filter(|line| line.contains(&format!("'{vm}-"))).count()
+    }
+}
+
 fn number(host: &str) -> usize {
     host.trim_start_matches('h').parse::<usize>().unwrap() - 1
 }
@@ -175,6 +207,7 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
     let consoles = Consoles::watch(files.collect());
     tokio::time::sleep(Duration::from_secs(1)).await;
 
+    let resumes = Resumes::watch(cluster, victim);
     let others = cluster.client_without(victim).unwrap();
     let lost = Instant::now();
     match way {
@@ -236,7 +269,8 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
         assert_eq!(cluster.guests_of(victim, &stays_id), stays_pids, "what stays was started anew");
     }
     await_gone(cluster, victim, &web.id).await;
-    let grew = consoles.end();
+    let (grew, resumed) = (consoles.end(), resumes.end("web"));
+    assert_eq!(resumed, 0, "{way:?}: its guest was started on the lost host too");
     let (_, last) = grew[victim].expect("it ticked");
     let (first, _) = grew[number(&elsewhere.host)].expect("it ticks");
     assert!(last < first, "{way:?}: two bodies ran at one time, for {:?}", last - first);
