@@ -1,8 +1,11 @@
 //! The cluster.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use clap::Subcommand;
 use client::v1::{self, clusters_client::ClustersClient};
+use indicatif::ProgressBar;
 
 use crate::{
     Session, call,
@@ -18,6 +21,13 @@ pub enum Verb {
     Remove {
         /// Its name or id.
         node: String,
+    },
+    /// Write the cluster's whole state to a file: everything but images' files and guests' disks. The cluster
+    /// goes on meanwhile. `novacron init --restore FILE` begins again from it.
+    Backup {
+        /// The new file. It holds hashes of secrets and the VMs' user data: keep it safe.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
     },
     /// Hand the leadership over.
     TransferLeader {
@@ -49,6 +59,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
             let outcome = call!(session, ClustersClient<_>, remove_node, request).await?;
             session.settle(&what, Some(outcome)).await
         }
+        Verb::Backup { out } => back_up(session, &out).await,
         Verb::TransferLeader { node } => {
             let request = v1::TransferLeaderRequest { node };
             let answer = call!(session, ClustersClient<_>, transfer_leader, request).await?;
@@ -56,6 +67,36 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
             Ok(())
         }
     }
+}
+
+async fn back_up(session: &Session, out: &Path) -> Result<()> {
+    anyhow::ensure!(!out.exists(), "{} exists already; give another --out", out.display());
+    // What broke off must not look like a backup.
+    let mut part = out.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let bar = ProgressBar::no_length();
+    let made = session.client.back_up(&part, |bytes, all| {
+        bar.set_length(all);
+        bar.set_position(bytes);
+    });
+    let made = made.await;
+    bar.finish_and_clear();
+    let written = made.map_err(anyhow::Error::from).and_then(|backup| {
+        std::fs::rename(&part, out)?;
+        Ok(backup)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    let backup = written?;
+    eprintln!(
+        "{} holds the state at revision {}: {} KiB",
+        out.display(),
+        backup.revision,
+        backup.size_bytes.div_ceil(1_024)
+    );
+    Ok(())
 }
 
 async fn status(session: &Session) -> Result<()> {

@@ -3,10 +3,12 @@
 //! A [`Client`] knows several nodes and goes on with the next one when a node does not answer. That
 //! is safe for changes too: each carries a request id, and the cluster executes an id once.
 
+mod backup;
 mod error;
 mod upload;
 mod watch;
 
+pub use backup::Backup;
 pub use error::Error;
 pub use proto::v1;
 pub use tonic::Code;

@@ -16,6 +16,7 @@ mod fencing;
 mod lease;
 
 pub use capacity::Capacity;
+pub(crate) use fencing::forget_bodies;
 pub use fencing::{Evidence, Fencing};
 pub use lease::Lease;
 pub(crate) use lease::expire;

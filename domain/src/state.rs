@@ -1,7 +1,9 @@
 //! The state of the cluster: what every node holds in memory and agrees on.
 
+mod alone;
 mod record;
 
+pub use alone::Anew;
 pub use record::{Loader, Meta, Record, RecordError, Records};
 
 use std::sync::Arc;

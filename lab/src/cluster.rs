@@ -106,6 +106,10 @@ impl Root {
 const PEER_PORT: u16 = 7201;
 const API_PORT: u16 = 7200;
 
+/// What operator commands need: on the cluster's hosts, and on this machine.
+const INSIDE: &str = "inside.json";
+const ACCESS: &str = "access.json";
+
 /// How long a node may take to be ready.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -139,12 +143,12 @@ impl Cluster {
         let access = std::fs::read_to_string(cluster.nodes[0].directory.join("access.json"))?;
         cluster.access = serde_json::from_str(&access)?;
         cluster.access.endpoints = inside.iter().map(ToString::to_string).collect();
-        cluster.write_access("inside.json")?;
+        cluster.write(INSIDE, &cluster.access)?;
         if let Some(network) = &cluster.network {
             let doors = (0..inside.len()).map(|node| network.door(node).to_string());
             cluster.access.endpoints = doors.collect();
         }
-        cluster.write_access("access.json")?;
+        cluster.write(ACCESS, &cluster.access)?;
         cluster.run(0)?;
         cluster.await_ready(0).await?;
         let tokens = said.lines().filter_map(|line| line.trim().strip_prefix("novacron join "));
@@ -238,8 +242,16 @@ impl Cluster {
         Ok(api)
     }
 
-    fn write_access(&self, file: &str) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.access)?;
+    /// Has the commands that run on the cluster's hosts use another access.
+    ///
+    /// # Errors
+    /// When its file cannot be written.
+    pub fn write_access(&self, access: &Access) -> Result<()> {
+        self.write(INSIDE, access)
+    }
+
+    fn write(&self, file: &str, access: &Access) -> Result<()> {
+        let text = serde_json::to_string_pretty(access)?;
         Ok(std::fs::write(self.root.path().join(file), text)?)
     }
 
@@ -249,7 +261,7 @@ impl Cluster {
     /// With what it said, when it fails.
     pub fn novacron(&self, node: usize, arguments: &[&str]) -> Result<String> {
         let mut command = self.nodes[node].novacron();
-        let access = self.root.path().join("inside.json");
+        let access = self.root.path().join(INSIDE);
         let output = command.args(arguments).env("NOVACRON_ACCESS", access).output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -281,7 +293,30 @@ impl Cluster {
     /// The file that operator commands take.
     #[must_use]
     pub fn access_file(&self) -> PathBuf {
-        self.root.path().join("access.json")
+        self.root.path().join(ACCESS)
+    }
+
+    /// What `novacron init` wrote into a file of a node's.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn access_of(&self, node: usize, file: &str) -> Result<Access> {
+        let text = std::fs::read_to_string(self.nodes[node].directory.join(file))?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// A copy of a node's file in which one bit is not as it was; the answer is its name.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn bend(&self, node: usize, file: &str) -> Result<String> {
+        let directory = &self.nodes[node].directory;
+        let mut bytes = std::fs::read(directory.join(file))?;
+        let middle = bytes.len() / 2;
+        *bytes.get_mut(middle).context("the file is empty")? ^= 1;
+        let bent = format!("{file}.bent");
+        std::fs::write(directory.join(&bent), bytes)?;
+        Ok(bent)
     }
 
     /// Starts a node's process.

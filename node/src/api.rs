@@ -5,6 +5,7 @@
 
 mod admin;
 mod auth;
+mod backups;
 mod change;
 mod clusters;
 mod console;
@@ -24,7 +25,7 @@ mod vms;
 
 pub use secret::{JoinSecret, bearer, fresh_secret};
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use domain::State;
 use proto::v1;
@@ -51,6 +52,10 @@ pub struct Api {
     pub(crate) attached: console::Attached,
     /// So many files may come at one time.
     pub(crate) uploads: Arc<tokio::sync::Semaphore>,
+    /// So many backups may be made at one time.
+    pub(crate) backups: Arc<tokio::sync::Semaphore>,
+    /// The data directory.
+    pub(crate) directory: PathBuf,
 }
 
 impl Api {
@@ -87,12 +92,12 @@ pub(crate) fn rate_limits(per_second: std::num::NonZeroU32) -> auth::RateLimits 
 /// The whole of the API as one service.
 pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
     use v1::{
-        clusters_server::ClustersServer, consoles_server::ConsolesServer,
-        credentials_server::CredentialsServer, events_server::EventsServer,
-        hosts_server::HostsServer, images_server::ImagesServer, locks_server::LocksServer,
-        operations_server::OperationsServer, projects_server::ProjectsServer,
-        settings_server::SettingsServer, tokens_server::TokensServer,
-        uploads_server::UploadsServer, vms_server::VmsServer,
+        backups_server::BackupsServer, clusters_server::ClustersServer,
+        consoles_server::ConsolesServer, credentials_server::CredentialsServer,
+        events_server::EventsServer, hosts_server::HostsServer, images_server::ImagesServer,
+        locks_server::LocksServer, operations_server::OperationsServer,
+        projects_server::ProjectsServer, settings_server::SettingsServer,
+        tokens_server::TokensServer, uploads_server::UploadsServer, vms_server::VmsServer,
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
@@ -109,6 +114,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .add_service(ClustersServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(EventsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ConsolesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
+        .add_service(BackupsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(UploadsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(health_service);
     let reflection = tonic_reflection::server::Builder::configure()

@@ -99,6 +99,8 @@ impl Daemon {
             images: images.clone(),
             attached: Default::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            backups: Arc::new(Semaphore::new(1)),
+            directory: options.directory.clone(),
         };
         let router = api::router(api, rate);
         let service = router.map_request(|request: http::Request<hyper::body::Incoming>| {

@@ -1,18 +1,26 @@
-//! Setting nodes up: `init` founds a cluster, `join` enters one, `reset` leaves for good.
+//! Setting nodes up: `init` founds a cluster, or has one go on from a backup; `join` enters one, `reset`
+//! leaves for good, `recover` goes on without the others.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use domain::{
+    Revision, State,
     cluster::{Cluster, Founding, Invitation, PROTOCOL_VERSION},
-    id::{ClusterId, CredentialId, Digest, StoreId, TokenId},
+    credential::Credential,
+    id::{ClusterId, CredentialId, Digest, NodeId, StoreId, TokenId},
     name::Name,
+    node::Node,
+    principal::Role,
+    state::Anew,
+    token::JoinToken,
 };
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use proto::v1;
 use raft_store::{
     Founder, Options, Store, Timing, WalOptions,
     identity::{self, Authority, Identity, Subject},
+    rescue::{self, Stopped},
 };
 
 use crate::{
@@ -59,11 +67,34 @@ pub struct Founded {
 /// # Errors
 /// When the directory is in use, or cannot be written.
 pub async fn found(setup: &Setup<'_>, cluster_name: Name, expect: &[Name]) -> Result<Founded> {
+    begin(setup, Cluster { id: mint(), name: cluster_name }, Founder::NODE, expect, None).await
+}
+
+/// Has a cluster go on from a backup, in a fresh data directory: with this node alone, an authority of
+/// its own, and an admin credential beside those it had.
+///
+/// # Errors
+/// When the file is no whole backup, or as [`found`].
+pub async fn restore(setup: &Setup<'_>, backup: &Path, expect: &[Name]) -> Result<Founded> {
+    let saved = rescue::read_backup(backup)?;
+    let cluster = saved.cluster.clone().context("the backup is of no founded cluster")?;
+    let node = saved.index + 1;
+    begin(setup, cluster, node, expect, Some(saved)).await
+}
+
+/// Makes the first node of a cluster, new or from a backup.
+async fn begin(
+    setup: &Setup<'_>,
+    cluster: Cluster,
+    node: NodeId,
+    expect: &[Name],
+    saved: Option<State>,
+) -> Result<Founded> {
     if files::is_set_up(setup.directory) {
         bail!("{} is set up already; `novacron run` starts it", setup.directory.display());
     }
-    let (cluster, store_id): (ClusterId, StoreId) = (mint(), mint());
-    let node = Founder::NODE;
+    let store_id: StoreId = mint();
+    let Cluster { id: cluster, name: cluster_name } = cluster;
     let authority = Authority::create(cluster_name.as_str())?;
     let (request, key_pem) = identity::signing_request()?;
     let addresses = vec![setup.peer_address.to_owned(), setup.api_address.to_owned()];
@@ -97,24 +128,12 @@ pub async fn found(setup: &Setup<'_>, cluster_name: Name, expect: &[Name]) -> Re
         admin_sha256: Digest::sha256(admin_secret.as_bytes()),
         tokens: invitations,
     };
-    // The node founds alone and talks to nobody: it listens where nobody can reach it.
-    let store = Store::open(
-        Options {
-            directory: setup.directory.to_owned(),
-            store: store_id,
-            cluster,
-            node,
-            peer_address: ([127, 0, 0, 1], 0).into(),
-            shared: files::images(setup.directory),
-            timing: Timing::default(),
-            wal: WalOptions::default(),
-        },
-        &identity,
-    )
-    .await?;
-    let founded = store.found(setup.peer_address, founding).await;
-    store.shutdown().await;
-    founded?;
+    match saved {
+        Some(saved) => {
+            drop(rescue::restore(setup.directory, &saved, anew(&saved, founding)).await?)
+        }
+        None => write_log(setup, &identity, founding).await?,
+    }
     let node_file =
         NodeFile { cluster, cluster_name, node, name: setup.name.clone(), store: store_id };
     Files::create(setup.directory, &node_file, &authority, &certificate_pem, &key_pem)?;
@@ -124,6 +143,113 @@ pub async fn found(setup: &Setup<'_>, cluster_name: Name, expect: &[Name]) -> Re
         bearer: bearer(admin, &admin_secret),
         tokens,
     })
+}
+
+/// What a founding says, for a cluster that was founded before.
+fn anew(saved: &State, founding: Founding) -> Anew {
+    // Names of credentials are unique; this one is told from those of earlier restorations.
+    let name = Name::new(&format!("restored-{}", saved.index)).expect("letters, a dash and digits");
+    let tokens = founding.tokens.into_iter().map(|invitation| JoinToken {
+        id: invitation.token,
+        secret_sha256: invitation.secret_sha256,
+        node: invitation.node,
+        expires_wall_ms: invitation.expires_wall_ms,
+        used_by: None,
+        revision: Revision::ZERO,
+    });
+    Anew {
+        tokens: tokens.collect(),
+        credentials: vec![Credential {
+            id: founding.admin,
+            name,
+            role: Role::Admin,
+            secret_sha256: founding.admin_sha256,
+            expires_wall_ms: 0,
+            revoked: false,
+            revision: Revision::ZERO,
+        }],
+        node: Node {
+            id: founding.node,
+            name: founding.node_name,
+            peer_address: founding.peer_address,
+            api_address: founding.api_address,
+            store: founding.store,
+            key_sha256: founding.key_sha256,
+            protocol_max: PROTOCOL_VERSION,
+            disk_used_percent: 0,
+            version: String::new(),
+            joined_wall_ms: crate::clock::wall_ms(),
+            revision: Revision::ZERO,
+        },
+    }
+}
+
+/// Writes the first entries of a cluster's log.
+async fn write_log(setup: &Setup<'_>, identity: &Arc<Identity>, founding: Founding) -> Result<()> {
+    // The node founds alone and talks to nobody: it listens where nobody can reach it.
+    let store = Store::open(
+        Options {
+            directory: setup.directory.to_owned(),
+            store: founding.store,
+            cluster: founding.cluster.id,
+            node: founding.node,
+            peer_address: ([127, 0, 0, 1], 0).into(),
+            shared: files::images(setup.directory),
+            timing: Timing::default(),
+            wal: WalOptions::default(),
+        },
+        identity,
+    )
+    .await?;
+    let founded = store.found(setup.peer_address, founding).await;
+    store.shutdown().await;
+    Ok(founded?)
+}
+
+/// What a node knows of a cluster that has lost its majority, and what becomes of it when the node goes
+/// on alone.
+pub struct Survivor {
+    stopped: Stopped,
+    node: Node,
+    /// The names of the other members.
+    pub others: Vec<Name>,
+    /// The VMs it knows.
+    pub vms: usize,
+    /// The newest revision that it knows.
+    pub revision: Revision,
+}
+
+impl Survivor {
+    /// Looks into the data directory of a node that does not run.
+    ///
+    /// # Errors
+    /// When it runs, is not set up, or its data cannot be trusted.
+    pub fn find(data: &Path) -> Result<Survivor> {
+        let files = Files::load(data)?;
+        let stopped = Stopped::open(data)?;
+        let state = stopped.state();
+        let node = state.nodes.get(&files.node.node);
+        let node =
+            node.context("this node is no member of its cluster; nothing can go on from it")?;
+        let node = Node::clone(node);
+        let others = state.nodes.values().filter(|row| row.id != node.id);
+        Ok(Survivor {
+            others: others.map(|row| row.name.clone()).collect(),
+            vms: state.vms.len(),
+            revision: state.revision(),
+            node,
+            stopped,
+        })
+    }
+
+    /// Has the cluster go on with this node alone. Whoever is left behind is refused from here on.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub async fn go_on_alone(self) -> Result<()> {
+        self.stopped.go_on_alone(self.node).await?;
+        Ok(())
+    }
 }
 
 /// Enters the cluster that a token is of: afterwards the node can be run.
@@ -274,7 +400,8 @@ pub fn reset(data: &Path) -> Result<()> {
             bail!("{} is in use; stop the node first", data.display());
         }
     }
-    for name in ["identity", "joining", "log", "snapshot", "state", "hosts"] {
+    // Who its hosts are stays, as what is on them does: another node may take them up.
+    for name in ["identity", "joining", "log", "snapshot", "state"] {
         let path = data.join(name);
         match std::fs::remove_dir_all(&path) {
             Ok(()) => {}

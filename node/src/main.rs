@@ -1,7 +1,10 @@
 //! `novacron`: the node and the operator commands in one binary.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what speaks to people")]
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -47,6 +50,10 @@ enum Command {
         /// Where to write what operator commands need: addresses, authority, admin credential.
         #[arg(long, value_name = "FILE", default_value = "novacron-access.json")]
         access_out: PathBuf,
+        /// Go on from a backup that `novacron cluster backup` made, at its next epoch, with this node alone.
+        /// The cluster's name is the backup's.
+        #[arg(long, value_name = "FILE")]
+        restore: Option<PathBuf>,
     },
     /// Join a cluster: `novacron token create` there makes the token.
     Join {
@@ -121,6 +128,20 @@ enum Node {
         #[arg(long)]
         yes: bool,
     },
+    /// Have the cluster go on with this node alone, when a majority of its voters is lost for good. What
+    /// this node was not told is lost. Its hosts' VMs are known again when it runs; those of other hosts
+    /// are unknown until the hosts join anew or somebody has seen that they are off.
+    Recover {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Another member: you have seen that it does not run and will not again before it was reset.
+        /// Every other member must be named.
+        #[arg(long, value_name = "NODE")]
+        lost: Vec<String>,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -169,10 +190,13 @@ fn code(error: &anyhow::Error) -> u8 {
 async fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(file) => run(&file).await,
-        Command::Init { config, access_out } => init(&config, &access_out).await,
+        Command::Init { config, access_out, restore } => {
+            init(&config, &access_out, restore.as_deref()).await
+        }
         Command::Join { token, config } => join(&config, &token).await,
         Command::Dev(options) => dev(options).await,
         Command::Node(Node::Reset { config, yes }) => reset(&config, yes),
+        Command::Node(Node::Recover { config, lost, yes }) => recover(&config, &lost, yes).await,
         Command::Config(ConfigVerb::Check(file)) => {
             Config::read(&file.config)?;
             println!("{} is good", file.config.display());
@@ -256,7 +280,7 @@ fn setup(config: &Config) -> Setup<'_> {
     }
 }
 
-async fn init(file: &ConfigFile, access_out: &PathBuf) -> Result<()> {
+async fn init(file: &ConfigFile, access_out: &PathBuf, backup: Option<&Path>) -> Result<()> {
     let config = Config::read(&file.config)?;
     let names = |texts: &[toml::Spanned<String>]| {
         texts.iter().map(|text| Name::new(text.get_ref())).collect::<Result<Vec<_>, _>>()
@@ -266,7 +290,10 @@ async fn init(file: &ConfigFile, access_out: &PathBuf) -> Result<()> {
     if access_out.exists() {
         bail!("{} exists already; give another --access-out", access_out.display());
     }
-    let founded = founding::found(&setup(&config), cluster, &expect).await?;
+    let founded = match backup {
+        Some(backup) => founding::restore(&setup(&config), backup, &expect).await?,
+        None => founding::found(&setup(&config), cluster, &expect).await?,
+    };
     let access = cli::Access {
         endpoints: vec![config.node.api_address.get_ref().clone()],
         authority: founded.authority,
@@ -274,7 +301,10 @@ async fn init(file: &ConfigFile, access_out: &PathBuf) -> Result<()> {
         bearer: founded.bearer,
     };
     write_secret(access_out, &serde_json::to_string_pretty(&access)?)?;
-    println!("Cluster {} is founded.", config.cluster.name.get_ref());
+    match backup {
+        Some(backup) => println!("The cluster goes on from {}.", backup.display()),
+        None => println!("Cluster {} is founded.", config.cluster.name.get_ref()),
+    }
     println!();
     println!("The admin credential lies in {}; keep it safe.", access_out.display());
     println!(
@@ -304,6 +334,38 @@ async fn join(file: &ConfigFile, token: &str) -> Result<()> {
     let config = Config::read(&file.config)?;
     let cluster = founding::join(&setup(&config), token).await?;
     println!("This machine belongs to cluster {cluster} now. Start it: novacron run");
+    Ok(())
+}
+
+async fn recover(file: &ConfigFile, lost: &[String], yes: bool) -> Result<()> {
+    let config = Config::read(&file.config)?;
+    let survivor = founding::Survivor::find(&config.node.data_directory)?;
+    let named = |name: &&Name| lost.iter().any(|lost| lost == name.as_str());
+    let unnamed: Vec<_> = survivor.others.iter().filter(|name| !named(name)).collect();
+    if let Some(stranger) =
+        lost.iter().find(|lost| survivor.others.iter().all(|name| name.as_str() != **lost))
+    {
+        bail!("{stranger} is no other member of the cluster");
+    }
+    println!("This node knows revision {} with {} VMs.", survivor.revision, survivor.vms);
+    if !unnamed.is_empty() {
+        let flags: Vec<_> = survivor.others.iter().map(|name| format!("--lost {name}")).collect();
+        bail!(
+            "as long as others may run and decide, there would be two clusters. When you have seen that \
+             they do not run: novacron node recover {}",
+            flags.join(" ")
+        );
+    }
+    if !yes {
+        bail!(
+            "this gives up on {} for good, and on whatever this node was not told. Add --yes to do it",
+            lost.join(", ")
+        );
+    }
+    survivor.go_on_alone().await?;
+    println!("The cluster goes on with this node alone. Start it: novacron run");
+    println!("The others: novacron node reset --yes, and then novacron join with a token of");
+    println!("  novacron token create --node NAME");
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 
 pub mod identity;
 pub mod listener;
+pub mod rescue;
 
 mod clock;
 mod copy;

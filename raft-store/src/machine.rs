@@ -15,14 +15,14 @@ use domain::{
 };
 use futures_util::{Stream, TryStreamExt};
 use openraft::{
-    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    OptionalSend, RaftSnapshotBuilder,
     storage::{EntryResponder, RaftStateMachine},
 };
 use tokio::sync::watch;
 
 use crate::{
     snapshot::{self, Header, SnapshotFile},
-    types::{Answer, LogId, Members, SnapshotMeta, StoredMembership, TypeConfig},
+    types::{Answer, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig},
     view::View,
 };
 
@@ -83,6 +83,30 @@ fn apply(state: &State, index: u64, bytes: &Bytes) -> io::Result<(State, Answer)
     Ok((applied.state, Answer(Some(applied.reply))))
 }
 
+/// Takes an entry into a view.
+pub(crate) fn take(view: &mut View, entry: LogEntry) -> io::Result<Answer> {
+    let index = entry.at.index;
+    let answer = match entry.payload {
+        Payload::Blank => {
+            view.state = view.state.skip(index);
+            Answer(None)
+        }
+        Payload::Members(members) => {
+            view.state = view.state.skip(index);
+            view.members = members;
+            view.members_at = Some(entry.at);
+            Answer(None)
+        }
+        Payload::Proposal(bytes) => {
+            let (state, answer) = apply(&view.state, index, &bytes)?;
+            view.state = state;
+            answer
+        }
+    };
+    view.at = Some(entry.at);
+    Ok(answer)
+}
+
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotData = SnapshotContent;
     type SnapshotBuilder = Builder;
@@ -99,25 +123,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut view = View::clone(&self.views.borrow());
         let mut answers = Vec::new();
         while let Some((entry, responder)) = entries.try_next().await? {
-            let index = entry.log_id.index;
-            let answer = match entry.payload {
-                EntryPayload::Blank => {
-                    view.state = view.state.skip(index);
-                    Answer(None)
-                }
-                EntryPayload::Membership(membership) => {
-                    view.state = view.state.skip(index);
-                    view.members = Members::from(&membership);
-                    view.members_at = Some(entry.log_id.into());
-                    Answer(None)
-                }
-                EntryPayload::Normal(proposal) => {
-                    let (state, answer) = apply(&view.state, index, &proposal.0)?;
-                    view.state = state;
-                    answer
-                }
-            };
-            view.at = Some(entry.log_id.into());
+            let answer = take(&mut view, LogEntry::of(entry))?;
             answers.extend(responder.map(|responder| (responder, answer)));
         }
         debug_check(&view.state);

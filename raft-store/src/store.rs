@@ -98,7 +98,6 @@ impl Store {
         let wal = Arc::new(wal);
         let me = Me {
             cluster: options.cluster,
-            epoch: base.view.state.epoch,
             node: options.node,
             store: directory.marker.store,
             boots: directory.marker.boots,

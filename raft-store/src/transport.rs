@@ -26,8 +26,6 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 pub struct Me {
     /// The cluster.
     pub cluster: ClusterId,
-    /// The recovery epoch.
-    pub epoch: u16,
     /// The node.
     pub node: NodeId,
     /// Its data directory.
@@ -37,10 +35,10 @@ pub struct Me {
 }
 
 impl Me {
-    fn header(&self, to: NodeId) -> BinaryMetadataValue {
+    fn header(&self, to: NodeId, epoch: u16) -> BinaryMetadataValue {
         let header = Header {
             cluster: self.cluster.into_untyped_uuid().as_bytes().to_vec().into(),
-            epoch: u32::from(self.epoch),
+            epoch: u32::from(epoch),
             group: 0,
             from: self.node,
             to,

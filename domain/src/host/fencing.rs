@@ -4,12 +4,14 @@
 //! [`Evidence`], and each kind covers what it covers: a guard ends the guests that may be started
 //! elsewhere, and no others; a machine without power runs none.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Host, Status};
 use crate::{
     Draft, Fence,
-    id::{BootId, HostId},
+    id::{BootId, HostId, VmId},
     instance::{self, Instance},
     principal::Principal,
     rejected::{Reason, Rejected},
@@ -148,12 +150,23 @@ fn end(draft: &mut Draft, id: HostId, evidence: Evidence) {
     if evidence == Evidence::Guard {
         return;
     }
+    let vms: Vec<_> = draft.state().instances_on(id).map(|body| body.vm).collect();
+    vms.into_iter().for_each(|vm| forget_bodies(draft, vm));
+}
+
+/// Forgets the bodies of a VM that is on its way out which are on machines without power: nobody is left
+/// to release them.
+pub(crate) fn forget_bodies(draft: &mut Draft, id: VmId) {
     let state = draft.state();
-    let leaving =
-        state.instances_on(id).filter(|body| state.vms.get(&body.vm).is_some_and(|vm| vm.deleting));
-    let leaving: Vec<_> = leaving.map(|body| (body.id, body.vm)).collect();
-    for (body, id) in leaving {
-        draft.delete::<Instance>(body);
-        vm::forget_if_gone(draft, id);
+    if !state.vms.get(&id).is_some_and(|vm| vm.deleting) {
+        return;
     }
+    let is_off = |body: &&Arc<Instance>| {
+        let host = state.hosts.get(&body.host);
+        host.is_some_and(|host| host.ended > Some(Evidence::Guard))
+    };
+    let bodies = [state.instance_of(id), state.spare_of(id)];
+    let gone: Vec<_> = bodies.into_iter().flatten().filter(is_off).map(|body| body.id).collect();
+    gone.into_iter().for_each(|body| draft.delete::<Instance>(body));
+    vm::forget_if_gone(draft, id);
 }

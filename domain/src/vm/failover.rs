@@ -81,6 +81,13 @@ fn lost(host: &Host) -> String {
 pub fn why_unknown(state: &State, vm: &Vm) -> Option<String> {
     let body = state.instance_of(vm.id)?;
     let host = state.hosts.get(&body.host).filter(|host| host.status == Status::Lost)?;
+    if vm.deleting {
+        return Some(format!(
+            "host {0} is not heard of; it goes when the host is back, or once you have seen that the host is \
+             off: novacron host confirm-dead {0}",
+            host.name
+        ));
+    }
     if has_ended(state, body) {
         let stays = match vm.spec.failover {
             Failover::Stay => "it waits for its host, since its failover is stay",

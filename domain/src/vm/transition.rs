@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Draft, Revision, admission,
-    host::Capacity,
+    host::{self, Capacity},
     id::{OperationId, VmId},
     instance::{Ended, Instance, Phase as Body},
     limit,
@@ -237,6 +237,7 @@ fn delete(
     }
     operation::overtake(draft, &vm, operation);
     wish(draft, id, operation, Kind::Delete, |vm| vm.deleting = true)?;
+    host::forget_bodies(draft, id);
     forget_if_gone(draft, id);
     Ok(())
 }

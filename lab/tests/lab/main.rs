@@ -9,3 +9,4 @@ mod migration;
 mod partitions;
 mod processes;
 mod real;
+mod rescue;

@@ -48,7 +48,7 @@ fn the_api_is_documented() {
     }
     let mut page = "# The API\n\nOne port, TLS, gRPC and REST: every row is `novacron.v1.SERVICE/METHOD` over gRPC and the path over REST, with the same \
         answer.\nThe whole description is served at `/openapi.json`, and by gRPC reflection. Two services take streams from the client and exist in gRPC \
-        alone:\n`Uploads` (files of images) and `Consoles` (typing at guests).\n"
+        alone:\n`Uploads` (files of images), `Consoles` (typing at guests) and `Backups`.\n"
         .to_owned();
     for (service, rows) in services {
         write!(page, "\n## {service}\n| method | path | what it does |\n|---|---|---|\n{rows}")

@@ -135,7 +135,9 @@ impl Pool {
     /// A request to `node` with our header.
     pub(crate) fn request<T>(&self, node: NodeId, body: T) -> Request<T> {
         let mut request = Request::new(body);
-        request.metadata_mut().insert_bin(HEADER, self.me.header(node));
+        request
+            .metadata_mut()
+            .insert_bin(HEADER, self.me.header(node, self.views.borrow().state.epoch));
         request
     }
 

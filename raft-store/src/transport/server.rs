@@ -78,9 +78,6 @@ impl Service {
         if header.group != 0 {
             return Err(Status::unimplemented("there is only group 0"));
         }
-        if header.epoch != u32::from(me.epoch) {
-            return Err(denied("the caller is in another recovery epoch"));
-        }
         let view = self.core.views.borrow().clone();
         // While Raft still counts it, its vote may be needed to let it go.
         if view.state.is_removed(node) && !view.members.peers.contains_key(&node) {
@@ -92,6 +89,12 @@ impl Service {
             && header.store[..] != member.store.into_untyped_uuid().as_bytes()[..]
         {
             return Err(denied("the node's data directory is not the one it joined with"));
+        }
+        // Who has just joined knows nothing yet, not even which epoch it is.
+        let (mine, fresh) = (u32::from(view.state.epoch), view.state.cluster.is_none());
+        let joined = header.epoch < mine && view.state.nodes.contains_key(&node);
+        if header.epoch != mine && !fresh && !joined {
+            return Err(denied("the caller is in another recovery epoch"));
         }
         let mut boots = self.boots.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = boots.entry(node).or_default();
