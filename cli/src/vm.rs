@@ -103,6 +103,20 @@ pub enum Verb {
         #[command(flatten)]
         project: Project,
     },
+    /// Why a VM is where it is, or nowhere: what each host would be to it if it were placed now.
+    #[command(
+        visible_alias = "why-not",
+        after_help = "Examples:\n  novacron vm why web\n  novacron vm why-not web --host h2"
+    )]
+    Why {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+        /// Look at one host only.
+        #[arg(long, value_name = "HOST", default_value = "")]
+        host: String,
+    },
     /// What a guest wrote to its serial console.
     Logs {
         /// Its name or id.
@@ -191,6 +205,20 @@ const COLUMNS: &[Column] = &[
     wide("MESSAGE", |row| at(row, "message")),
 ];
 
+const VERDICT_COLUMNS: &[Column] = &[
+    column("HOST", |row| at(row, "host")),
+    column("VM IS", |row| if row["here"] == true { "here" } else { "" }.to_owned()),
+    column("FITS", |row| if row["fits"] == true { "yes" } else { "no" }.to_owned()),
+    column("FREE", |row| {
+        let ppm = number(row, "freePpm").parse::<u64>().unwrap_or(0);
+        format!("{}.{} %", ppm / 10_000, ppm / 1_000 % 10)
+    }),
+    column("REASONS", |row| {
+        let reasons = row["reasons"].as_array().into_iter().flatten();
+        reasons.filter_map(|reason| reason.as_str()).collect::<Vec<_>>().join(", ")
+    }),
+];
+
 /// Which verb, for many VMs at once.
 #[derive(Clone, Copy)]
 enum Action<'a> {
@@ -225,6 +253,15 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
             if watch { follow(session, &project, revision).await } else { Ok(()) }
         }
         Verb::Describe { name, project } => describe(session, &project.project, &name).await,
+        Verb::Why { name, project, host } => {
+            let request =
+                v1::ExplainVmRequest { project: project.project, vm: name, host, freshness: None };
+            let answer = call!(session, VmsClient<_>, explain_vm, request).await?;
+            if !answer.message.is_empty() {
+                eprintln!("{}", answer.message);
+            }
+            session.output.rows(&answer.hosts, VERDICT_COLUMNS)
+        }
         Verb::Logs { name, project, follow } => {
             console::logs(session, &project.project, &name, follow).await
         }

@@ -7,9 +7,11 @@ mod failover;
 mod filter;
 mod score;
 mod target;
+mod verdict;
 
 pub use failover::failover;
 pub use target::{Fate, evacuation, leavers, targets};
+pub use verdict::{Verdict, verdicts};
 
 use std::{
     collections::{BTreeMap, BinaryHeap},

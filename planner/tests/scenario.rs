@@ -17,7 +17,7 @@ use domain::{
     vm::{Failover, RunPolicy, SpecPatch, VmCommand, VmSpec},
 };
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
-use novacron_planner::place::{failover, place};
+use novacron_planner::place::{failover, place, verdicts};
 use uuid::Uuid;
 
 fn id<K: TypedUuidKind>(n: u64) -> TypedUuid<K> {
@@ -169,6 +169,39 @@ fn scenarios() {
         &["1/500@h1", "1/500@h2"],
         &["vm1: no host of 2: 1 not the one host it may go to, 1 without enough memory", "vm2: h2"],
     );
+}
+
+/// What each host is to the first VM, in words.
+fn check_verdicts(hosts: &[&str], vms: &[&str], on: Option<u64>, expected: &[&str]) {
+    let mut state = world(hosts, vms);
+    let ids: Vec<VmId> = state.vms.keys().copied().collect();
+    if let Some(host) = on {
+        move_to(&mut state, ids[0], id(host));
+    }
+    let verdicts = verdicts(&state, &state.vms[&ids[0]]).into_iter().map(|verdict| {
+        let host = &state.hosts[&verdict.host].name;
+        let here = if verdict.here { " here" } else { "" };
+        format!("{host}{here} {} %: {}", verdict.free_ppm / 10_000, verdict.refusals.join(", "))
+    });
+    assert_eq!(verdicts.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_vm_is_told_about_every_host() {
+    // The one that would be chosen comes first; every reason is told.
+    check_verdicts(&["2/1000", "8/4000"], &["1/500"], None, &["h1 100 %: ", "h2 100 %: "]);
+    check_verdicts(
+        &["1/100", "4/1000", "1/1000"],
+        &["2/500@h2"],
+        None,
+        &[
+            "h2 100 %: ",
+            "h1 100 %: not the one host it may go to, without enough cpu",
+            "h3 100 %: not the one host it may go to, without enough cpu",
+        ],
+    );
+    // What it takes itself is not in its way.
+    check_verdicts(&["2/1000", "8/4000"], &["2/1000"], Some(1), &["h1 here 100 %: ", "h2 100 %: "]);
 }
 
 /// All VMs of the first host, which is then off; they leave in waves of as many as may be on their way. VMs

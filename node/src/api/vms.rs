@@ -208,6 +208,41 @@ impl Vms for Api {
         Ok(answer(migrated.await?))
     }
 
+    async fn explain_vm(
+        &self,
+        request: Request<v1::ExplainVmRequest>,
+    ) -> Result<Response<v1::ExplainVmResponse>, Status> {
+        auth::caller(Role::Viewer)?;
+        let message = request.into_inner();
+        let project = project(&message.project)?;
+        let view = self.view(message.freshness.as_ref()).await?;
+        let state = &view.state;
+        let row = vm(state, &project, &message.vm)
+            .ok_or_else(|| errors::rejected(not_found("VM", &message.vm)))?;
+        let only = match message.host.as_str() {
+            "" => None,
+            text => {
+                let found = super::hosts::host(state, text).map(|host| host.id);
+                Some(found.ok_or_else(|| errors::rejected(not_found("host", text)))?)
+            }
+        };
+        let verdicts = planner::place::verdicts(state, row).into_iter();
+        let verdicts = verdicts.filter(|verdict| only.is_none_or(|only| only == verdict.host));
+        let hosts = verdicts.filter_map(|verdict| {
+            Some(v1::HostVerdict {
+                host: state.hosts.get(&verdict.host)?.name.to_string(),
+                here: verdict.here,
+                fits: verdict.refusals.is_empty(),
+                reasons: verdict.refusals,
+                free_ppm: u32::try_from(verdict.free_ppm).unwrap_or(u32::MAX),
+            })
+        });
+        Ok(Response::new(v1::ExplainVmResponse {
+            message: convert::vm::trouble(state, row).unwrap_or_default(),
+            hosts: hosts.collect(),
+        }))
+    }
+
     async fn delete_vm(
         &self,
         request: Request<v1::DeleteVmRequest>,

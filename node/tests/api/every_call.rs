@@ -51,6 +51,7 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("CancelOperation", json!({"operation": "$operation"}), 400),
         ("ListOperations", json!({"page": {"filter": "project=both"}}), 200),
         ("GetVm", vm(), 200),
+        ("ExplainVm", vm(), 200),
         ("ListVms", json!({"project": "both"}), 200),
         ("ListVms", json!({"project": "both", "page": {"orderBy": "colour"}}), 400),
         ("GetVmUsage", vm(), 200),

@@ -10,7 +10,12 @@ const FILTERS: &[Filter] = &[ready, open, elsewhere, pinned, capacity];
 
 /// The first reason why `candidate` cannot take what is wanted, worded to follow a count of hosts.
 pub(super) fn refusal(candidate: &Candidate, want: &Want) -> Option<String> {
-    FILTERS.iter().find_map(|filter| filter(candidate, want))
+    refusals(candidate, want).next()
+}
+
+/// All of them.
+pub(super) fn refusals(candidate: &Candidate, want: &Want) -> impl Iterator<Item = String> {
+    FILTERS.iter().filter_map(|filter| filter(candidate, want))
 }
 
 fn ready(candidate: &Candidate, _: &Want) -> Option<String> {

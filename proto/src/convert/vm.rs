@@ -37,7 +37,8 @@ pub fn vm(state: &State, vm: &Vm) -> v1::Vm {
 }
 
 /// What keeps a VM from being as it is wanted, as far as it is known.
-pub(super) fn trouble(state: &State, vm: &Vm) -> Option<String> {
+#[must_use]
+pub fn trouble(state: &State, vm: &Vm) -> Option<String> {
     let body = state.instance_of(vm.id);
     why_unknown(state, vm)
         .map(|why| match &vm.placement_failure {
