@@ -38,7 +38,10 @@ pub(crate) async fn renewed(
     let fencing = match guard.hold(Warrant { lease: lease.as_u64(), asked, ttl }).await {
         Ok(()) => Fencing::Guard,
         Err(error) => {
-            tracing::warn!(host = %local.name, %error, "nothing would end the host's guests");
+            // Told once; it is tried with every beat.
+            if host.fencing == Fencing::Guard {
+                tracing::warn!(host = %local.name, %error, "nothing would end the host's guests");
+            }
             Fencing::None
         }
     };

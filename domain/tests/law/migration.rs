@@ -71,7 +71,7 @@ struct Machines {
     lives: u32,
     boots: u32,
     crashes: u32,
-    /// Whether the hosts have guards, and the VM may be made anew elsewhere.
+    /// Whether the hosts have guards; without, the VM is never made anew elsewhere, though it may be.
     guarded: bool,
     /// The life that executed last.
     last: u32,
@@ -91,10 +91,7 @@ impl Machines {
             vm,
             project: name("default"),
             name: name("vm"),
-            spec: Box::new(VmSpec {
-                failover: if guarded { Failover::Rebuild } else { Failover::Stay },
-                ..spec()
-            }),
+            spec: Box::new(VmSpec { failover: Failover::Rebuild, ..spec() }),
             start: true,
             operation: id(51),
         };
