@@ -10,6 +10,7 @@ mod sweep;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -52,6 +53,8 @@ pub struct LocalHost {
     pub driver: Arc<dyn Driver>,
     /// What ends its guests when its lease runs out, if something does.
     pub guard: Option<Arc<dyn Guard>>,
+    /// Where its driver must say that it asks the guard, if the guard is a process of its own.
+    pub guard_socket: Option<PathBuf>,
     /// When that will be, since the machine booted, nanoseconds; 0 while it is not known.
     pub held_until_ns: AtomicU64,
 }

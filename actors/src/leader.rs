@@ -57,7 +57,7 @@ impl Actor for Leader {
         Ok(LeaderState {
             store: options.store.clone(),
             observer: Observer::default(),
-            fencers: Fencers::new(options.agents.clone()),
+            fencers: Fencers::new(&options),
             next_beat,
         })
     }
@@ -82,6 +82,7 @@ impl Actor for Leader {
             place::act(&state.store, beats).await;
         } else {
             state.observer = Observer::default();
+            state.fencers.rest();
         }
         // A change wakes it, else the clock does.
         let _ = tokio::time::timeout_at(state.next_beat.max(soon()), views.changed()).await;

@@ -1,6 +1,9 @@
 //! The cluster.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -100,16 +103,17 @@ async fn back_up(session: &Session, out: &Path) -> Result<()> {
 }
 
 async fn status(session: &Session) -> Result<()> {
-    // What one node knows, however old it is: without a leader that is all there is.
-    const DAY_MS: u32 = 86_400_000;
-    let freshness = Some(v1::Freshness { min_revision: 0, max_age_ms: DAY_MS });
+    // What one node knows, however old it is: without a majority that is all there is.
+    const PATIENCE: Duration = Duration::from_secs(4);
+    let freshness = Some(v1::Freshness { stale: true, ..Default::default() });
     let request = v1::GetClusterRequest { freshness };
     let known = call!(session, ClustersClient<_>, get_cluster, request).await?;
-    if known.leader.is_empty() {
-        return leaderless(session, &known);
-    }
     let request = v1::GetClusterRequest::default();
-    let cluster = call!(session, ClustersClient<_>, get_cluster, request).await?;
+    let asked = async { call!(session, ClustersClient<_>, get_cluster, request).await };
+    let Ok(cluster) = tokio::time::timeout(PATIENCE, asked).await else {
+        return undecided(session, &known);
+    };
+    let cluster = cluster?;
     if !matches!(session.output.format, Format::Table | Format::Wide) {
         return session.output.row(&cluster, COLUMNS);
     }
@@ -130,16 +134,16 @@ async fn status(session: &Session) -> Result<()> {
     session.output.rows(&cluster.nodes, COLUMNS)
 }
 
-/// What a node knows that has no leader, and how long its guests have left.
-fn leaderless(session: &Session, known: &v1::Cluster) -> Result<()> {
+/// What a node knows of a cluster that does not answer, and how long the node's guests have left.
+fn undecided(session: &Session, known: &v1::Cluster) -> Result<()> {
     if matches!(session.output.format, Format::Table | Format::Wide) {
         println!("cluster    {} ({})", known.name, known.id);
-        println!("leader     none, says {}: nothing can be decided", known.answered_by);
+        println!("decides    nothing, as {} sees it: no majority answers", known.answered_by);
         for row in &known.guarded_hosts {
             let left = match row.ends_in_ms {
                 0 => "its guard ends guests that may be made anew elsewhere".to_owned(),
                 ms => format!(
-                    "in {} s its guard ends guests that may be made anew elsewhere, unless a leader is found",
+                    "in {} s its guard ends guests that may be made anew elsewhere, unless a majority is back",
                     ms.div_ceil(1_000)
                 ),
             };
@@ -148,5 +152,5 @@ fn leaderless(session: &Session, known: &v1::Cluster) -> Result<()> {
     } else {
         session.output.row(known, COLUMNS)?;
     }
-    anyhow::bail!("the cluster has no leader")
+    anyhow::bail!("the cluster does not decide at present")
 }

@@ -116,6 +116,9 @@ pub struct Host {
     /// What ends its guests when it cannot renew its lease.
     #[serde(default)]
     pub fencing: Fencing,
+    /// Lease time at which it was taken up, milliseconds.
+    #[serde(default)]
+    pub granted_ms: u64,
     /// How it is known that its guests have ended, when it is lost and that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Evidence>,
@@ -328,6 +331,7 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         shrank,
         // Its node tells as soon as it has seen it.
         fencing: Fencing::None,
+        granted_ms: draft.state().now_ms,
         ended: None,
         revision: fence,
     });

@@ -31,7 +31,7 @@ mod placement;
 mod report;
 
 pub use next_action::Action;
-pub(crate) use pair::{abandon, host_ended, settle as settle_pair, unwind};
+pub(crate) use pair::{abandon, host_ended, retire, settle as settle_pair, unwind};
 pub use placement::Place;
 pub(crate) use report::decide;
 pub use report::{Body, Ended, Failure, InstanceCommand, Report};
@@ -45,6 +45,7 @@ use crate::{
     event::Change,
     host::{self, Capacity},
     id::{HostId, InstanceId, VmId},
+    limit,
     table::{Resource, Row, Table},
     vm::VmSpec,
 };
@@ -167,6 +168,10 @@ pub struct Instance {
     /// started last.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub guarded: bool,
+    /// Whether it is from an epoch before, and was not seen to run since: what has become of its VM
+    /// meanwhile is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inherited: bool,
     /// Where it can be sent, while it is incoming and ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub landing: Option<Landing>,
@@ -261,6 +266,18 @@ impl State {
         let from = (host, InstanceId::from_untyped_uuid(uuid::Uuid::nil()));
         let upto = (host, InstanceId::from_untyped_uuid(uuid::Uuid::max()));
         self.instances_by_host.range(from..=upto).filter_map(|(_, id)| self.instances.get(id))
+    }
+
+    /// Whether a body from an epoch before may have a twin of which this epoch does not know: until every
+    /// host of that epoch has been taken up, for long enough to be looked over, or is known to be off.
+    #[must_use]
+    pub fn may_have_a_twin(&self, body: &Instance) -> bool {
+        body.inherited
+            && self.hosts.values().any(|host| {
+                let unheard = host.fence.epoch() < self.epoch;
+                let new = self.now_ms < host.granted_ms + limit::LOOK_OVER_MS;
+                if unheard { host.ended.is_none() } else { new }
+            })
     }
 
     /// Whether what the row says of `body` can be relied on: its host holds its lease.

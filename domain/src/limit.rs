@@ -6,6 +6,8 @@ pub const EVACUATION_PAUSE_MS: u64 = 30_000;
 pub const PRIORITY_MAX: u8 = 100;
 /// VMs after which a VM is to be started elsewhere.
 pub const FAILOVER_AFTER_MAX: usize = 16;
+/// How long after it was taken up a host is counted on to have been looked over, milliseconds.
+pub const LOOK_OVER_MS: u64 = 30_000;
 /// Most locks that are held at one time.
 pub const LOCKS_MAX: usize = 100_000;
 /// Most who wait for one lock.

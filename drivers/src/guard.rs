@@ -32,7 +32,12 @@ impl GuardProcess {
 
     async fn ask(&self, request: Request) -> Result<(), DriverError> {
         let socket = self.socket.clone();
-        let asked = tokio::task::spawn_blocking(move || ::guard::ask(&socket, &request)).await;
+        let asked = tokio::task::spawn_blocking(move || ::guard::ask(&socket, &request));
+        // To connect to one that stands still may take for ever.
+        let asked = match tokio::time::timeout(2 * ::guard::PATIENCE, asked).await {
+            Ok(asked) => asked,
+            Err(_) => return Err(DriverError::new(ErrorKind::Transient, "the guard stands still")),
+        };
         let failed = |error: &dyn std::fmt::Display| {
             DriverError::new(ErrorKind::Transient, error.to_string())
         };

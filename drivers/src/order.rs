@@ -122,4 +122,7 @@ pub struct Inventory {
     pub boot: BootId,
     /// Domains that are not ours.
     pub foreign: u32,
+    /// The socket of the guard that the driver asks before a guest executes, if that is a process of its
+    /// own.
+    pub guard: Option<PathBuf>,
 }

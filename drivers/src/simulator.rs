@@ -200,7 +200,7 @@ impl Driver for Simulator {
     async fn inventory(&self) -> Result<Inventory, DriverError> {
         let kind = Name::new("simulator").expect("the literal is a name");
         let capacity = self.options.capacity;
-        Ok(Inventory { kind, capacity, boot: self.boot, foreign: 0 })
+        Ok(Inventory { kind, capacity, boot: self.boot, foreign: 0, guard: None })
     }
 
     async fn observe(&self, vm: VmId) -> Result<Observation, DriverError> {

@@ -28,6 +28,12 @@ impl Guests {
         pids().filter(|pid| self.kill_if(*pid, |guest| guest.id == id)).count()
     }
 
+    /// Whether there is a guest of this VM here: one that would be found.
+    pub(crate) fn has_one(&self, id: &str) -> bool {
+        pids()
+            .any(|pid| Guest::of(pid).is_some_and(|guest| guest.id == id && self.has(pid, &guest)))
+    }
+
     /// Kills a process if it is a guest of this host and doomed. It is pinned before it is looked at for
     /// the second time, so that no other takes its number in between.
     fn kill_if(&self, pid: Pid, doomed: impl Fn(&Guest) -> bool) -> bool {

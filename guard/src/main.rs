@@ -75,17 +75,23 @@ fn run(options: &Options) -> Result<()> {
         .with_context(|| format!("cannot make {}", options.bodies.display()))?;
     let bodies = options.bodies.canonicalize()?;
     let guests = Guests::of(bodies.clone());
-    try_out(&guests, &bodies)?;
     let record = Record::open(&options.socket.with_extension("state"))?;
-    // Somebody else's socket is of no use to a guard that was killed.
-    let _ = std::fs::remove_file(&options.socket);
-    let listener = UnixListener::bind(&options.socket)
-        .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
     let held = record.read().context("what was told last cannot be read")?;
-    let guard = Guard { record, held: Mutex::new(held) };
-    say(&format!("guards {}", bodies.display()));
+    let guard = Guard { record, held: Mutex::new(held), guests };
     std::thread::scope(|scope| {
-        scope.spawn(|| guard.watch(&guests));
+        // First of all: one that is started again must keep its deadline, whatever else fails.
+        scope.spawn(|| guard.watch());
+        let listener = loop {
+            match guard.listen(options, &bodies) {
+                Ok(listener) => break listener,
+                Err(error) => say(&format!("{error:#}")),
+            }
+            if guard.held().is_none() {
+                // Nobody counts on it yet.
+                std::process::exit(1);
+            }
+            std::thread::sleep(PATIENCE);
+        };
         for stream in listener.incoming().flatten() {
             if let Err(error) = guard.answer(&stream) {
                 say(&format!("a request was not answered: {error}"));
@@ -142,6 +148,7 @@ struct Guard {
     record: Record,
     /// Nothing before the first lease of a boot: then the cluster knows of no guard here.
     held: Mutex<Option<Held>>,
+    guests: Guests,
 }
 
 impl Guard {
@@ -149,8 +156,19 @@ impl Guard {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tries itself out, and opens its socket.
+    fn listen(&self, options: &Options, bodies: &Path) -> Result<UnixListener> {
+        try_out(&self.guests, bodies)?;
+        // Somebody else's socket is of no use to a guard that was killed.
+        let _ = std::fs::remove_file(&options.socket);
+        let listener = UnixListener::bind(&options.socket)
+            .with_context(|| format!("cannot listen on {}", options.socket.display()))?;
+        say(&format!("guards {}", bodies.display()));
+        Ok(listener)
+    }
+
     /// Ends guests from the deadline on, and goes on: one that is being started must not slip through.
-    fn watch(&self, guests: &Guests) {
+    fn watch(&self) {
         let mut over = false;
         loop {
             std::thread::sleep(LOOK_EVERY);
@@ -162,13 +180,14 @@ impl Guard {
                 over = false;
                 continue;
             }
+            // First the guests, then the journal.
+            let count = self.guests.kill(held.over);
             if !over {
                 say("the lease was not renewed in time: guests are ended");
             }
             over = true;
-            match guests.kill(held.over) {
-                0 => {}
-                count => say(&format!("{count} guests are ended")),
+            if count > 0 {
+                say(&format!("{count} guests are ended"));
             }
         }
     }
@@ -189,14 +208,19 @@ impl Guard {
     }
 
     fn take(&self, request: Request) -> Result<()> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = held.unwrap_or_default();
+        // Requests come one after the other, so nobody changes it meanwhile; the watch must not wait.
+        let now = self.held().unwrap_or_default();
         let next = match request {
             Request::Ready => return Ok(()),
-            Request::May(lease) if now.over || since_boot() >= now.until || lease != now.lease => {
+            Request::May(lease, _)
+                if now.over || since_boot() >= now.until || lease != now.lease =>
+            {
                 bail!("the host's lease has run out, or was granted anew since")
             }
-            Request::May(_) => return Ok(()),
+            Request::May(_, vm) => {
+                ensure!(self.guests.has_one(&vm), "the guest is not where it guards");
+                return Ok(());
+            }
             Request::Hold(warrant) if warrant.lease < now.lease => {
                 bail!("the host was taken up anew since")
             }
@@ -210,7 +234,7 @@ impl Guard {
         };
         // On the disk first: a guard that is started again may know more than it said, never less.
         self.record.write(next).context("what was told cannot be written down")?;
-        *held = Some(next);
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
         Ok(())
     }
 }

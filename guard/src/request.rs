@@ -16,14 +16,15 @@ pub struct Warrant {
 }
 
 /// What a guard may be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Whether it can end guests; it has tried.
     Ready,
     /// Let guests execute until the deadline that follows from a renewal.
     Hold(Warrant),
-    /// Whether a guest may begin to execute, or go on, under this lease.
-    May(u64),
+    /// Whether the guest of this VM, which is there and stands still, may begin to execute, or go on, under
+    /// this lease.
+    May(u64, String),
     /// End every guest now, spared ones too: the host was said to be off.
     End,
 }
@@ -58,7 +59,7 @@ impl fmt::Display for Request {
             Request::Hold(Warrant { lease, asked, ttl }) => {
                 write!(out, "hold {lease} {} {}", asked.as_nanos(), ttl.as_millis())
             }
-            Request::May(lease) => write!(out, "may {lease}"),
+            Request::May(lease, vm) => write!(out, "may {lease} {vm}"),
             Request::End => write!(out, "end"),
         }
     }
@@ -77,7 +78,7 @@ impl FromStr for Request {
                 asked: Duration::from_nanos(number(asked_ns)?),
                 ttl: Duration::from_millis(number(ttl_ms)?),
             })),
-            ["may", lease] => number(lease).map(Request::May),
+            ["may", lease, vm] => Ok(Request::May(number(lease)?, vm.to_owned())),
             ["end"] => Ok(Request::End),
             _ => Err("not understood".to_owned()),
         }
@@ -101,10 +102,10 @@ mod tests {
     fn a_line_is_what_it_was() {
         let (asked, ttl) = (Duration::from_nanos(7_000_000_123), Duration::from_secs(20));
         let hold = Request::Hold(Warrant { lease: u64::MAX, asked, ttl });
-        for request in [Request::Ready, hold, Request::May(3), Request::End] {
+        for request in [Request::Ready, hold, Request::May(3, "vm".to_owned()), Request::End] {
             assert_eq!(request.to_string().parse(), Ok(request));
         }
-        for bad in ["", "hold 1 2", "hold a 2 3", "may", "kill"] {
+        for bad in ["", "hold 1 2", "hold a 2 3", "may 3", "kill"] {
             assert!(bad.parse::<Request>().is_err(), "{bad}");
         }
     }

@@ -104,6 +104,10 @@ fn runs(child: &mut Child) -> bool {
     child.try_wait().unwrap().is_none()
 }
 
+fn may(lease: u64) -> Request {
+    Request::May(lease, "b".to_owned())
+}
+
 const OURS: &str = "type=1,manufacturer=NovaCron";
 const STAYS: &str = "type=1,manufacturer=NovaCron,family=failover-stay";
 const SECOND: Duration = Duration::from_secs(1);
@@ -117,10 +121,12 @@ fn guests_end_with_the_lease_and_not_before() {
     let mut foreign = host.guest("c", "type=1,manufacturer=Somebody");
     let mut elsewhere = other.guest("a", OURS);
     // Before the first lease nobody counts on a guard, and nobody may start anything.
-    assert!(matches!(host.ask(Request::May(5)), Err(Error::Refused(_))));
+    assert!(matches!(host.ask(may(5)), Err(Error::Refused(_))));
     host.hold(5, 2 * SECOND);
-    host.ask(Request::May(5)).unwrap();
-    assert!(matches!(host.ask(Request::May(4)), Err(Error::Refused(_))));
+    host.ask(may(5)).unwrap();
+    assert!(matches!(host.ask(may(4)), Err(Error::Refused(_))));
+    // What the guard does not find it could not end.
+    assert!(matches!(host.ask(Request::May(5, "z".to_owned())), Err(Error::Refused(_))));
     std::thread::sleep(SECOND);
     assert!(runs(&mut guest), "ended while the lease held");
     host.hold(5, 2 * SECOND);
@@ -129,11 +135,11 @@ fn guests_end_with_the_lease_and_not_before() {
     std::thread::sleep(3 * SECOND / 2);
     assert!(runs(&mut guest), "ended while the lease held");
     await_end(&mut guest);
-    assert!(matches!(host.ask(Request::May(5)), Err(Error::Refused(_))));
+    assert!(matches!(host.ask(may(5)), Err(Error::Refused(_))));
     // One that is started too late ends too, until the lease is granted anew.
     await_end(&mut host.guest("d", OURS));
     host.hold(6, 30 * SECOND);
-    assert!(matches!(host.ask(Request::May(5)), Err(Error::Refused(_))));
+    assert!(matches!(host.ask(may(5)), Err(Error::Refused(_))));
     let stale = Request::Hold(Warrant { lease: 5, asked: since_boot(), ttl: 30 * SECOND });
     assert!(matches!(host.ask(stale), Err(Error::Refused(_))));
     let mut again = host.guest("e", OURS);
@@ -157,8 +163,8 @@ fn a_guard_that_is_started_again_goes_on() {
     host.hold(7, 2 * SECOND);
     let mut guest = host.guest("a", OURS);
     host.restart();
-    host.ask(Request::May(7)).unwrap();
+    host.ask(Request::May(7, "a".to_owned())).unwrap();
     assert!(runs(&mut guest), "ended while the lease held");
     await_end(&mut guest);
-    assert!(matches!(host.ask(Request::May(7)), Err(Error::Refused(_))));
+    assert!(matches!(host.ask(may(7)), Err(Error::Refused(_))));
 }

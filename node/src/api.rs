@@ -68,6 +68,7 @@ impl Api {
             Some(v1::Freshness { max_age_ms: age @ 1.., .. }) => {
                 Consistency::MaxAge(Duration::from_millis(u64::from(*age)))
             }
+            Some(v1::Freshness { stale: true, .. }) => Consistency::AtLeast(domain::Revision::ZERO),
             Some(_) | None => Consistency::Linearizable,
         };
         self.store.read(consistency).await.map_err(errors::read)

@@ -71,15 +71,25 @@ pub async fn found(setup: &Setup<'_>, cluster_name: Name, expect: &[Name]) -> Re
 }
 
 /// Has a cluster go on from a backup, in a fresh data directory: with this node alone, an authority of
-/// its own, and an admin credential beside those it had.
+/// its own, and an admin credential beside those it had. `epoch` must be later than any that the cluster
+/// has had since; the one after the backup's, when none is given.
 ///
 /// # Errors
 /// When the file is no whole backup, or as [`found`].
-pub async fn restore(setup: &Setup<'_>, backup: &Path, expect: &[Name]) -> Result<Founded> {
+pub async fn restore(
+    setup: &Setup<'_>,
+    backup: &Path,
+    epoch: Option<u16>,
+    expect: &[Name],
+) -> Result<Founded> {
     let saved = rescue::read_backup(backup)?;
     let cluster = saved.cluster.clone().context("the backup is of no founded cluster")?;
     let node = saved.index + 1;
-    begin(setup, cluster, node, expect, Some(saved)).await
+    let epoch = epoch.unwrap_or(saved.epoch.saturating_add(1));
+    if epoch <= saved.epoch {
+        bail!("the backup is from epoch {}; give a later --epoch", saved.epoch);
+    }
+    begin(setup, cluster, node, expect, Some((saved, epoch))).await
 }
 
 /// Makes the first node of a cluster, new or from a backup.
@@ -88,7 +98,7 @@ async fn begin(
     cluster: Cluster,
     node: NodeId,
     expect: &[Name],
-    saved: Option<State>,
+    saved: Option<(State, u16)>,
 ) -> Result<Founded> {
     if files::is_set_up(setup.directory) {
         bail!("{} is set up already; `novacron run` starts it", setup.directory.display());
@@ -129,8 +139,9 @@ async fn begin(
         tokens: invitations,
     };
     match saved {
-        Some(saved) => {
-            drop(rescue::restore(setup.directory, &saved, anew(&saved, founding)).await?)
+        Some((saved, epoch)) => {
+            let anew = anew(&saved, epoch, founding);
+            rescue::restore(setup.directory, &saved, anew).await?;
         }
         None => write_log(setup, &identity, founding).await?,
     }
@@ -146,7 +157,7 @@ async fn begin(
 }
 
 /// What a founding says, for a cluster that was founded before.
-fn anew(saved: &State, founding: Founding) -> Anew {
+fn anew(saved: &State, epoch: u16, founding: Founding) -> Anew {
     // Names of credentials are unique; this one is told from those of earlier restorations.
     let name = Name::new(&format!("restored-{}", saved.index)).expect("letters, a dash and digits");
     let tokens = founding.tokens.into_iter().map(|invitation| JoinToken {
@@ -158,6 +169,7 @@ fn anew(saved: &State, founding: Founding) -> Anew {
         revision: Revision::ZERO,
     });
     Anew {
+        epoch,
         tokens: tokens.collect(),
         credentials: vec![Credential {
             id: founding.admin,

@@ -80,6 +80,7 @@ fn libvirt(
     };
     let driver = Arc::new(RemoteDriver::new(&process.socket));
     tokio::spawn(process.watch());
+    let guard_socket = section.guard.clone();
     let guard = section.guard.clone().map(GuardProcess::new);
     let guard = guard.map(|guard| Arc::new(guard) as Arc<dyn Guard>);
     let section = section.clone();
@@ -92,6 +93,7 @@ fn libvirt(
         offered,
         driver,
         guard,
+        guard_socket,
         held_until_ns: AtomicU64::new(0),
     }))
 }
@@ -173,7 +175,17 @@ pub fn simulated(id: HostId, name: Name, reserved: Capacity, options: Options) -
     let guard = Some(driver.clone() as Arc<dyn Guard>);
     let held_until_ns = AtomicU64::new(0);
     let offered = Box::new(|whole| whole);
-    Arc::new(LocalHost { id, name, boot, reserved, offered, driver, guard, held_until_ns })
+    Arc::new(LocalHost {
+        id,
+        name,
+        boot,
+        reserved,
+        offered,
+        driver,
+        guard,
+        guard_socket: None,
+        held_until_ns,
+    })
 }
 
 /// The same name gives the same behaviour.

@@ -54,6 +54,10 @@ enum Command {
         /// The cluster's name is the backup's.
         #[arg(long, value_name = "FILE")]
         restore: Option<PathBuf>,
+        /// With --restore: the epoch in which it goes on, later than any that the cluster has had. Needed
+        /// when a backup is restored for the second time, or is older than a recovery.
+        #[arg(long, value_name = "N", requires = "restore")]
+        epoch: Option<u16>,
     },
     /// Join a cluster: `novacron token create` there makes the token.
     Join {
@@ -190,8 +194,8 @@ fn code(error: &anyhow::Error) -> u8 {
 async fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(file) => run(&file).await,
-        Command::Init { config, access_out, restore } => {
-            init(&config, &access_out, restore.as_deref()).await
+        Command::Init { config, access_out, restore, epoch } => {
+            init(&config, &access_out, restore.as_deref().map(|file| (file, epoch))).await
         }
         Command::Join { token, config } => join(&config, &token).await,
         Command::Dev(options) => dev(options).await,
@@ -280,7 +284,11 @@ fn setup(config: &Config) -> Setup<'_> {
     }
 }
 
-async fn init(file: &ConfigFile, access_out: &PathBuf, backup: Option<&Path>) -> Result<()> {
+async fn init(
+    file: &ConfigFile,
+    access_out: &PathBuf,
+    backup: Option<(&Path, Option<u16>)>,
+) -> Result<()> {
     let config = Config::read(&file.config)?;
     let names = |texts: &[toml::Spanned<String>]| {
         texts.iter().map(|text| Name::new(text.get_ref())).collect::<Result<Vec<_>, _>>()
@@ -291,7 +299,7 @@ async fn init(file: &ConfigFile, access_out: &PathBuf, backup: Option<&Path>) ->
         bail!("{} exists already; give another --access-out", access_out.display());
     }
     let founded = match backup {
-        Some(backup) => founding::restore(&setup(&config), backup, &expect).await?,
+        Some((file, epoch)) => founding::restore(&setup(&config), file, epoch, &expect).await?,
         None => founding::found(&setup(&config), cluster, &expect).await?,
     };
     let access = cli::Access {
@@ -302,7 +310,7 @@ async fn init(file: &ConfigFile, access_out: &PathBuf, backup: Option<&Path>) ->
     };
     write_secret(access_out, &serde_json::to_string_pretty(&access)?)?;
     match backup {
-        Some(backup) => println!("The cluster goes on from {}.", backup.display()),
+        Some((file, _)) => println!("The cluster goes on from {}.", file.display()),
         None => println!("Cluster {} is founded.", config.cluster.name.get_ref()),
     }
     println!();

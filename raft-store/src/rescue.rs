@@ -80,7 +80,8 @@ impl Stopped {
     /// # Errors
     /// When the directory cannot be written.
     pub async fn go_on_alone(self, node: Node) -> Result<State, StoreError> {
-        let anew = Anew { node: node.clone(), credentials: Vec::new(), tokens: Vec::new() };
+        let epoch = self.view.state.epoch.saturating_add(1);
+        let anew = Anew { node: node.clone(), epoch, credentials: Vec::new(), tokens: Vec::new() };
         let state = self.view.state.alone(anew, clock::wall_ms());
         self.begin_with(state, &node).await
     }

@@ -30,12 +30,12 @@ pub(crate) async fn renewed(
     lease: Fence,
     asked: Duration,
 ) {
-    let Some(guard) = &local.guard else { return };
     // Still held under the same fence: so it was held when the renewal was decided, and was renewed.
     let still = held(store, state, local).filter(|host| host.fence == lease);
     let (Some(host), Some(row)) = (still, state.leases.get(&local.id)) else { return };
     let ttl = Duration::from_millis(row.ttl_ms);
-    let fencing = match guard.hold(Warrant { lease: lease.as_u64(), asked, ttl }).await {
+    let warrant = Warrant { lease: lease.as_u64(), asked, ttl };
+    let fencing = match hold(local, warrant, host.fencing).await {
         Ok(()) => Fencing::Guard,
         Err(error) => {
             // Told once; it is tried with every beat.
@@ -52,6 +52,23 @@ pub(crate) async fn renewed(
             tracing::warn!(host = %local.name, %error, "what ends the host's guests was not told");
         }
     }
+}
+
+/// Has the guard hold, if there is one. Before it is counted on for the first time the driver must say
+/// that it asks the same: one that was started before the guard was configured asks nobody.
+async fn hold(local: &LocalHost, warrant: Warrant, before: Fencing) -> Result<(), String> {
+    let guard = local.guard.as_ref().ok_or("no guard is configured")?;
+    guard.hold(warrant).await.map_err(|error| error.to_string())?;
+    if before == Fencing::None {
+        let inventory = local.driver.inventory().await.map_err(|error| error.to_string())?;
+        if inventory.guard != local.guard_socket {
+            return Err(
+                "the driver was started without this guard; end it, and it is started anew"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The host was not taken up. If it was said to be off, its guests may run elsewhere by now.

@@ -62,9 +62,31 @@ impl HostState {
         if self.belongs_here(&view.state, stray.vm) {
             return;
         }
+        if stray.fence.epoch() < view.state.epoch {
+            return self.set_aside(&view.state, stray).await;
+        }
         tracing::warn!(vm = %stray.vm, "a body that belongs to no VM is removed");
         if let Err(error) = within(self.tools.host.driver.release(stray.vm, stray.fence)).await {
             tracing::warn!(vm = %stray.vm, %error, "it could not be removed");
+        }
+    }
+}
+
+impl HostState {
+    /// A body from before the cluster was recovered, of which it does not know: what a person may still
+    /// want is not removed. But a VM that is known goes on elsewhere, so its guest may not go on here.
+    async fn set_aside(&self, state: &State, stray: &Observation) {
+        let runs = match stray.body {
+            Body::Running | Body::Paused | Body::Incoming | Body::Arrived => true,
+            Body::Absent | Body::Ready | Body::Stopped(_) => false,
+        };
+        if !runs || !state.vms.contains_key(&stray.vm) {
+            tracing::debug!(vm = %stray.vm, "a body from before the recovery is left as it is");
+            return;
+        }
+        tracing::warn!(vm = %stray.vm, "a guest from before the recovery is ended; its disks are left");
+        if let Err(error) = within(self.tools.host.driver.kill(stray.vm, stray.fence)).await {
+            tracing::warn!(vm = %stray.vm, %error, "it could not be ended");
         }
     }
 }

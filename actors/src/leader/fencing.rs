@@ -1,6 +1,12 @@
 //! Has the power of silent hosts cut, when VMs wait for it.
 
-use std::{collections::BTreeMap, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use domain::{
     State,
@@ -13,6 +19,8 @@ use domain::{
 };
 use raft_store::{Consistency, Store};
 use tokio::{task::JoinHandle, time::Instant};
+
+use crate::root::StaffOptions;
 
 /// A program that cuts the power of a host. It exits with 0 only after it has read it back as off.
 #[derive(Clone, Debug)]
@@ -30,12 +38,19 @@ pub struct FencingAgent {
 /// Before an agent that failed is sent again: at first, and at most.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// A lease that was not renewed for so long is silence, milliseconds.
+const BEATS_MISSED_MS: u64 = 1_500;
 /// What is kept of what an agent that failed has said.
 const SAID_BYTES_MAX: usize = 500;
 
 /// The agents, and what they were sent to last.
 pub(super) struct Fencers {
     agents: Arc<[FencingAgent]>,
+    /// This node's own hosts: whoever runs this is not off.
+    own: BTreeSet<HostId>,
+    /// Since when this leader has seen hosts silent: what it has only read of may be long over, as after a
+    /// cold start of all.
+    silent: BTreeMap<HostId, Instant>,
     sent: BTreeMap<HostId, Sent>,
 }
 
@@ -46,8 +61,19 @@ struct Sent {
 }
 
 impl Fencers {
-    pub(super) fn new(agents: Arc<[FencingAgent]>) -> Fencers {
-        Fencers { agents, sent: BTreeMap::new() }
+    pub(super) fn new(options: &StaffOptions) -> Fencers {
+        Fencers {
+            agents: options.agents.clone(),
+            own: options.hosts.iter().map(|host| host.id).collect(),
+            silent: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        }
+    }
+
+    /// Forgets what it has seen: another node leads.
+    pub(super) fn rest(&mut self) {
+        self.silent.clear();
+        self.sent.clear();
     }
 
     /// Sends agents to the hosts that need it; does not wait for them.
@@ -55,8 +81,15 @@ impl Fencers {
         let view = store.view();
         for agent in self.agents.iter() {
             let Some(host) = view.state.host_named(&agent.host) else { continue };
-            if !is_due(&view.state, host) {
+            if self.own.contains(&host.id) || !is_due(&view.state, host) {
+                self.silent.remove(&host.id);
                 self.sent.remove(&host.id);
+                continue;
+            }
+            let patience_ms = view.state.setting(Key::FencingAfterMs) - BEATS_MISSED_MS;
+            let patience = Duration::from_millis(patience_ms);
+            let since = *self.silent.entry(host.id).or_insert_with(Instant::now);
+            if since.elapsed() < patience {
                 continue;
             }
             let times = match self.sent.get(&host.id) {
@@ -76,17 +109,17 @@ fn pause(times: u32) -> Duration {
     (RETRY_MIN * 2_u32.saturating_pow(times.min(8))).min(RETRY_MAX)
 }
 
-/// Whether a host is silent for so long that its power is to be cut, and somebody waits for it.
+/// Whether a host is silent, and somebody waits for it. One that was not heard of in this epoch is left
+/// to people.
 fn is_due(state: &State, host: &Host) -> bool {
     let silent = match (host.status, state.leases.get(&host.id)) {
         (Status::Lost, _) => true,
-        (Status::Ready, Some(lease)) => {
-            state.now_ms > lease.at_ms + state.setting(Key::FencingAfterMs)
-        }
+        (Status::Ready, Some(lease)) => state.now_ms > lease.at_ms + BEATS_MISSED_MS,
         (Status::Ready, None) => false,
     };
     let known = |evidence: Evidence| evidence > Evidence::Guard;
     silent
+        && host.fence.epoch() == state.epoch
         && !host.ended.is_some_and(known)
         && state.instances_on(host.id).any(|body| {
             let wants = state.vms.get(&body.vm).is_some_and(|vm| {

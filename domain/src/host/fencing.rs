@@ -146,11 +146,11 @@ fn end(draft: &mut Draft, id: HostId, evidence: Evidence) {
     let ended = host.ended.max(Some(evidence));
     let host = Host { ended, ..Host::clone(host) };
     draft.put(host);
+    let vms: Vec<_> = draft.state().instances_on(id).map(|body| body.vm).collect();
     instance::host_ended(draft, id, evidence);
     if evidence == Evidence::Guard {
         return;
     }
-    let vms: Vec<_> = draft.state().instances_on(id).map(|body| body.vm).collect();
     vms.into_iter().for_each(|vm| forget_bodies(draft, vm));
 }
 

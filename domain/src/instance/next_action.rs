@@ -4,6 +4,7 @@ use super::{Instance, Phase, Role};
 use crate::{
     State,
     id::VmId,
+    limit,
     operation::{Status, Step},
     setting::Key,
     vm::Desired,
@@ -68,6 +69,9 @@ impl State {
         }
         if let Some(action) = self.next_for_migrating(body) {
             return action;
+        }
+        if self.may_have_a_twin(body) && body.phase != Phase::Running {
+            return Action::Wait(self.now_ms + limit::LOOK_OVER_MS / 10);
         }
         match (body.phase, vm.desired) {
             (Phase::Failed | Phase::Yielded | Phase::Arrived, _) => Action::Rest,

@@ -362,7 +362,7 @@ fn incoming(draft: &Draft, vm: VmId) -> Option<Instance> {
 }
 
 /// Has a body released; of one on a machine that is gone nothing is left to be.
-fn retire(draft: &mut Draft, target: Instance) {
+pub(crate) fn retire(draft: &mut Draft, target: Instance) {
     let ended = draft.state().hosts.get(&target.host).and_then(|host| host.ended);
     if ended.is_some_and(|evidence| evidence > Evidence::Guard) {
         return draft.delete::<Instance>(target.id);

@@ -55,6 +55,7 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         ended: None,
         failure: None,
         guarded: vm.spec.failover == Failover::Rebuild,
+        inherited: false,
         landing: None,
         revision: fence,
     });

@@ -223,6 +223,9 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
         (_, Phase::Stopped) => new.ended,
         _ => None,
     };
+    if new.phase == Phase::Running {
+        new.inherited = false;
+    }
     let started = old.phase != Phase::Running && new.phase == Phase::Running;
     if new != *old {
         draft.put(new);

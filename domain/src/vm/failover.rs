@@ -8,7 +8,8 @@ use crate::{
     Draft, State,
     host::{Evidence, Fencing, Host, Status},
     id::{OperationId, VmId},
-    instance::{Instance, Role},
+    instance::{self, Instance, Phase, Role},
+    limit,
     operation::{self, Kind, Operation},
 };
 
@@ -23,10 +24,14 @@ pub fn awaits_failover(state: &State, vm: &Vm) -> bool {
     wanted
         && vm.spec.failover == Failover::Rebuild
         && has_ended(state, body)
+        && !state.may_have_a_twin(body)
         && match state.spare_of(vm.id) {
             None => true,
-            // What is left on a machine that is gone too holds nobody up.
-            Some(spare) => spare.role == Role::Retiring && has_ended(state, spare),
+            // What is left on a machine that is gone too, or was left by its guest, holds nobody up.
+            Some(spare) => {
+                spare.role == Role::Retiring
+                    && (has_ended(state, spare) || spare.phase == Phase::Yielded)
+            }
         }
 }
 
@@ -48,12 +53,7 @@ pub(crate) fn relocate(draft: &mut Draft, id: VmId, operation: OperationId) {
     if let Some(spare) = state.spare_of(id).map(|spare| spare.id) {
         draft.delete::<Instance>(spare);
     }
-    draft.put(Instance {
-        role: Role::Retiring,
-        fence: draft.revision(),
-        failure: None,
-        ..Instance::clone(&body)
-    });
+    instance::retire(draft, Instance::clone(&body));
     // One that is under way goes on with the new body.
     if vm.operation.is_some() {
         return;
@@ -80,6 +80,13 @@ fn lost(host: &Host) -> String {
 #[must_use]
 pub fn why_unknown(state: &State, vm: &Vm) -> Option<String> {
     let body = state.instance_of(vm.id)?;
+    if state.may_have_a_twin(body) && !vm.deleting {
+        return Some(format!(
+            "it is from before the cluster was recovered, and may run on a host that has not come back; it goes \
+             on when every host of then is back for {} s, or confirmed dead",
+            limit::LOOK_OVER_MS / 1_000
+        ));
+    }
     let host = state.hosts.get(&body.host).filter(|host| host.status == Status::Lost)?;
     if vm.deleting {
         return Some(format!(

@@ -150,9 +150,14 @@ impl Inner {
             }
             return Err(self.failed(&error));
         }
-        let admitted = self.records.claim(id, order.fence).and_then(|_| self.admit(order.lease));
-        if let Err(refused) = admitted {
+        if let Err(fenced) = self.records.claim(id, order.fence) {
             let _ = domain.destroy();
+            return Err(fenced);
+        }
+        if let Err(refused) = self.admit(id, order.lease) {
+            // It has not executed: this was no start, and what follows is no end.
+            domain.destroy().map_err(|error| self.failed(&error))?;
+            self.records.write(id, &before)?;
             return Err(refused);
         }
         domain.resume().map(drop).map_err(|error| self.failed(&error))
@@ -232,7 +237,7 @@ impl Inner {
         match self.look(id, &mut record)? {
             Body::Running => Ok(()),
             Body::Paused | Body::Arrived => {
-                self.admit(lease)?;
+                self.admit(id, lease)?;
                 if record.receiving {
                     record.receiving = false;
                     self.records.write(id, &record)?;

@@ -153,9 +153,9 @@ impl Inner {
 
     /// Whether a guest may execute under this lease of the host. To be asked when the guest is there and
     /// stands still: from then on the guard finds it.
-    pub(crate) fn admit(&self, lease: Fence) -> Result<(), DriverError> {
+    pub(crate) fn admit(&self, id: VmId, lease: Fence) -> Result<(), DriverError> {
         let Some(guard) = &self.guard else { return Ok(()) };
-        let asked = guard::ask(guard, &guard::Request::May(lease.as_u64()));
+        let asked = guard::ask(guard, &guard::Request::May(lease.as_u64(), id.to_string()));
         asked.map(drop).map_err(|error| DriverError::new(ErrorKind::Transient, error.to_string()))
     }
 
@@ -257,6 +257,7 @@ impl Inner {
                 DriverError::new(ErrorKind::Protocol, "the machine's boot id is no UUID")
             })?,
             foreign,
+            guard: self.guard.clone(),
         })
     }
 }

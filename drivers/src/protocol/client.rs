@@ -104,6 +104,7 @@ impl Driver for RemoteDriver {
             },
             boot: inventory.boot.parse().map_err(protocol)?,
             foreign: inventory.foreign,
+            guard: Some(inventory.guard).filter(|guard| !guard.is_empty()).map(Into::into),
         })
     }
 

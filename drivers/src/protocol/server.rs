@@ -74,6 +74,7 @@ impl Service for Adapter {
             disk_mib: inventory.capacity.disk_mib,
             boot: inventory.boot.to_string(),
             foreign: inventory.foreign,
+            guard: inventory.guard.map(|guard| guard.display().to_string()).unwrap_or_default(),
         }))
     }
 

@@ -124,9 +124,11 @@ impl Copy {
         if before.at == view.at {
             return Ok(());
         }
-        // After a snapshot was installed, or after a long pause, events are missing.
+        // After a snapshot was installed, or after a long pause, events are missing. What a recovery changed
+        // is no event.
         let since = before.revision();
-        let events: Option<Vec<Arc<Event>>> = (since <= view.revision())
+        let same = since.epoch() == view.revision().epoch();
+        let events: Option<Vec<Arc<Event>>> = (same && since <= view.revision())
             .then(|| view.state.events.after(since).ok().map(|events| events.cloned().collect()))
             .flatten();
         match events {
