@@ -78,10 +78,15 @@ impl Fencers {
 
     /// Sends agents to the hosts that need it; does not wait for them.
     pub(super) fn act(&mut self, store: &Store) {
-        let view = store.view();
+        let (view, followers) = (store.view(), store.status().followers);
         for agent in self.agents.iter() {
             let Some(host) = view.state.host_named(&agent.host) else { continue };
-            if self.own.contains(&host.id) || !is_due(&view.state, host) {
+            // A node that answers is not off, whatever holds its host up.
+            let answers = followers
+                .get(&host.node)
+                .and_then(|follower| follower.silent_ms)
+                .is_some_and(|silent_ms| silent_ms < BEATS_MISSED_MS);
+            if answers || self.own.contains(&host.id) || !is_due(&view.state, host) {
                 self.silent.remove(&host.id);
                 self.sent.remove(&host.id);
                 continue;
