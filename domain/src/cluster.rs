@@ -56,6 +56,52 @@ pub struct Founding {
     pub tokens: Vec<Invitation>,
 }
 
+impl Founding {
+    /// The first node, as a member.
+    #[must_use]
+    pub fn first_node(&self, wall_ms: u64) -> Node {
+        Node {
+            id: self.node,
+            name: self.node_name.clone(),
+            peer_address: self.peer_address.clone(),
+            api_address: self.api_address.clone(),
+            store: self.store,
+            key_sha256: self.key_sha256,
+            protocol_max: PROTOCOL_VERSION,
+            disk_used_percent: 0,
+            version: String::new(),
+            joined_wall_ms: wall_ms,
+            revision: Revision::ZERO,
+        }
+    }
+
+    /// The admin credential, under a name.
+    #[must_use]
+    pub fn admin(&self, name: Name) -> Credential {
+        Credential {
+            id: self.admin,
+            name,
+            role: Role::Admin,
+            secret_sha256: self.admin_sha256,
+            expires_wall_ms: 0,
+            revoked: false,
+            revision: Revision::ZERO,
+        }
+    }
+
+    /// The join tokens of those that are expected.
+    pub fn join_tokens(&self) -> impl Iterator<Item = JoinToken> {
+        self.tokens.iter().map(|invitation| JoinToken {
+            id: invitation.token,
+            secret_sha256: invitation.secret_sha256,
+            node: invitation.node.clone(),
+            expires_wall_ms: invitation.expires_wall_ms,
+            used_by: None,
+            revision: Revision::ZERO,
+        })
+    }
+}
+
 /// A join token of the founding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,40 +157,11 @@ fn found(draft: &mut Draft, founding: Founding) -> Result<(), Rejected> {
         return Err(Rejected::new(Reason::ClusterExists, message));
     }
     let wall_ms = draft.wall_ms();
-    draft.found(founding.cluster);
+    draft.found(founding.cluster.clone());
     draft.put(Project { name: Name::default_project(), revision: Revision::ZERO });
-    draft.put(Node {
-        id: founding.node,
-        name: founding.node_name,
-        peer_address: founding.peer_address,
-        api_address: founding.api_address,
-        store: founding.store,
-        key_sha256: founding.key_sha256,
-        protocol_max: PROTOCOL_VERSION,
-        disk_used_percent: 0,
-        version: String::new(),
-        joined_wall_ms: wall_ms,
-        revision: Revision::ZERO,
-    });
-    draft.put(Credential {
-        id: founding.admin,
-        name: admin_name(),
-        role: Role::Admin,
-        secret_sha256: founding.admin_sha256,
-        expires_wall_ms: 0,
-        revoked: false,
-        revision: Revision::ZERO,
-    });
-    for invitation in founding.tokens {
-        draft.put(JoinToken {
-            id: invitation.token,
-            secret_sha256: invitation.secret_sha256,
-            node: invitation.node,
-            expires_wall_ms: invitation.expires_wall_ms,
-            used_by: None,
-            revision: Revision::ZERO,
-        });
-    }
+    draft.put(founding.first_node(wall_ms));
+    draft.put(founding.admin(admin_name()));
+    founding.join_tokens().for_each(|token| draft.put(token));
     draft.reply_object("node", founding.node);
     Ok(())
 }

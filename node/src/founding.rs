@@ -7,13 +7,10 @@ use anyhow::{Context, Result, bail};
 use domain::{
     Revision, State,
     cluster::{Cluster, Founding, Invitation, PROTOCOL_VERSION},
-    credential::Credential,
     id::{ClusterId, CredentialId, Digest, NodeId, StoreId, TokenId},
     name::Name,
     node::Node,
-    principal::Role,
     state::Anew,
-    token::JoinToken,
 };
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use proto::v1;
@@ -140,7 +137,7 @@ async fn begin(
     };
     match saved {
         Some((saved, epoch)) => {
-            let anew = anew(&saved, epoch, founding);
+            let anew = anew(&saved, epoch, &founding);
             rescue::restore(setup.directory, &saved, anew).await?;
         }
         None => write_log(setup, &identity, founding).await?,
@@ -157,42 +154,14 @@ async fn begin(
 }
 
 /// What a founding says, for a cluster that was founded before.
-fn anew(saved: &State, epoch: u16, founding: Founding) -> Anew {
+fn anew(saved: &State, epoch: u16, founding: &Founding) -> Anew {
     // Names of credentials are unique; this one is told from those of earlier restorations.
     let name = Name::new(&format!("restored-{}", saved.index)).expect("letters, a dash and digits");
-    let tokens = founding.tokens.into_iter().map(|invitation| JoinToken {
-        id: invitation.token,
-        secret_sha256: invitation.secret_sha256,
-        node: invitation.node,
-        expires_wall_ms: invitation.expires_wall_ms,
-        used_by: None,
-        revision: Revision::ZERO,
-    });
     Anew {
+        node: founding.first_node(crate::clock::wall_ms()),
         epoch,
-        tokens: tokens.collect(),
-        credentials: vec![Credential {
-            id: founding.admin,
-            name,
-            role: Role::Admin,
-            secret_sha256: founding.admin_sha256,
-            expires_wall_ms: 0,
-            revoked: false,
-            revision: Revision::ZERO,
-        }],
-        node: Node {
-            id: founding.node,
-            name: founding.node_name,
-            peer_address: founding.peer_address,
-            api_address: founding.api_address,
-            store: founding.store,
-            key_sha256: founding.key_sha256,
-            protocol_max: PROTOCOL_VERSION,
-            disk_used_percent: 0,
-            version: String::new(),
-            joined_wall_ms: crate::clock::wall_ms(),
-            revision: Revision::ZERO,
-        },
+        credentials: vec![founding.admin(name)],
+        tokens: founding.join_tokens().collect(),
     }
 }
 
