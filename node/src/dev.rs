@@ -4,7 +4,10 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -215,15 +218,19 @@ fn name(number: usize) -> Name {
     Name::new(&format!("n{number}")).expect("digits make a name")
 }
 
-/// An address that nobody listens on. It is below the ports that the kernel hands out: one of those
-/// could be somebody's before the node listens.
+/// An address that nobody listens on, and that this process has not handed out before: a node that is
+/// not started yet, or stopped for a while, keeps its own. It is below the ports that the kernel hands
+/// out: one of those could be somebody's before the node listens.
 fn free() -> Result<SocketAddr> {
     const TRIES: usize = 64;
     const PORTS: std::ops::Range<u16> = 10_240..32_768;
-    for _ in 0..TRIES {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
         let [a, b, ..] = uuid::Uuid::new_v4().into_bytes();
-        let port = PORTS.start + u16::from_be_bytes([a, b]) % (PORTS.end - PORTS.start);
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        AtomicU16::new(u16::from_be_bytes([a, b]))
+    });
+    for _ in 0..TRIES {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, PORTS.start + step)) {
             return Ok(listener.local_addr()?);
         }
     }
