@@ -6,6 +6,7 @@
 pub(crate) mod guarding;
 mod instance;
 mod migration;
+mod probe;
 mod sweep;
 
 use std::{
@@ -23,7 +24,7 @@ use domain::{
     envelope::Command,
     event::Change,
     host::{Capacity, Grant, HostCommand, Status},
-    id::{BootId, HostId, InstanceId, VmId},
+    id::{BootId, HostId, InstanceId, OperationId, VmId},
     instance::{Action, Instance},
     name::Name,
     table::Row,
@@ -36,6 +37,7 @@ use tokio::time::Instant;
 
 use crate::{reporter::Reporter, root::StaffOptions};
 use instance::{InstanceActor, Task, Tools};
+use probe::{ProbeActor, Question};
 
 /// A host this node drives.
 pub struct LocalHost {
@@ -81,6 +83,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// After an action that keeps failing.
 const RETRY: Duration = Duration::from_secs(10);
+/// Between two questions for one operation.
+const REASK: Duration = Duration::from_secs(1);
 
 pub(crate) struct HostActor;
 
@@ -94,6 +98,9 @@ pub(crate) struct HostState {
     /// Bodies to look at as soon as there is room.
     ready: BTreeSet<InstanceId>,
     working: BTreeMap<InstanceId, ActorId>,
+    /// Questions that are under way; after a failure, when each may be asked again.
+    asking: BTreeMap<OperationId, ActorId>,
+    asked: BTreeMap<OperationId, Instant>,
     changes: tokio::sync::broadcast::Receiver<VmId>,
     next_sweep: Instant,
 }
@@ -116,6 +123,8 @@ impl HostActor {
             due: BTreeSet::new(),
             ready: BTreeSet::new(),
             working: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            asked: BTreeMap::new(),
             next_sweep: Instant::now(),
         };
         let spawned = Actor::spawn_linked(None, HostActor, state, supervisor).await;
@@ -164,10 +173,12 @@ impl Actor for HostActor {
             state.gather(&view.state);
             state.sweep(&view.state).await;
             state.dispatch(&me, &view.state).await;
+            state.ask(&me, &view.state).await;
         }
         let wake = state.due.first().map_or(Instant::now() + INTERVAL, |(at, _)| *at);
         // While children work, their end must come through: it is a message too.
-        let interval = if state.working.is_empty() { INTERVAL } else { PAUSE };
+        let idle = state.working.is_empty() && state.asking.is_empty();
+        let interval = if idle { INTERVAL } else { PAUSE };
         let wake = wake.min(Instant::now() + interval);
         tokio::select! {
             _ = tokio::time::timeout_at(wake, views.changed()) => {}
@@ -193,6 +204,7 @@ impl Actor for HostActor {
                 return Ok(());
             }
         };
+        state.asking.retain(|_, asker| *asker != child.get_id());
         let done = state.working.iter().find(|(_, id)| **id == child.get_id());
         let Some(body) = done.map(|(body, _)| *body) else { return Ok(()) };
         state.working.remove(&body);
@@ -270,16 +282,16 @@ impl HostState {
                 let found = changes.into_iter().filter_map(|change| match change {
                     Change::Vm(Row::Put(vm)) => state.body_on(vm.id, here),
                     Change::Instance(Row::Put(body)) => state.body_on(body.vm, here),
-                    // A migration's steps are its operation's.
-                    Change::Operation(Row::Put(operation)) if operation.migration.is_some() => {
-                        state.body_on(operation.vm, here)
+                    // Its turn has come, or it is at its next step.
+                    Change::Operation(Row::Put(operation)) => {
+                        operation.vm().and_then(|vm| state.body_on(vm, here))
                     }
                     Change::Vm(Row::Delete(_))
                     | Change::Instance(Row::Delete(_))
                     | Change::Project(_)
                     | Change::Host(_)
                     | Change::Image(_)
-                    | Change::Operation(_)
+                    | Change::Operation(Row::Delete(_))
                     | Change::Setting(_)
                     | Change::Node(_)
                     | Change::Token(_)
@@ -349,6 +361,25 @@ impl HostState {
             Err(error) => {
                 tracing::warn!(instance = %body.id, %error, "cannot start an action");
                 self.due.insert((Instant::now() + RETRY, body.id));
+            }
+        }
+    }
+
+    /// Has the driver asked what operations want to know; again after a while, while they want to.
+    async fn ask(&mut self, me: &ActorRef<()>, state: &State) {
+        let wanted: Vec<_> = state.asked_of(self.tools.host.id).take(self.parallel).collect();
+        self.asked.retain(|operation, _| wanted.contains(operation));
+        for operation in wanted {
+            let rests = self.asked.get(&operation).is_some_and(|at| at.elapsed() < REASK);
+            if rests || self.asking.contains_key(&operation) {
+                continue;
+            }
+            self.asked.insert(operation, Instant::now());
+            let question = Question { tools: self.tools.clone(), operation };
+            if let Ok((actor, _)) =
+                Actor::spawn_linked(None, ProbeActor, question, me.get_cell()).await
+            {
+                self.asking.insert(operation, actor.get_id());
             }
         }
     }

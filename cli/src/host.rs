@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Subcommand;
-use client::v1::{self, hosts_client::HostsClient};
+use client::v1::{self, hosts_client::HostsClient, operations_client::OperationsClient};
 use indicatif::ProgressBar;
 
 use crate::{
@@ -50,6 +50,14 @@ pub enum HostVerb {
         /// Its name or id.
         name: String,
     },
+    /// Ask hosts' drivers whether they answer, and how fast.
+    Probe {
+        /// Names or ids; all hosts that are heard of, when there is none.
+        names: Vec<String>,
+        /// Whose workers do it: `monitoring-alerts` or `cost-analysis`.
+        #[arg(long, default_value = "monitoring-alerts")]
+        class: String,
+    },
     /// Say that you have seen a lost host to be off. VMs on it that are being deleted can then go, and those
     /// whose failover is `rebuild` are made anew elsewhere. The host may not come back without a reboot.
     ConfirmDead {
@@ -76,6 +84,13 @@ const COLUMNS: &[Column] = &[
     column("FENCING", fencing),
     wide("FOREIGN", |row| number(row, "foreign")),
     wide("ID", |row| at(row, "id")),
+];
+
+const PROBE_COLUMNS: &[Column] = &[
+    column("HOST", |row| at(row, "host")),
+    column("STATUS", |row| at(row, "status")),
+    column("ANSWER", |row| at(row, "message")),
+    wide("OPERATION", |row| at(row, "id")),
 ];
 
 const DRAIN_COLUMNS: &[Column] = &[
@@ -140,6 +155,7 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
             session.output.rows(&fates(session, &name).await?, DRAIN_COLUMNS)
         }
         HostVerb::Drain { name, dry_run: false } => drain(session, &name).await,
+        HostVerb::Probe { names, class } => probe(session, names, class).await,
         HostVerb::ConfirmDead { name } => {
             let what = format!("host {name} confirmed dead");
             let mutation = session.client.mutation().await?;
@@ -155,6 +171,21 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
             session.settle(&what, Some(outcome)).await
         }
     }
+}
+
+/// Waits for the answers, and shows one row for each host.
+async fn probe(session: &Session, hosts: Vec<String>, class: String) -> Result<()> {
+    let mutation = session.client.mutation().await?;
+    let request = v1::ProbeHostsRequest { mutation, hosts, class };
+    let outcome = call!(session, OperationsClient<_>, probe_hosts, request).await?;
+    session.client.note(outcome.revision);
+    let ended = session.await_operation("probe", &outcome.operation).await;
+    let filter = format!("parent={}", outcome.operation);
+    let page = v1::Page { filter, page_size: 1000, ..Default::default() };
+    let request = v1::ListOperationsRequest { page: Some(page), freshness: None };
+    let (parts, _) = all_pages!(session, OperationsClient<_>, list_operations, request, operations);
+    session.output.rows(&parts, PROBE_COLUMNS)?;
+    ended
 }
 
 async fn fates(session: &Session, host: &str) -> Result<Vec<v1::DrainRow>> {

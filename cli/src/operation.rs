@@ -33,19 +33,60 @@ pub enum Verb {
         /// Its id.
         id: String,
     },
+    /// Have an operation that is stuck tried again, from its first step.
+    Retry {
+        /// Its id.
+        id: String,
+    },
+    /// Have an operation that is stuck go on where it is.
+    Resume {
+        /// Its id.
+        id: String,
+    },
+    /// Give an operation that is stuck up: what was wanted before is wanted again.
+    Abandon {
+        /// Its id.
+        id: String,
+    },
+    /// Show the classes of operations: their workers, and how many wait for one.
+    Queues,
 }
 
 const COLUMNS: &[Column] = &[
     column("ID", |row| at(row, "id")),
     column("KIND", |row| at(row, "kind")),
     column("VM", |row| at(row, "vm")),
+    wide("HOST", |row| at(row, "host")),
+    wide("CLASS", |row| at(row, "class")),
     column("STATUS", |row| at(row, "status")),
     column("STEP", |row| at(row, "step")),
     wide("PROJECT", |row| at(row, "project")),
     wide("CREATED", |row| at(row, "createdAt")),
     wide("ENDED", |row| at(row, "endedAt")),
+    wide("FAILURES", |row| at(row, "failures")),
+    wide("PARENT", |row| at(row, "parent")),
     column("MESSAGE", |row| at(row, "message")),
 ];
+
+const QUEUE_COLUMNS: &[Column] = &[
+    column("CLASS", |row| at(row, "class")),
+    column("URGENCY", |row| at(row, "urgency")),
+    column("WORKERS", |row| at(row, "workers")),
+    column("MIN", |row| at(row, "workersMin")),
+    column("MAX", |row| at(row, "workersMax")),
+    column("RUNNING", |row| at(row, "running")),
+    column("WAITING", |row| at(row, "waiting")),
+    column("NEXT WAITED", |row| milliseconds(&at(row, "nextWaitedMs"))),
+    wide("NEXT", |row| at(row, "next")),
+];
+
+/// For people: 0 is nothing.
+fn milliseconds(text: &str) -> String {
+    match text.parse::<u64>() {
+        Ok(0) | Err(_) => String::new(),
+        Ok(ms) => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+    }
+}
 
 pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
     match verb {
@@ -68,6 +109,30 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
             call!(session, OperationsClient<_>, cancel_operation, request).await?;
             eprintln!("operation {id} is being undone");
             Ok(())
+        }
+        Verb::Retry { id } => {
+            let mutation = session.client.mutation().await?;
+            let request = v1::RetryOperationRequest { mutation, operation: id.clone() };
+            call!(session, OperationsClient<_>, retry_operation, request).await?;
+            session.await_operation(&format!("operation {id}"), &id).await
+        }
+        Verb::Resume { id } => {
+            let mutation = session.client.mutation().await?;
+            let request = v1::ResumeOperationRequest { mutation, operation: id.clone() };
+            call!(session, OperationsClient<_>, resume_operation, request).await?;
+            session.await_operation(&format!("operation {id}"), &id).await
+        }
+        Verb::Abandon { id } => {
+            let mutation = session.client.mutation().await?;
+            let request = v1::AbandonOperationRequest { mutation, operation: id.clone() };
+            call!(session, OperationsClient<_>, abandon_operation, request).await?;
+            eprintln!("operation {id} is given up");
+            Ok(())
+        }
+        Verb::Queues => {
+            let request = v1::ListQueuesRequest { freshness: None };
+            let queues = call!(session, OperationsClient<_>, list_queues, request).await?.queues;
+            session.output.rows(&queues, QUEUE_COLUMNS)
         }
     }
 }

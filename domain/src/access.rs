@@ -9,6 +9,7 @@ use crate::{
     image::ImageCommand,
     lock::LockCommand,
     node::NodeCommand,
+    operation::OperationCommand,
     principal::{Access, Principal, Role},
     rejected::{Reason, Rejected},
     vm::VmCommand,
@@ -30,6 +31,7 @@ impl Command {
             )
             | Command::Image(ImageCommand::Held { .. })
             | Command::Vm(VmCommand::Unplaceable(_))
+            | Command::Operation(OperationCommand::Probed { .. })
             | Command::Instance(_) => Access::Node,
             Command::Node(NodeCommand::Join(_)) => Access::Token,
             Command::Node(NodeCommand::Remove { .. })
@@ -54,7 +56,13 @@ impl Command {
                 | VmCommand::Migrate { .. }
                 | VmCommand::Delete { .. },
             )
-            | Command::Operation(_)
+            | Command::Operation(
+                OperationCommand::Cancel { .. }
+                | OperationCommand::Retry { .. }
+                | OperationCommand::Resume { .. }
+                | OperationCommand::Abandon { .. }
+                | OperationCommand::Probe { .. },
+            )
             | Command::Lock(_) => Access::Role(Role::Operator),
         }
     }
@@ -68,6 +76,7 @@ impl Command {
             | Command::Image(ImageCommand::Create { .. })
             | Command::Project(crate::project::ProjectCommand::Create { .. })
             | Command::Credential(crate::credential::CredentialCommand::Create { .. })
+            | Command::Operation(OperationCommand::Probe { .. })
             | Command::Lock(LockCommand::Acquire { .. })
             | Command::Node(NodeCommand::Join(_))
             | Command::Token(crate::token::TokenCommand::Create { .. }) => true,
@@ -92,7 +101,13 @@ impl Command {
             )
             | Command::Instance(_)
             | Command::Lock(LockCommand::Renew { .. } | LockCommand::Release { .. })
-            | Command::Operation(_) => false,
+            | Command::Operation(
+                OperationCommand::Cancel { .. }
+                | OperationCommand::Retry { .. }
+                | OperationCommand::Resume { .. }
+                | OperationCommand::Abandon { .. }
+                | OperationCommand::Probed { .. },
+            ) => false,
         }
     }
 }

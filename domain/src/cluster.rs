@@ -143,7 +143,9 @@ pub(crate) fn decide(draft: &mut Draft, command: ClusterCommand) -> Result<(), R
         ClusterCommand::Found(founding) => found(draft, *founding),
         ClusterCommand::Tick(_) => {
             host::expire(draft);
+            host::settle_drains(draft);
             operation::expire(draft);
+            operation::look(draft);
             lock::expire(draft);
             draft.mark();
             Ok(())

@@ -68,6 +68,7 @@ fn verdict(base: &State, envelope: &Envelope) -> Result<Verdict, Rejected> {
     access::authorise(base, &envelope.principal, &envelope.command, envelope.wall_ms)?;
     let mut draft = Draft::new(base.clone(), envelope.principal.clone(), envelope.wall_ms);
     decide(&mut draft, &envelope.command)?;
+    operation::advance(&mut draft);
     Ok(Verdict::Accepted(Box::new(draft)))
 }
 

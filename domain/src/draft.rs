@@ -10,6 +10,7 @@ use crate::{
     event::{Change, RowKey},
     host::Lease,
     id::{HostId, OperationId},
+    operation::{Class, Grown},
     principal::Principal,
     rejected::{Reason, Rejected},
     table::{Resource, Row},
@@ -107,6 +108,13 @@ impl Draft {
 
     pub(crate) fn revoke_lease(&mut self, host: HostId) {
         self.state.leases.remove(&host);
+    }
+
+    pub(crate) fn set_grown(&mut self, class: Class, grown: Option<Grown>) {
+        match grown {
+            Some(grown) => self.state.grown.insert(class, grown),
+            None => self.state.grown.remove(&class),
+        };
     }
 
     pub(crate) fn found(&mut self, cluster: Cluster) {

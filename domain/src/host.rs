@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Draft, Fence, Revision, State,
     event::Change,
-    id::{BootId, HostId, NodeId},
+    id::{BootId, HostId, NodeId, OperationId, VmId},
     limit,
     name::Name,
     operation,
@@ -110,6 +110,9 @@ pub struct Host {
     /// Whether bodies may come, and are to leave.
     #[serde(default)]
     pub schedule: Schedule,
+    /// The operation that empties it, while one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<OperationId>,
     /// Whether it came back with less than is booked on it.
     #[serde(default)]
     pub shrank: bool,
@@ -154,6 +157,9 @@ pub enum HostCommand {
         host: HostId,
         /// What is wanted.
         schedule: Schedule,
+        /// The operation's id, when guests are to leave.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        operation: Option<OperationId>,
     },
     /// What ends a host's guests when it cannot renew the lease that has this fence.
     Fencing {
@@ -262,7 +268,9 @@ pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Reje
     match command {
         HostCommand::Grant(grant) => take_up(draft, *grant),
         HostCommand::Renew(rows) => lease::renew(draft, &rows),
-        HostCommand::Schedule { host, schedule } => set_schedule(draft, host, schedule),
+        HostCommand::Schedule { host, schedule, operation } => {
+            set_schedule(draft, host, schedule, operation)
+        }
         HostCommand::Fencing { host, fence, fencing } => fencing::set(draft, host, fence, fencing),
         HostCommand::PoweredOff { host, boot, fence } => {
             fencing::powered_off(draft, host, boot, fence)
@@ -327,7 +335,8 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         boot: grant.boot,
         fence,
         foreign: grant.foreign,
-        schedule: old.map(|old| old.schedule).unwrap_or_default(),
+        schedule: old.as_ref().map(|old| old.schedule).unwrap_or_default(),
+        drain: old.and_then(|old| old.drain),
         shrank,
         // Its node tells as soon as it has seen it.
         fencing: Fencing::None,
@@ -335,21 +344,34 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         ended: None,
         revision: fence,
     });
-    settle_migrations(draft, grant.host);
+    settle_operations(draft, grant.host);
     draft.reply_object("host", grant.host);
     Ok(())
 }
 
 /// A drain that is called off lets those stay that have not begun to leave.
-fn set_schedule(draft: &mut Draft, id: HostId, schedule: Schedule) -> Result<(), Rejected> {
+fn set_schedule(
+    draft: &mut Draft,
+    id: HostId,
+    schedule: Schedule,
+    operation: Option<OperationId>,
+) -> Result<(), Rejected> {
     let state = draft.state();
     let host = state.hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?;
     let host = Host { schedule, ..Host::clone(host) };
-    draft.put(host);
+    draft.put(host.clone());
     draft.reply_object("host", id);
     if schedule == Schedule::Draining {
+        match (host.drain, operation) {
+            // It is under way.
+            (Some(drain), _) => draft.reply_operation(drain),
+            (None, Some(operation)) => operation::begin_drain(draft, &host, operation)?,
+            (None, None) => {}
+        }
+        operation::settle_drain(draft, id);
         return Ok(());
     }
+    operation::end_drain(draft, id);
     let state = draft.state();
     let waiting: Vec<_> = state
         .instances_on(id)
@@ -372,16 +394,29 @@ pub(crate) fn lose(draft: &mut Draft, id: HostId) {
         let host = Host { status: Status::Lost, ..Host::clone(host) };
         draft.put(host);
     }
-    settle_migrations(draft, id);
+    settle_operations(draft, id);
 }
 
-/// What a host's coming and going means for the migrations from and to it.
-fn settle_migrations(draft: &mut Draft, id: HostId) {
+/// Ends the drains of hosts that are empty; called as time passes.
+pub(crate) fn settle_drains(draft: &mut Draft) {
+    let draining = draft.state().hosts.values().filter(|host| host.drain.is_some());
+    for id in draining.map(|host| host.id).collect::<Vec<_>>() {
+        operation::settle_drain(draft, id);
+    }
+}
+
+/// What a host's coming and going means for what is to be done on it.
+fn settle_operations(draft: &mut Draft, id: HostId) {
     let state = draft.state();
-    let bodies = state.instances_on(id);
-    let vms = bodies.map(|body| body.vm).filter(|vm| state.migration_of(*vm).is_some());
-    for vm in vms.collect::<Vec<_>>() {
-        operation::settle(draft, vm);
+    let ready = state.hosts.get(&id).is_some_and(|host| host.status == Status::Ready);
+    let busy = |vm: &VmId| state.vms.get(vm).is_some_and(|vm| vm.operation.is_some());
+    let vms: Vec<_> = state.instances_on(id).map(|body| body.vm).filter(busy).collect();
+    operation::heard(draft, id, ready);
+    for vm in vms {
+        operation::begin(draft, vm);
+        if draft.state().migration_of(vm).is_some() {
+            operation::settle(draft, vm);
+        }
     }
 }
 

@@ -4,6 +4,11 @@
 pub const EVACUATION_PAUSE_MS: u64 = 30_000;
 /// Highest priority of what waits for its turn.
 pub const PRIORITY_MAX: u8 = 100;
+/// What a point of priority is worth in a queue, milliseconds of waiting: whoever waited five minutes goes
+/// before everybody who comes now.
+pub const PRIORITY_POINT_MS: u64 = 3_000;
+/// Between two looks at workers that have grown, milliseconds.
+pub const WORKERS_LOOK_MS: u64 = 60_000;
 /// VMs after which a VM is to be started elsewhere.
 pub const FAILOVER_AFTER_MAX: usize = 16;
 /// How long after it was taken up a host is counted on to have been looked over, milliseconds.

@@ -1,22 +1,39 @@
 //! A long task somebody may wait for: what was asked, how far it is, how it ended.
 //!
 //! ```text
-//!  Queued ──▶ Running ──▶ Done
-//!    │           │  └────▶ Stuck      its cause needs a person, or its deadline passed
-//!    │           ▼
-//!    └─────▶ Unwinding ──▶ RolledBack
+//!  Queued ◀──▶ Running ──▶ Done
+//!    │ ▲         │  └────▶ Stuck      its cause needs a person: its deadline passed, its retries are used up
+//!    │ └─────────│─────────┘ │        retried or resumed by a person
+//!    │           ▼           ▼
+//!    └─────▶ Unwinding ──▶ RolledBack abandoned by a person
 //! ```
 //!
-//! A migration that is to be undone when its guest has left already goes on: Unwinding ──▶ Running.
+//! It goes back to the queue when its host is not heard of any more: what cannot be worked on holds no
+//! worker. A migration that is to be undone when its guest has left already goes on: Unwinding ──▶ Running.
 //! Cancel is a request, not a state: it turns the VM's wish back to what it was.
 
-mod goal;
+mod class;
+mod kind;
 mod lifecycle;
 mod migration;
+mod parent;
+mod probe;
+mod queue;
+mod step;
+mod stuck;
 
-pub use goal::Kind;
-pub(crate) use lifecycle::{begin, decide, end, expire, open, overtake, settle, vm_gone, withdraw};
+pub use class::Class;
+pub use kind::{Definition, Kind};
+pub(crate) use lifecycle::{
+    decide, end, expire, failed, open, overtake, settle, vm_gone, withdraw,
+};
 pub use migration::{CopyPolicy, Migration, Progress, Step};
+pub(crate) use parent::{begin_drain, end_drain, settle_drain};
+pub(crate) use probe::heard;
+pub use queue::Grown;
+pub(crate) use queue::{Turn, advance, begin, look};
+pub use step::StepName;
+pub(crate) use stuck::retry_failed;
 
 use std::sync::Arc;
 
@@ -25,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Revision, State,
     event::Change,
-    id::{OperationId, VmId},
+    id::{HostId, OperationId, VmId},
     name::Name,
     principal::Principal,
     table::{Resource, Row, Table},
@@ -36,7 +53,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Accepted; no host works on it yet.
+    /// Accepted; it waits for a worker, or for its host.
     Queued,
     /// A host works on it.
     Running,
@@ -76,8 +93,13 @@ impl Status {
         match (self, next) {
             (Status::Queued, Status::Queued) => false,
             (Status::Queued, _)
-            | (Status::Running, Status::Unwinding | Status::Done | Status::Stuck)
-            | (Status::Running | Status::Unwinding, Status::RolledBack)
+            | (
+                Status::Running,
+                Status::Queued | Status::Unwinding | Status::Done | Status::Stuck,
+            )
+            | (Status::Running | Status::Unwinding | Status::Stuck, Status::RolledBack)
+            // A person has it tried again.
+            | (Status::Stuck, Status::Queued | Status::Running)
             // A guest that had left already when its migration was to be undone.
             | (Status::Unwinding, Status::Running | Status::Stuck) => true,
             _ => false,
@@ -106,12 +128,13 @@ pub struct Operation {
     pub id: OperationId,
     /// What was asked.
     pub kind: Kind,
-    /// Of which VM.
-    pub vm: VmId,
-    /// The VM's project.
-    pub project: Name,
-    /// The VM's name, which outlives the VM here.
-    pub vm_name: Name,
+    /// Of what.
+    pub subject: Subject,
+    /// Whose workers it needs.
+    pub class: Class,
+    /// The operation that it is a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<OperationId>,
     /// How far it is.
     pub status: Status,
     /// What was wanted of the VM before; cancel restores it.
@@ -131,6 +154,18 @@ pub struct Operation {
     pub ended_wall_ms: u64,
     /// Lease time at which it becomes stuck, or is undone, milliseconds.
     pub deadline_ms: u64,
+    /// Lease time at which it began to wait, milliseconds.
+    #[serde(default)]
+    pub accepted_ms: u64,
+    /// Whether only a worker is missing: a host that is heard of has the body.
+    #[serde(default)]
+    pub ready: bool,
+    /// Failures so far; when they are used up it is stuck.
+    #[serde(default)]
+    pub failures: u32,
+    /// The steps it has begun, and when, Unix milliseconds.
+    #[serde(default)]
+    pub steps: Vec<(StepName, u64)>,
     /// The entry that accepted it.
     #[serde(default)]
     pub accepted: Revision,
@@ -144,6 +179,30 @@ pub struct Operation {
     pub revision: Revision,
 }
 
+/// Of what an operation is. Names outlive what they name here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// A VM.
+    Vm {
+        /// Which.
+        id: VmId,
+        /// Its project.
+        project: Name,
+        /// Its name.
+        name: Name,
+    },
+    /// A host.
+    Host {
+        /// Which.
+        id: HostId,
+        /// Its name.
+        name: Name,
+    },
+    /// The hosts of the cluster.
+    Cluster,
+}
+
 /// What may be asked of operations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +211,37 @@ pub enum OperationCommand {
     Cancel {
         /// The operation.
         operation: OperationId,
+    },
+    /// Have one that is stuck tried again, from its first step.
+    Retry {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// Have one that is stuck go on where it is.
+    Resume {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// Give one that is stuck up: what was wanted before is wanted again.
+    Abandon {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// See whether hosts' drivers answer.
+    Probe {
+        /// The operation's id.
+        operation: OperationId,
+        /// Whose workers do it.
+        class: Class,
+        /// The hosts, each with the id of its part.
+        hosts: Vec<(HostId, OperationId)>,
+    },
+    /// What came of asking a driver. Only nodes tell.
+    Probed {
+        /// The host's part.
+        operation: OperationId,
+        /// How long the answer took, milliseconds; or why there is none.
+        answer: Result<u64, String>,
     },
 }
 
@@ -180,9 +270,13 @@ impl Resource for Operation {
                 state.operations_ended.remove(&(old.revision, old.id));
             } else {
                 state.operations_open.remove(&(old.deadline_ms, old.id));
+                if let Some(parent) = old.parent {
+                    state.operations_by_parent.remove(&(parent, old.id));
+                }
             }
-            if old.waits_to_migrate() {
-                state.migrations_queued.remove(&old.turn());
+            queue::leave(state, old);
+            if let Some(host) = old.asks() {
+                state.operations_asking.remove(&(host, old.id));
             }
         }
         if let Some(new) = new {
@@ -190,45 +284,70 @@ impl Resource for Operation {
                 state.operations_ended.insert((new.revision, new.id));
             } else {
                 state.operations_open.insert((new.deadline_ms, new.id));
+                if let Some(parent) = new.parent {
+                    state.operations_by_parent.insert((parent, new.id));
+                }
             }
-            if new.waits_to_migrate() {
-                state.migrations_queued.insert(new.turn());
+            queue::enter(state, new);
+            if let Some(host) = new.asks() {
+                state.operations_asking.insert((host, new.id));
             }
         }
     }
 }
 
 impl Operation {
-    fn waits_to_migrate(&self) -> bool {
-        self.kind == Kind::Migrate && self.status == Status::Queued
+    /// The VM that it is of.
+    #[must_use]
+    pub const fn vm(&self) -> Option<VmId> {
+        match &self.subject {
+            Subject::Vm { id, .. } => Some(*id),
+            Subject::Host { .. } | Subject::Cluster => None,
+        }
     }
 
-    /// Its place in the queue: the higher priority first, then the older.
-    fn turn(&self) -> (std::cmp::Reverse<u8>, Revision, OperationId) {
-        (std::cmp::Reverse(self.priority), self.accepted, self.id)
+    /// The host that it is of.
+    #[must_use]
+    pub const fn host(&self) -> Option<HostId> {
+        match &self.subject {
+            Subject::Host { id, .. } => Some(*id),
+            Subject::Vm { .. } | Subject::Cluster => None,
+        }
+    }
+
+    /// Whether it only waits for its parts, and so needs no worker.
+    #[must_use]
+    pub const fn is_parent(&self) -> bool {
+        self.kind.definition().is_parent || matches!(self.subject, Subject::Cluster)
+    }
+
+    /// The host whose driver is to be asked now.
+    fn asks(&self) -> Option<HostId> {
+        let asks = self.kind == Kind::Probe && self.status == Status::Running;
+        self.host().filter(|_| asks)
     }
 }
 
 impl State {
-    /// The operations of one project, newest last.
-    pub fn operations_in(&self, project: &Name) -> impl Iterator<Item = &Arc<Operation>> {
-        self.operations.values().filter(move |operation| operation.project == *project)
-    }
-
     /// The operations that have not ended, by their deadlines.
     pub fn unfinished_operations(&self) -> impl Iterator<Item = &Arc<Operation>> {
         self.operations_open.iter().filter_map(|(_, id)| self.operations.get(id))
     }
 
-    /// The migrations that wait for their turn, in the order of it.
-    pub fn queued_migrations(&self) -> impl Iterator<Item = &Arc<Operation>> {
-        self.migrations_queued.iter().filter_map(|(_, _, id)| self.operations.get(id))
+    /// The parts of an operation that have not ended.
+    pub fn unfinished_parts(&self, of: OperationId) -> impl Iterator<Item = &Arc<Operation>> {
+        use newtype_uuid::GenericUuid;
+        let from = (of, OperationId::from_untyped_uuid(uuid::Uuid::nil()));
+        let upto = (of, OperationId::from_untyped_uuid(uuid::Uuid::max()));
+        self.operations_by_parent.range(from..=upto).filter_map(|(_, id)| self.operations.get(id))
     }
 
-    /// How many migrations wait for their turn.
-    #[must_use]
-    pub fn queued_migrations_count(&self) -> usize {
-        self.migrations_queued.len()
+    /// The operations that wait for an answer of a host's driver.
+    pub fn asked_of(&self, host: HostId) -> impl Iterator<Item = OperationId> {
+        use newtype_uuid::GenericUuid;
+        let from = (host, OperationId::from_untyped_uuid(uuid::Uuid::nil()));
+        let upto = (host, OperationId::from_untyped_uuid(uuid::Uuid::max()));
+        self.operations_asking.range(from..=upto).map(|(_, id)| *id)
     }
 
     /// The unfinished migration of `vm`, with what only it knows.

@@ -75,6 +75,8 @@ reasons! {
     VmBusy = "VM_BUSY", Precondition;
     /// As many operations of the kind wait as may; ask again later.
     QueueFull = "QUEUE_FULL", Exhausted;
+    /// Only an operation that is stuck, and of whose VM nothing else was asked since, can be taken up again.
+    NotStuck = "NOT_STUCK", Precondition;
     /// Somebody holds the lock; wait for it, or ask again later.
     LockHeld = "LOCK_HELD", Precondition;
     /// The VM is protected from deletion; update it with deletion_protection off first.

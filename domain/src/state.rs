@@ -22,7 +22,7 @@ use crate::{
     lock::{Lock, LockKey},
     name::Name,
     node::Node,
-    operation::Operation,
+    operation::{Class, Grown, Operation, Turn},
     project::Project,
     request::Requests,
     setting::Setting,
@@ -74,6 +74,8 @@ pub struct State {
 
     /// Leases of hosts; see [`crate::host::Lease`] for why they are no rows.
     pub leases: OrdMap<HostId, Lease>,
+    /// Workers that have grown. They are no rows either: they come and go with every wave.
+    pub grown: OrdMap<Class, Grown>,
     /// Requests that are remembered.
     pub requests: Requests,
     /// The newest events.
@@ -92,7 +94,10 @@ pub struct State {
     pub(crate) operations_open: OrdSet<(u64, OperationId)>,
     pub(crate) operations_ended: OrdSet<(Revision, OperationId)>,
     pub(crate) locks_by_end: OrdSet<(u64, LockKey)>,
-    pub(crate) migrations_queued: OrdSet<(std::cmp::Reverse<u8>, Revision, OperationId)>,
+    pub(crate) operations_by_parent: OrdSet<(OperationId, OperationId)>,
+    pub(crate) operations_waiting: OrdMap<Class, OrdSet<Turn>>,
+    pub(crate) operations_working: OrdMap<Class, u64>,
+    pub(crate) operations_asking: OrdSet<(HostId, OperationId)>,
 }
 
 impl Default for State {
@@ -117,6 +122,7 @@ impl Default for State {
             tokens: Table::new(),
             credentials: Table::new(),
             leases: OrdMap::new(),
+            grown: OrdMap::new(),
             requests: Requests::default(),
             events: Ring::default(),
             vm_names: OrdMap::new(),
@@ -131,7 +137,10 @@ impl Default for State {
             operations_open: OrdSet::new(),
             operations_ended: OrdSet::new(),
             locks_by_end: OrdSet::new(),
-            migrations_queued: OrdSet::new(),
+            operations_by_parent: OrdSet::new(),
+            operations_waiting: OrdMap::new(),
+            operations_working: OrdMap::new(),
+            operations_asking: OrdSet::new(),
         }
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Task {
     action: Option<Action>,
     /// Whether files of the image must come first.
     missing: bool,
+    /// Whether somebody waits, so that each failure counts.
+    awaited: bool,
 }
 
 impl Task {
@@ -99,7 +101,8 @@ impl Task {
             }
             None => makes,
         };
-        Some(Task { tools: tools.clone(), row: body.clone(), order, departure, action, missing })
+        let (tools, row, awaited) = (tools.clone(), body.clone(), vm.operation.is_some());
+        Some(Task { tools, row, order, departure, action, missing, awaited })
     }
 
     pub(super) fn driver(&self) -> &dyn Driver {
@@ -214,7 +217,8 @@ impl Task {
         let failed = failure.is_some();
         let known = failure.as_ref().map(|failure| &failure.message) == self.row.failure.as_ref();
         let release = self.action == Some(Action::Release);
-        if !self.is_progress(seen) && known && !release && more == More::default() {
+        let counts = failed && self.awaited;
+        if !self.is_progress(seen) && known && !release && !counts && more == More::default() {
             // Nothing to tell; the wish is still there and is looked at again.
             return if failed { Err("it keeps failing".to_owned()) } else { Ok(()) };
         }

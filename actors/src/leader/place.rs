@@ -8,9 +8,8 @@ use domain::{
     id::{InstanceId, OperationId, VmId},
     instance::{InstanceCommand, Place},
     limit,
-    operation::Operation,
+    operation::{Class, Operation},
     principal::Principal,
-    setting::Key,
     vm::VmCommand,
 };
 use newtype_uuid::GenericUuid;
@@ -29,7 +28,7 @@ pub(super) async fn act(store: &Store, explain: bool) {
     if explain {
         evacuate(store, state).await;
     }
-    if state.queued_migrations().next().is_some() {
+    if state.waiting_count(Class::Migrations) > 0 {
         let plan = planner::place::targets(state);
         propose(store, state, plan, InstanceCommand::Reserve, explain).await;
     }
@@ -52,12 +51,12 @@ fn operation() -> OperationId {
     OperationId::from_untyped_uuid(uuid::Uuid::now_v7())
 }
 
-/// Has guests leave the hosts that are being drained, a few more than there are slots.
+/// Has guests leave the hosts that are being drained, a few more than there are workers.
 async fn evacuate(store: &Store, state: &State) {
-    let slots = usize::try_from(state.setting(Key::MigrationsParallel)).unwrap_or(usize::MAX);
+    let workers = usize::try_from(state.workers(Class::Migrations)).unwrap_or(usize::MAX);
     // What people asked for does not hold a drain up; the turns go by priority.
     let ours = |operation: &&Arc<Operation>| matches!(operation.author, Principal::Node(_));
-    let room = (2 * slots).saturating_sub(state.queued_migrations().filter(ours).count());
+    let room = (2 * workers).saturating_sub(state.waiting(Class::Migrations).filter(ours).count());
     let leavers = planner::place::leavers(state, room.min(limit::BATCH_MAX));
     if leavers.is_empty() {
         return;

@@ -7,7 +7,7 @@ use crate::{
     limit,
     operation::{Status, Step},
     setting::Key,
-    vm::Desired,
+    vm::{Desired, Vm},
 };
 
 /// The next thing to do with a body.
@@ -58,7 +58,7 @@ impl State {
         }
         let Some(vm) = self.vms.get(&body.vm) else { return Action::Rest };
         if vm.deleting {
-            return Action::Release;
+            return if self.awaits_worker(vm) { Action::Rest } else { Action::Release };
         }
         match body.role {
             Role::Active => {}
@@ -69,6 +69,9 @@ impl State {
         }
         if let Some(action) = self.next_for_migrating(body) {
             return action;
+        }
+        if self.awaits_worker(vm) {
+            return Action::Rest;
         }
         if self.may_have_a_twin(body) && body.phase != Phase::Running {
             return Action::Wait(self.now_ms + limit::LOOK_OVER_MS / 10);
@@ -100,6 +103,14 @@ impl State {
             }
             (Phase::Running | Phase::Paused, Desired::Killed) => Action::Kill,
         }
+    }
+
+    /// Whether the VM's operation waits for its turn. A migration's bodies tell themselves.
+    fn awaits_worker(&self, vm: &Vm) -> bool {
+        let operation = vm.operation.and_then(|id| self.operations.get(&id));
+        operation.is_some_and(|operation| {
+            operation.status == Status::Queued && operation.migration.is_none()
+        })
     }
 
     fn validates(&self, vm: VmId) -> bool {

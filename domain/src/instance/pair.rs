@@ -382,7 +382,11 @@ fn is_lost(draft: &Draft, host: HostId) -> bool {
 
 fn advance(draft: &mut Draft, vm: VmId, step: Step) {
     let wall_ms = draft.wall_ms();
-    change(draft, vm, |migration| *migration = migration.clone().at(step, wall_ms));
+    let Some((operation, migration)) = draft.state().migration_of(vm) else { return };
+    debug_assert!(step > migration.step, "{:?} -> {step:?}", migration.step);
+    let migration = Some(Box::new(Migration { step, ..migration.clone() }));
+    let operation = Operation { migration, ..Operation::clone(operation) };
+    draft.put(operation.at(step.into(), wall_ms));
 }
 
 fn change(draft: &mut Draft, vm: VmId, how: impl FnOnce(&mut Migration)) {

@@ -9,7 +9,7 @@ use crate::{
     Draft, State,
     host::Capacity,
     id::{HostId, InstanceId, VmId},
-    operation::{self, Operation, Status, Step},
+    operation::{self, Class, Migration, Operation, Status, Step, StepName},
     setting::Key,
     vm::{Failover, Vm},
 };
@@ -87,7 +87,7 @@ pub(super) fn reserve(draft: &mut Draft, row: Place) {
     let next = Operation {
         status: Status::Running,
         message: String::new(),
-        migration: Some(Box::new(migration.clone().at(Step::Prepare, wall_ms))),
+        migration: Some(Box::new(Migration { step: Step::Prepare, ..migration.clone() })),
         deadline_ms: pair::deadline_ms(draft, vm),
         ..Operation::clone(waits)
     };
@@ -103,7 +103,7 @@ pub(super) fn reserve(draft: &mut Draft, row: Place) {
         landing: None,
         ..Instance::clone(&source)
     });
-    draft.put(next);
+    draft.put(next.at(StepName::Prepare, wall_ms));
 }
 
 impl State {
@@ -120,13 +120,14 @@ impl State {
     /// Whether one more migration between these hosts may be under way.
     #[must_use]
     pub fn has_slot(&self, from: HostId, to: HostId) -> bool {
-        let within = |count: usize, key: Key| (count as u64) < self.setting(key);
+        let within = |count: usize, most: u64| (count as u64) < most;
+        let per_host = self.setting(Key::MigrationsPerHost);
         let touches = |spare: &Instance, host: HostId| {
             spare.host == host || self.instance_of(spare.vm).is_some_and(|body| body.host == host)
         };
         let at = |host| self.migrating().filter(|spare| touches(spare, host)).count();
-        within(self.migrating().count(), Key::MigrationsParallel)
-            && within(at(from), Key::MigrationsPerHost)
-            && within(at(to), Key::MigrationsPerHost)
+        within(self.migrating().count(), self.workers(Class::Migrations))
+            && within(at(from), per_host)
+            && within(at(to), per_host)
     }
 }

@@ -231,5 +231,9 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
         draft.put(new);
         vm::body_ended(draft, vm.id, started, ended);
     }
+    match &report.failure {
+        Some(failure) if !failure.permanent => operation::failed(draft, vm.id, &failure.message),
+        Some(_) | None => {}
+    }
     operation::settle(draft, vm.id);
 }

@@ -4,7 +4,8 @@ use crate::State;
 
 pub(super) fn check(state: &State) -> Result<(), String> {
     for operation in state.operations.values().filter(|operation| !operation.status.is_final()) {
-        let vm = state.vms.get(&operation.vm);
+        let Some(vm) = operation.vm() else { continue };
+        let vm = state.vms.get(&vm);
         if vm.and_then(|vm| vm.operation) != Some(operation.id) {
             return Err(format!("operation {} is open but its VM does not know it", operation.id));
         }

@@ -1,7 +1,10 @@
 //! How operations begin, advance and end. They advance only in the same entry as the report that
 //! satisfies them, so there is no second truth beside the bodies.
 
-use super::{Kind, Operation, OperationCommand, Status, goal};
+use super::{
+    Class, Kind, Operation, OperationCommand, Status, Subject, kind, parent, probe, queue, step,
+    stuck,
+};
 use crate::{
     Draft, Revision,
     id::{OperationId, VmId},
@@ -17,6 +20,13 @@ use crate::{
 pub(crate) fn decide(draft: &mut Draft, command: OperationCommand) -> Result<(), Rejected> {
     match command {
         OperationCommand::Cancel { operation } => cancel(draft, operation),
+        OperationCommand::Retry { operation } => stuck::retry(draft, operation),
+        OperationCommand::Resume { operation } => stuck::resume(draft, operation),
+        OperationCommand::Abandon { operation } => stuck::abandon(draft, operation),
+        OperationCommand::Probe { operation, class, hosts } => {
+            probe::begin(draft, operation, class, hosts)
+        }
+        OperationCommand::Probed { operation, answer } => probe::note(draft, operation, answer),
     }
 }
 
@@ -29,19 +39,38 @@ pub(crate) fn open(
     vm_name: &Name,
     vm: VmId,
 ) -> Result<Operation, Rejected> {
+    let subject = Subject::Vm { id: vm, project: project.clone(), name: vm_name.clone() };
+    open_of(draft, id, kind, kind.definition().class, subject)
+}
+
+/// Opens the operation `id`.
+pub(super) fn open_of(
+    draft: &mut Draft,
+    id: OperationId,
+    kind: Kind,
+    class: Class,
+    subject: Subject,
+) -> Result<Operation, Rejected> {
     let state = draft.state();
     draft.room_for(
         "unfinished operations",
         state.operations_open.len(),
         limit::OPERATIONS_OPEN_MAX,
     )?;
-    let existing = state.vms.get(&vm);
+    let definition = kind.definition();
+    if !definition.is_urgent {
+        queue::room(state, class)?;
+    }
+    let existing = match &subject {
+        Subject::Vm { id, .. } => state.vms.get(id),
+        Subject::Host { .. } | Subject::Cluster => None,
+    };
     let operation = Operation {
         id,
         kind,
-        vm,
-        project: project.clone(),
-        vm_name: vm_name.clone(),
+        subject,
+        class,
+        parent: None,
         status: Status::Queued,
         before: existing.map(|vm| vm.desired),
         reboots: existing.map_or(0, |vm| vm.reboots + 1),
@@ -49,12 +78,18 @@ pub(crate) fn open(
         message: String::new(),
         created_wall_ms: draft.wall_ms(),
         ended_wall_ms: 0,
-        deadline_ms: state.now_ms + state.setting(Key::OperationDeadlineMs),
+        deadline_ms: state.now_ms + state.setting(definition.deadline),
+        accepted_ms: state.now_ms,
+        // A migration is asked for only of a guest that runs.
+        ready: kind == Kind::Migrate,
+        failures: 0,
+        steps: Vec::new(),
         accepted: draft.revision(),
-        priority: 0,
+        priority: definition.priority,
         migration: None,
         revision: Revision::ZERO,
     };
+    let operation = step::noted(state, operation, draft.wall_ms());
     draft.put(operation.clone());
     trim(draft);
     Ok(operation)
@@ -82,14 +117,6 @@ pub(crate) fn overtake(draft: &mut Draft, vm: &Vm, by: OperationId) {
     }
 }
 
-/// Notes that a host works on the VM's operation.
-pub(crate) fn begin(draft: &mut Draft, vm: VmId) {
-    let Some(operation) = current(draft, vm) else { return };
-    if operation.status == Status::Queued {
-        draft.put(Operation { status: Status::Running, ..operation });
-    }
-}
-
 /// Ends the VM's operation if its goal, or the end of its undoing, is reached.
 pub(crate) fn settle(draft: &mut Draft, id: VmId) {
     let Some(operation) = current(draft, id) else { return };
@@ -113,10 +140,10 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
         return;
     };
     if operation.status == Status::Unwinding {
-        if goal::is_as_desired(vm.desired, body.phase) {
+        if kind::is_as_desired(vm.desired, body.phase) {
             end(draft, operation.id, Status::RolledBack, "cancelled".to_owned());
         }
-    } else if goal::is_reached(&operation, &vm, &body) {
+    } else if (operation.kind.definition().is_reached)(&operation, &vm, &body) {
         let message = match (operation.kind, body.ended) {
             (Kind::Stop, Some(Ended::Shutdown)) => "the guest shut itself down",
             (Kind::Stop, Some(Ended::Killed)) => "the guest did not answer; its power was cut",
@@ -129,10 +156,29 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
     } else if body.phase == Body::Failed && !vm.deleting {
         let message = body.failure.clone().unwrap_or_default();
         end(draft, operation.id, Status::Stuck, message);
-    } else if let Some(failure) = &body.failure
-        && *failure != operation.message
-    {
-        draft.put(Operation { message: failure.clone(), ..operation });
+    } else {
+        let message = body.failure.clone().unwrap_or_else(|| operation.message.clone());
+        let next = step::noted(state, operation.clone(), draft.wall_ms());
+        let next = Operation { message, ..next };
+        if next != operation {
+            draft.put(next);
+        }
+    }
+}
+
+/// Counts a failure that may pass against the retries of the VM's operation.
+pub(crate) fn failed(draft: &mut Draft, vm: VmId, why: &str) {
+    let Some(operation) = current(draft, vm) else { return };
+    if operation.status == Status::Queued {
+        return;
+    }
+    let failures = operation.failures + 1;
+    let id = operation.id;
+    draft.put(Operation { failures, ..operation });
+    let most = draft.state().setting(Key::OperationRetries);
+    if u64::from(failures) > most {
+        let message = format!("gave up after {failures} failures: {}", limit::clip(why));
+        end(draft, id, Status::Stuck, message);
     }
 }
 
@@ -149,7 +195,7 @@ pub(crate) fn withdraw(draft: &mut Draft, vm: VmId, ended: Ended) {
             end(draft, operation.id, Status::Stuck, format!("{how}; its run policy lets it rest"));
         }
         // A migration looks at its bodies itself.
-        Kind::Stop | Kind::Kill | Kind::Delete | Kind::Migrate => {}
+        Kind::Stop | Kind::Kill | Kind::Delete | Kind::Migrate | Kind::Drain | Kind::Probe => {}
     }
 }
 
@@ -181,11 +227,19 @@ pub(crate) fn expire(draft: &mut Draft) {
         let why = match operation.message.as_str() {
             // What a failover has to say is why it was begun.
             message if message.is_empty() || operation.kind == Kind::Failover => {
-                state.vms.get(&operation.vm).and_then(|vm| vm.placement_failure.clone())
+                let vm = operation.vm().and_then(|vm| state.vms.get(&vm));
+                vm.and_then(|vm| vm.placement_failure.clone())
             }
             message => Some(message.to_owned()),
         };
-        let why = why.unwrap_or_else(|| "its host did not get it done".to_owned());
+        let why = why.unwrap_or_else(|| {
+            let why = if operation.waits() {
+                "no worker was free"
+            } else {
+                "its host did not get it done"
+            };
+            why.to_owned()
+        });
         end(draft, id, Status::Stuck, format!("the deadline passed: {why}"));
     }
 }
@@ -206,14 +260,15 @@ fn miss_deadline(draft: &mut Draft, operation: Operation) {
         return end(draft, operation.id, Status::RolledBack, why);
     }
     let deadline_ms = draft.state().now_ms + draft.state().setting(Key::OperationDeadlineMs);
-    let vm = operation.vm;
+    let vm = operation.vm();
     draft.put(Operation { deadline_ms, ..operation });
-    instance::unwind(draft, vm, &why);
+    if let Some(vm) = vm {
+        instance::unwind(draft, vm, &why);
+    }
 }
 
-fn cancel_migration(draft: &mut Draft, operation: &Operation) -> Result<(), Rejected> {
-    let yielded =
-        draft.state().instance_of(operation.vm).map(|body| body.phase) == Some(Body::Yielded);
+fn cancel_migration(draft: &mut Draft, operation: &Operation, vm: VmId) -> Result<(), Rejected> {
+    let yielded = draft.state().instance_of(vm).map(|body| body.phase) == Some(Body::Yielded);
     if yielded || is_past_switch(operation) {
         let message = format!("operation {} has passed its point of no return", operation.id);
         return Err(Rejected::new(Reason::NotCancellable, message));
@@ -222,7 +277,7 @@ fn cancel_migration(draft: &mut Draft, operation: &Operation) -> Result<(), Reje
     if operation.status == Status::Queued {
         end(draft, operation.id, Status::RolledBack, "cancelled".to_owned());
     } else {
-        instance::unwind(draft, operation.vm, "cancelled");
+        instance::unwind(draft, vm, "cancelled");
     }
     Ok(())
 }
@@ -243,33 +298,46 @@ fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Rejected> {
         Status::Done | Status::RolledBack | Status::Stuck => return refuse("has ended"),
         Status::Queued | Status::Running => {}
     }
-    if operation.kind == Kind::Migrate {
-        return cancel_migration(draft, &operation);
+    if operation.kind == Kind::Drain {
+        return refuse("ends when its host takes VMs again: `novacron host uncordon`");
     }
-    if !operation.kind.is_undoable() {
+    if operation.kind == Kind::Probe {
+        draft.reply_operation(id);
+        parent::cancel(draft, id);
+        return Ok(());
+    }
+    let Some(vm) = operation.vm() else { return refuse("cannot be undone") };
+    if operation.kind == Kind::Migrate {
+        return cancel_migration(draft, &operation, vm);
+    }
+    if !operation.kind.definition().is_undoable {
         return refuse("cannot be undone");
     }
-    let Some(vm) = state.vms.get(&operation.vm).cloned() else { return refuse("has ended") };
-    let now_ms = state.now_ms;
     draft.reply_operation(id);
     draft.put(Operation { status: Status::Unwinding, ..Operation::clone(&operation) });
-    let mut vm = Vm::clone(&vm);
-    match operation.before {
-        Some(before) => {
-            vm.desired = if before == Desired::Killed { Desired::Stopped } else { before };
-            vm.desired_since_ms = now_ms;
-        }
-        None => vm.deleting = true,
-    }
-    let vm_id = vm.id;
-    draft.put(vm);
-    vm::forget_if_gone(draft, vm_id);
-    settle(draft, vm_id);
+    wish_back(draft, &operation, vm);
+    settle(draft, vm);
     Ok(())
 }
 
+/// What was wanted of the VM before its operation is wanted again.
+pub(super) fn wish_back(draft: &mut Draft, operation: &Operation, id: VmId) {
+    let state = draft.state();
+    let Some(vm) = state.vms.get(&id) else { return };
+    let mut vm = Vm::clone(vm);
+    match operation.before {
+        Some(before) => {
+            vm.desired = if before == Desired::Killed { Desired::Stopped } else { before };
+            vm.desired_since_ms = state.now_ms;
+        }
+        None => vm.deleting = true,
+    }
+    draft.put(vm);
+    vm::forget_if_gone(draft, id);
+}
+
 /// The unfinished operation of a VM.
-fn current(draft: &Draft, vm: VmId) -> Option<Operation> {
+pub(super) fn current(draft: &Draft, vm: VmId) -> Option<Operation> {
     let state = draft.state();
     let operation = state.operations.get(&state.vms.get(&vm)?.operation?)?;
     (!operation.status.is_final()).then(|| Operation::clone(operation))
@@ -281,7 +349,7 @@ pub(crate) fn end(draft: &mut Draft, id: OperationId, status: Status, message: S
     debug_assert!(operation.status.may_become(status), "{:?} -> {status:?}", operation.status);
     let ended_wall_ms = draft.wall_ms();
     draft.put(Operation { status, message, ended_wall_ms, ..Operation::clone(&operation) });
-    if let Some(vm) = draft.state().vms.get(&operation.vm)
+    if let Some(vm) = operation.vm().and_then(|vm| draft.state().vms.get(&vm))
         && vm.operation == Some(id)
     {
         let mut vm = Vm { operation: None, ..Vm::clone(vm) };
@@ -289,5 +357,8 @@ pub(crate) fn end(draft: &mut Draft, id: OperationId, status: Status, message: S
             vm.migration_ended_ms = draft.state().now_ms;
         }
         draft.put(vm);
+    }
+    if let Some(parent) = operation.parent {
+        parent::part_ended(draft, parent, status);
     }
 }

@@ -105,8 +105,6 @@ pub struct Migration {
     pub policy: CopyPolicy,
     /// How far it is.
     pub step: Step,
-    /// When each step began, Unix milliseconds.
-    pub begun: Vec<(Step, u64)>,
     /// How far the copying is.
     #[serde(default)]
     pub progress: Option<Progress>,
@@ -115,17 +113,7 @@ pub struct Migration {
 impl Migration {
     /// One that waits for its turn.
     #[must_use]
-    pub fn new(to: Option<HostId>, policy: CopyPolicy, wall_ms: u64) -> Migration {
-        let step = Step::Reserve;
-        Migration { to, policy, step, begun: vec![(step, wall_ms)], progress: None }
-    }
-
-    /// The same, at its next step.
-    #[must_use]
-    pub fn at(mut self, step: Step, wall_ms: u64) -> Migration {
-        debug_assert!(step > self.step, "{:?} -> {step:?}", self.step);
-        self.step = step;
-        self.begun.push((step, wall_ms));
-        self
+    pub fn new(to: Option<HostId>, policy: CopyPolicy) -> Migration {
+        Migration { to, policy, step: Step::Reserve, progress: None }
     }
 }

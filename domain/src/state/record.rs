@@ -12,6 +12,7 @@ use crate::{
     event::{Change, Event, RowKey},
     host::Lease,
     id::{Digest, HostId},
+    operation::{Class, Grown},
     request::Remembered,
     table::{Resource, Row},
 };
@@ -36,6 +37,9 @@ pub struct Meta {
     pub cluster: Option<Cluster>,
     /// The leases of all hosts.
     pub leases: Vec<(HostId, Lease)>,
+    /// The workers that have grown.
+    #[serde(default)]
+    pub grown: Vec<(Class, Grown)>,
     /// The newest remembered request that is gone.
     pub requests_floor: u64,
     /// The newest event that is gone.
@@ -78,6 +82,7 @@ impl State {
             protocol_version: self.protocol_version,
             cluster: self.cluster.clone(),
             leases: self.leases.iter().map(|(host, lease)| (*host, *lease)).collect(),
+            grown: self.grown.iter().map(|(class, grown)| (*class, *grown)).collect(),
             requests_floor: self.requests.floor(),
             events_floor: self.events.floor(),
         }
@@ -181,6 +186,7 @@ fn from_meta(meta: Meta) -> State {
         protocol_version: meta.protocol_version,
         cluster: meta.cluster,
         leases: meta.leases.into_iter().collect(),
+        grown: meta.grown.into_iter().collect(),
         ..State::default()
     };
     state.requests.set_floor(meta.requests_floor);

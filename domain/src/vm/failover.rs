@@ -56,7 +56,7 @@ pub(crate) fn relocate(draft: &mut Draft, id: VmId, operation: OperationId) {
     instance::retire(draft, Instance::clone(&body));
     // One that is under way goes on with the new body.
     if vm.operation.is_some() {
-        return;
+        return operation::begin(draft, id);
     }
     let opened = operation::open(draft, operation, Kind::Failover, &vm.project, &vm.name, id);
     if let Ok(opened) = opened {

@@ -9,9 +9,8 @@ use crate::{
     host::Schedule,
     id::{HostId, OperationId, VmId},
     instance::Phase as Body,
-    operation::{self, CopyPolicy, Kind, Migration, Operation},
+    operation::{self, CopyPolicy, Kind, Migration, Operation, StepName},
     rejected::{Reason, Rejected},
-    setting::Key,
 };
 
 /// Before what people ask for one by one, unless they say otherwise.
@@ -28,19 +27,14 @@ pub(super) fn migrate(
     let vm = existing(draft, id, None)?;
     may_leave(draft.state(), &vm)?;
     let state = draft.state();
-    let queued = state.queued_migrations_count() as u64;
-    if queued >= state.setting(Key::MigrationsQueuedMax) {
-        let message = format!("{queued} migrations wait for their turn; ask again in a minute");
-        return Err(Rejected::new(Reason::QueueFull, message));
-    }
     if to.is_some() && to == state.instance_of(id).map(|body| body.host) {
         let message = format!("VM {} is on that host already", vm.name);
         return Err(Rejected::new(Reason::HostUnfit, message));
     }
-    let deadline_ms = state.now_ms + state.setting(Key::MigrationDeadlineMs);
-    let migration = Some(Box::new(Migration::new(to, policy, draft.wall_ms())));
+    let migration = Some(Box::new(Migration::new(to, policy)));
     let opened = operation::open(draft, operation, Kind::Migrate, &vm.project, &vm.name, id)?;
-    draft.put(Operation { deadline_ms, priority, migration, ..opened });
+    let opened = opened.at(StepName::Reserve, draft.wall_ms());
+    draft.put(Operation { priority, migration, ..opened });
     draft.put(Vm { operation: Some(operation), ..vm });
     draft.reply_operation(operation);
     draft.reply_object("vm", id);
@@ -78,7 +72,12 @@ pub(crate) fn evacuate(draft: &mut Draft, id: VmId, operation: OperationId) {
     let state = draft.state();
     let host = state.instance_of(id).and_then(|body| state.hosts.get(&body.host));
     if host.is_some_and(|host| host.schedule == Schedule::Draining) {
+        let drain = host.and_then(|host| host.drain);
         // What refuses it now is looked at again in the next round.
         let _ = migrate(draft, id, None, CopyPolicy::default(), EVACUATION_PRIORITY, operation);
+        if let Some(opened) = draft.state().operations.get(&operation) {
+            let opened = Operation { parent: drain, ..Operation::clone(opened) };
+            draft.put(opened);
+        }
     }
 }

@@ -180,35 +180,17 @@ fn power(
     let vm = existing(draft, id, None)?;
     let body = draft.state().instance_of(id).map(|body| body.phase);
     let runs = matches!(body, Some(Body::Running | Body::Paused));
-    let needs_a_guest = match kind {
-        Kind::Pause | Kind::Resume => true,
-        Kind::Create
-        | Kind::Start
-        | Kind::Stop
-        | Kind::Kill
-        | Kind::Reboot
-        | Kind::Delete
-        | Kind::Migrate
-        | Kind::Failover => false,
-    };
-    if needs_a_guest && !runs {
+    if matches!(kind, Kind::Pause | Kind::Resume) && !runs {
         let message = format!("VM {} does not run; start it first", vm.name);
         return Err(Rejected::new(Reason::VmState, message));
     }
-    match kind {
-        Kind::Kill => operation::overtake(draft, &vm, operation),
-        Kind::Create
-        | Kind::Start
-        | Kind::Stop
-        | Kind::Reboot
-        | Kind::Pause
-        | Kind::Resume
-        | Kind::Delete
-        | Kind::Migrate
-        | Kind::Failover => idle(&vm)?,
+    if kind == Kind::Kill {
+        operation::overtake(draft, &vm, operation);
+    } else {
+        idle(&vm)?;
     }
-    if matches!(kind, Kind::Start) {
-        retry_failed(draft, id);
+    if kind == Kind::Start {
+        operation::retry_failed(draft, id);
     }
     wish(draft, id, operation, kind, |vm| vm.desired = desired)
 }
@@ -261,21 +243,9 @@ fn wish(
     draft.put(vm);
     draft.reply_operation(operation);
     draft.reply_object("vm", id);
-    if draft.state().instance_of(id).is_some() {
-        operation::begin(draft, id);
-    }
+    operation::begin(draft, id);
     operation::settle(draft, id);
     Ok(())
-}
-
-/// Somebody starts a VM whose body failed: the cause may be gone, so it is made once more.
-fn retry_failed(draft: &mut Draft, id: VmId) {
-    if let Some(body) = draft.state().instance_of(id)
-        && body.phase == Body::Failed
-    {
-        let body = Instance { phase: Body::Reserved, failure: None, ..Instance::clone(body) };
-        draft.put(body);
-    }
 }
 
 /// What follows for the VM when its guest started or ended.

@@ -5,12 +5,13 @@ use novacron_domain::{
     State,
     cluster::ClusterCommand,
     envelope::{Command, Envelope},
-    host::HostCommand,
+    host::{HostCommand, Schedule},
     image::ImageCommand,
     instance::{Body, Ended, Failure, InstanceCommand, Place, Report},
-    operation::OperationCommand,
+    operation::{Class, OperationCommand, Status},
     principal::{Access, Principal},
     rejected::Reason,
+    setting::SettingCommand,
     state::Loader,
     vm::{RunPolicy, SpecPatch, VmCommand},
 };
@@ -27,6 +28,11 @@ enum Step {
     Place { vm: u8, host: u8 },
     Report { vm: u8, body: u8, failure: u8, stale: bool },
     Cancel { back: u8 },
+    TakeUp { back: u8, verb: u8 },
+    Workers { count: u8 },
+    Probe { host: u8 },
+    Probed { host: u8, answers: bool },
+    Drain { host: u8, begins: bool },
     Grant { host: u8 },
     Renew { host: u8 },
     Tick { seconds: u16 },
@@ -44,6 +50,12 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (any::<u8>(), any::<u8>(), any::<u8>(), prop::bool::weighted(0.1))
             .prop_map(|(vm, body, failure, stale)| Step::Report { vm, body, failure, stale }),
         2 => any::<u8>().prop_map(|back| Step::Cancel { back }),
+        3 => (any::<u8>(), any::<u8>()).prop_map(|(back, verb)| Step::TakeUp { back, verb }),
+        2 => any::<u8>().prop_map(|count| Step::Workers { count }),
+        1 => any::<u8>().prop_map(|host| Step::Probe { host }),
+        2 => (any::<u8>(), any::<bool>())
+            .prop_map(|(host, answers)| Step::Probed { host, answers }),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(host, begins)| Step::Drain { host, begins }),
         2 => any::<u8>().prop_map(|host| Step::Grant { host }),
         4 => any::<u8>().prop_map(|host| Step::Renew { host }),
         3 => (0_u16..800).prop_map(|seconds| Step::Tick { seconds }),
@@ -121,6 +133,38 @@ fn command(world: &World, step: &Step, count: u128) -> Option<Command> {
             let operation = *state.operations.keys().rev().nth(usize::from(back % 4))?;
             Command::Operation(OperationCommand::Cancel { operation })
         }
+        Step::TakeUp { back, verb } => {
+            let stuck = state.operations.values().rev();
+            let stuck = stuck.filter(|operation| operation.status == Status::Stuck);
+            let operation = stuck.map(|operation| operation.id).nth(usize::from(back % 2))?;
+            Command::Operation(match verb % 3 {
+                0 => OperationCommand::Retry { operation },
+                1 => OperationCommand::Resume { operation },
+                _ => OperationCommand::Abandon { operation },
+            })
+        }
+        Step::Workers { count } => Command::Setting(SettingCommand::Set {
+            key: [Class::VmOperations, Class::MonitoringAlerts][usize::from(count & 1)].workers(),
+            value: u64::from(count) / 2 % 3,
+        }),
+        Step::Probe { host } => {
+            let hosts = vec![(id(u128::from(host % 3) + 1), id(4_000 + count))];
+            Command::Operation(OperationCommand::Probe {
+                operation,
+                class: Class::MonitoringAlerts,
+                hosts,
+            })
+        }
+        Step::Probed { host, answers } => {
+            let operation = state.asked_of(id(u128::from(host % 3) + 1)).next()?;
+            let answer = if answers { Ok(1) } else { Err("no answer".to_owned()) };
+            Command::Operation(OperationCommand::Probed { operation, answer })
+        }
+        Step::Drain { host, begins } => Command::Host(HostCommand::Schedule {
+            host: id(u128::from(host % 3) + 1),
+            schedule: if begins { Schedule::Draining } else { Schedule::Open },
+            operation: begins.then_some(operation),
+        }),
         Step::Grant { host } => grant(u128::from(host % 3) + 1),
         Step::Renew { host } => {
             let host = state.hosts.get(&id(u128::from(host % 3) + 1))?;
@@ -146,10 +190,8 @@ proptest! {
                 world.tick(u64::from(*seconds) * 1000);
             } else if let Some(command) = command(&world, step, count as u128) {
                 let reply = match command {
-                    Command::Instance(_) | Command::Host(HostCommand::Grant(_) | HostCommand::Renew(_)) => {
-                        world.node(command)
-                    }
-                    _ => world.admin(command),
+                    command if command.access() == Access::Node => world.node(command),
+                    command => world.admin(command),
                 };
                 let bug = reply.as_ref().is_err_and(|rejected| rejected.reason == Reason::Bug);
                 prop_assert!(!bug, "{step:?}");

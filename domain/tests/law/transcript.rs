@@ -8,11 +8,11 @@ use novacron_domain::{
     State,
     credential::CredentialCommand,
     envelope::{Command, Outcome},
-    host::{Fencing, Grant, HostCommand},
+    host::{Fencing, Grant, HostCommand, Schedule},
     id::{InstanceId, OperationId, VmId},
     image::ImageCommand,
     instance::{Body, Ended, Failure, InstanceCommand, Place, Report},
-    operation::OperationCommand,
+    operation::{Class, Operation, OperationCommand, Subject},
     principal::Principal,
     project::ProjectCommand,
     rejected::Rejected,
@@ -98,6 +98,16 @@ impl Stage {
                 }
                 return vec!["ok".into()];
             }
+            // Time goes by, and every host is heard of.
+            ["pass", seconds] => {
+                for _ in 0..seconds.parse::<u64>().unwrap() / 5 {
+                    self.world.tick(5_000);
+                    let hosts = self.world.state.hosts.values();
+                    let rows = hosts.map(|host| (host.id, host.fence)).collect();
+                    self.world.node(Command::Host(HostCommand::Renew(rows))).unwrap();
+                }
+                return vec!["ok".into()];
+            }
             ["grant", n] => return answer(self.world.node(grant(n.parse().unwrap()))),
             ["boot", n] => {
                 let boot = id(1_000 + u128::from(self.world.state.index));
@@ -141,6 +151,13 @@ impl Stage {
                 return answer(self.world.node(Command::Instance(place)));
             }
             ["report", vm, rest @ ..] => return self.report(vm, rest),
+            ["answer", n, words @ ..] => {
+                let operation = id(n.parse().unwrap());
+                let said = if words == ["ok"] { Ok(7) } else { Err(words.join(" ")) };
+                let command = OperationCommand::Probed { operation, answer: said };
+                return answer(self.world.node(Command::Operation(command)));
+            }
+            ["queue", class] => return queue(&self.world.state, class),
             ["show", vm] => return show(&self.world.state, vm),
             ["show-operations"] => {
                 let operations = self.world.state.operations.values();
@@ -149,7 +166,7 @@ impl Stage {
                         format!(
                             "{} {}: {} {}",
                             o.kind.as_str(),
-                            o.vm_name,
+                            subject(o),
                             o.status.as_str(),
                             o.message
                         )
@@ -229,8 +246,31 @@ impl Stage {
             ["delete", vm] => {
                 Command::Vm(VmCommand::Delete { vm: vm_id(vm), etag: None, operation })
             }
-            ["cancel", n] => {
-                Command::Operation(OperationCommand::Cancel { operation: id(n.parse().unwrap()) })
+            ["cancel" | "retry" | "go-on" | "abandon", n] => {
+                let operation = id(n.parse().unwrap());
+                Command::Operation(match words[0] {
+                    "cancel" => OperationCommand::Cancel { operation },
+                    "retry" => OperationCommand::Retry { operation },
+                    "go-on" => OperationCommand::Resume { operation },
+                    _ => OperationCommand::Abandon { operation },
+                })
+            }
+            ["probe", class, hosts @ ..] => {
+                let class = Class::ALL.into_iter().find(|known| known.as_str() == *class).unwrap();
+                let hosts = hosts.iter().map(|host| {
+                    self.operations += 1;
+                    (self.world.state.host_named(&name(host)).unwrap().id, id(self.operations))
+                });
+                let hosts = hosts.collect();
+                Command::Operation(OperationCommand::Probe { operation, class, hosts })
+            }
+            ["drain" | "uncordon", host] => {
+                let host = self.world.state.host_named(&name(host)).unwrap().id;
+                let (schedule, operation) = match words[0] {
+                    "drain" => (Schedule::Draining, Some(operation)),
+                    _ => (Schedule::Open, None),
+                };
+                Command::Host(HostCommand::Schedule { host, schedule, operation })
             }
             ["delete-image", image] => {
                 let image = self.world.state.image_named(&name(image)).unwrap().id;
@@ -317,6 +357,21 @@ fn answer(reply: Result<Outcome, Rejected>) -> Vec<String> {
             }
             lines
         }
+    }
+}
+
+/// A class's workers, and who has and who awaits one.
+fn queue(state: &State, class: &str) -> Vec<String> {
+    let class = Class::ALL.into_iter().find(|known| known.as_str() == class).unwrap();
+    let waiting: Vec<_> = state.waiting(class).map(|operation| subject(operation)).collect();
+    let (busy, workers) = (state.busy(class), state.workers(class));
+    vec![format!("{busy} of {workers} workers busy; waiting: {}", waiting.join(" ")).trim().into()]
+}
+
+fn subject(operation: &Operation) -> &str {
+    match &operation.subject {
+        Subject::Vm { name, .. } | Subject::Host { name, .. } => name.as_str(),
+        Subject::Cluster => "the cluster",
     }
 }
 

@@ -60,9 +60,10 @@ impl Api {
         let mutation = message.mutation.take();
         // What is wanted goes into the digest: the same request id for another verb is another one.
         let verb = Scheduling { host: message.host, schedule: schedule.as_str().to_owned() };
-        let scheduled = self.change(Role::Admin, mutation, &verb, |state, _| {
+        let scheduled = self.change(Role::Admin, mutation, &verb, |state, operation| {
             let row = host(state, &verb.host).ok_or_else(|| not_found("host", &verb.host))?;
-            Ok(Command::Host(HostCommand::Schedule { host: row.id, schedule }))
+            let operation = (schedule == Schedule::Draining).then_some(operation);
+            Ok(Command::Host(HostCommand::Schedule { host: row.id, schedule, operation }))
         });
         Ok(answer(scheduled.await?))
     }

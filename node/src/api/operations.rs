@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use domain::{envelope::Command, id::OperationId, operation::OperationCommand, principal::Role};
+use domain::{
+    envelope::Command,
+    host::Status as Heard,
+    id::{HostId, OperationId},
+    operation::{Class, OperationCommand},
+    principal::Role,
+};
 use proto::{convert, v1, v1::operations_server::Operations};
 use raft_store::Consistency;
 use tonic::{Request, Response, Status};
 
 use super::{
     Api, auth,
-    change::{answer, not_found},
+    change::{answer, mint, not_found},
     errors,
     list::{Lazy, page},
 };
@@ -93,5 +99,81 @@ impl Operations for Api {
             Ok(Command::Operation(OperationCommand::Cancel { operation }))
         });
         Ok(answer(cancelled.await?))
+    }
+
+    async fn retry_operation(
+        &self,
+        request: Request<v1::RetryOperationRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let operation = id(&message.operation)?;
+        let retried = self.change(Role::Operator, mutation, &message, |_, _| {
+            Ok(Command::Operation(OperationCommand::Retry { operation }))
+        });
+        Ok(answer(retried.await?))
+    }
+
+    async fn resume_operation(
+        &self,
+        request: Request<v1::ResumeOperationRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let operation = id(&message.operation)?;
+        let resumed = self.change(Role::Operator, mutation, &message, |_, _| {
+            Ok(Command::Operation(OperationCommand::Resume { operation }))
+        });
+        Ok(answer(resumed.await?))
+    }
+
+    async fn abandon_operation(
+        &self,
+        request: Request<v1::AbandonOperationRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let operation = id(&message.operation)?;
+        let abandoned = self.change(Role::Operator, mutation, &message, |_, _| {
+            Ok(Command::Operation(OperationCommand::Abandon { operation }))
+        });
+        Ok(answer(abandoned.await?))
+    }
+
+    async fn probe_hosts(
+        &self,
+        request: Request<v1::ProbeHostsRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let class = match message.class.as_str() {
+            "" => Class::MonitoringAlerts,
+            text => convert::operation::class(text).map_err(errors::rejected)?,
+        };
+        let probed = self.change(Role::Operator, mutation, &message, |state, operation| {
+            let hosts: Vec<HostId> = if message.hosts.is_empty() {
+                let heard = state.hosts.values().filter(|host| host.status == Heard::Ready);
+                heard.map(|host| host.id).collect()
+            } else {
+                let named = message.hosts.iter().map(|name| {
+                    let found = super::hosts::host(state, name);
+                    found.map(|host| host.id).ok_or_else(|| not_found("host", name))
+                });
+                named.collect::<Result<_, _>>()?
+            };
+            let hosts = hosts.into_iter().map(|host| (host, mint())).collect();
+            Ok(Command::Operation(OperationCommand::Probe { operation, class, hosts }))
+        });
+        Ok(answer(probed.await?))
+    }
+
+    async fn list_queues(
+        &self,
+        request: Request<v1::ListQueuesRequest>,
+    ) -> Result<Response<v1::ListQueuesResponse>, Status> {
+        auth::caller(Role::Viewer)?;
+        let view = self.view(request.into_inner().freshness.as_ref()).await?;
+        let queues = Class::ALL.map(|class| convert::operation::queue(&view.state, class));
+        Ok(Response::new(v1::ListQueuesResponse { queues: queues.into() }))
     }
 }

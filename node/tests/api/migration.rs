@@ -90,7 +90,7 @@ async fn guests_move_wait_and_are_called_back() {
     assert_eq!(refused.violations()[0].0, "priority", "{refused}");
 
     // Without a slot they wait; the higher priority goes first, then the older.
-    set(&client, "migrations-parallel", 0).await;
+    set(&client, "migrations-workers", 0).await;
     let mut waiting = Vec::new();
     for (vm, priority) in [("vm0", 0), ("vm1", 5), ("vm2", 9), ("vm3", 5)] {
         waiting.push(migrate(&client, vm, "", priority).await.unwrap());
@@ -103,7 +103,7 @@ async fn guests_move_wait_and_are_called_back() {
     let refused = migrate(&client, "vm4", "", 0).await.unwrap_err();
     assert_eq!(refused.reason(), "QUEUE_FULL", "{refused}");
     cancel(&client, &waiting[0].operation).await.unwrap();
-    set(&client, "migrations-parallel", 1).await;
+    set(&client, "migrations-workers", 1).await;
     let mut ended = Vec::new();
     for outcome in &waiting {
         ended.push(done(&client, outcome).await);

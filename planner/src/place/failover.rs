@@ -26,7 +26,7 @@ pub fn failover(state: &State) -> Placement {
     let on_its_way: BTreeSet<VmId> = state
         .unfinished_operations()
         .filter(|operation| operation.kind == Kind::Failover)
-        .map(|operation| operation.vm)
+        .filter_map(|operation| operation.vm())
         .collect();
     let room = state.setting(Key::FailoversParallel).saturating_sub(on_its_way.len() as u64);
     let pending: BTreeSet<VmId> =

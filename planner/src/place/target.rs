@@ -7,38 +7,37 @@ use domain::{
     host::Schedule,
     id::{HostId, VmId},
     limit,
+    operation::Class,
     rejected::Reason,
-    setting::Key,
     vm::may_leave,
 };
 
 use super::{Candidate, Placement, Want, explain, filter, score};
 
 /// Plans targets for the migrations that wait, in the order of their turns, as many as there are
-/// slots. Those that no host can take hold nobody up.
+/// workers free. Those that no host can take hold nobody up.
 #[must_use]
 pub fn targets(state: &State) -> Placement {
     let mut hosts: Vec<Candidate> =
         state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
     let mut placement = Placement::default();
     let under_way = state.migrating().count() as u64;
-    let slots = state.setting(Key::MigrationsParallel).saturating_sub(under_way);
-    for operation in state.queued_migrations() {
-        if placement.placed.len() as u64 >= slots {
+    let free = state.workers(Class::Migrations).saturating_sub(under_way);
+    for operation in state.waiting(Class::Migrations) {
+        if placement.placed.len() as u64 >= free {
             break;
         }
-        let (Some(body), Some(migration)) =
-            (state.instance_of(operation.vm), operation.migration.as_ref())
-        else {
+        let (Some(vm), Some(migration)) = (operation.vm(), operation.migration.as_ref()) else {
             continue;
         };
+        let Some(body) = state.instance_of(vm) else { continue };
         let named = migration.to.map(|to| state.hosts.get(&to));
         if named == Some(None) {
-            placement.unplaceable.insert(operation.vm, "the host it is to go to is gone".into());
+            placement.unplaceable.insert(vm, "the host it is to go to is gone".into());
             continue;
         }
         if !state.is_known(body) {
-            placement.unplaceable.insert(operation.vm, "its host is not heard of".into());
+            placement.unplaceable.insert(vm, "its host is not heard of".into());
             continue;
         }
         let only = named.flatten().map(|host| &host.name);
@@ -46,14 +45,14 @@ pub fn targets(state: &State) -> Placement {
         let fits = |candidate: &&Candidate| filter::refusal(candidate, &want).is_none();
         if !hosts.iter().any(|host| fits(&host)) {
             let reason: Arc<str> = explain(&hosts, &want).into();
-            placement.unplaceable.insert(operation.vm, reason);
+            placement.unplaceable.insert(vm, reason);
             continue;
         }
         // A host that is busy with others is waited for.
         let free = |host: &Candidate| state.has_slot(body.host, host.host.id);
         if let Some(best) = best(&hosts, &want, free) {
             hosts[best].used = hosts[best].used.plus(want.booked);
-            placement.placed.push((operation.vm, hosts[best].host.id));
+            placement.placed.push((vm, hosts[best].host.id));
         }
     }
     placement

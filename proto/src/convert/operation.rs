@@ -2,7 +2,8 @@
 
 use domain::{
     State,
-    operation::{Operation, Progress},
+    operation::{Class, Operation, Progress, Status, Subject},
+    rejected::Rejected,
 };
 
 use super::{time, vm::trouble};
@@ -12,20 +13,30 @@ use crate::v1;
 #[must_use]
 pub fn operation(operation: &Operation) -> v1::Operation {
     let migration = operation.migration.as_deref();
-    let steps = migration.into_iter().flat_map(|migration| &migration.begun);
+    let (project, vm, host) = match &operation.subject {
+        Subject::Vm { project, name, .. } => (project.to_string(), name.to_string(), String::new()),
+        Subject::Host { name, .. } => (String::new(), String::new(), name.to_string()),
+        Subject::Cluster => Default::default(),
+    };
+    let steps = &operation.steps;
     v1::Operation {
         id: operation.id.to_string(),
         kind: operation.kind.as_str().to_owned(),
-        project: operation.project.to_string(),
-        vm: operation.vm_name.to_string(),
+        project,
+        vm,
+        host,
+        class: operation.class.as_str().to_owned(),
+        parent: operation.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+        failures: operation.failures,
         status: operation.status.as_str().to_owned(),
         done: operation.status.is_final(),
         message: operation.message.clone(),
         created_at: time(operation.created_wall_ms),
         ended_at: time(operation.ended_wall_ms),
         etag: operation.revision.as_u64(),
-        step: migration.map(|migration| migration.step.as_str().to_owned()).unwrap_or_default(),
+        step: steps.last().map(|(step, _)| step.as_str().to_owned()).unwrap_or_default(),
         steps: steps
+            .iter()
             .map(|(step, wall_ms)| v1::OperationStep {
                 name: step.as_str().to_owned(),
                 begun_at: time(*wall_ms),
@@ -51,8 +62,55 @@ fn progress(progress: Progress) -> v1::CopyProgress {
 pub fn operation_now(state: &State, row: &Operation) -> v1::Operation {
     let mut shown = operation(row);
     if !shown.done && shown.message.is_empty() {
-        let trouble = state.vms.get(&row.vm).and_then(|vm| trouble(state, vm));
+        let vm = row.vm().and_then(|vm| state.vms.get(&vm));
+        let trouble = vm.and_then(|vm| trouble(state, vm)).or_else(|| turn(state, row));
         shown.message = trouble.unwrap_or_default();
     }
     shown
+}
+
+/// The class that is named.
+///
+/// # Errors
+/// A violation of the field, when there is none of that name.
+pub fn class(text: &str) -> Result<Class, Rejected> {
+    let found = Class::ALL.into_iter().find(|class| class.as_str() == text);
+    found.ok_or_else(|| {
+        let known = Class::ALL.map(Class::as_str).join(", ");
+        super::invalid("class", format!("must be one of {known}"))
+    })
+}
+
+/// A class of operations as the API shows it.
+#[must_use]
+pub fn queue(state: &State, class: Class) -> v1::Queue {
+    let next = state.waiting(class).next();
+    v1::Queue {
+        class: class.as_str().to_owned(),
+        urgency: class.urgency().to_owned(),
+        workers: state.workers(class),
+        workers_min: state.setting(class.workers()),
+        workers_max: state.setting(class.workers_max()),
+        running: state.busy(class),
+        waiting: state.waiting_count(class) as u64,
+        next_waited_ms: next.map_or(0, |next| state.now_ms.saturating_sub(next.accepted_ms)),
+        next: next.map(|next| next.id.to_string()).unwrap_or_default(),
+    }
+}
+
+/// How many are before it, when it waits for a worker.
+fn turn(state: &State, row: &Operation) -> Option<String> {
+    if row.status != Status::Queued || !row.ready {
+        return None;
+    }
+    // Nobody counts a long queue for a sentence.
+    const COUNTED_MAX: usize = 1_000;
+    let class = row.class;
+    let before = state.waiting(class).take(COUNTED_MAX).position(|other| other.id == row.id);
+    let workers = state.workers(class);
+    let before = before.map_or_else(|| format!("over {COUNTED_MAX}"), |n| n.to_string());
+    Some(match workers {
+        0 => format!("{} are stopped: {} is 0", class.as_str(), class.workers().definition().name),
+        n => format!("waits for one of {n} workers of {}; {before} before it", class.as_str()),
+    })
 }

@@ -1,0 +1,64 @@
+//! Asking the host's driver whether it answers, on behalf of an operation.
+
+use std::time::{Duration, Instant};
+
+use domain::{envelope::Command, id::OperationId, operation::OperationCommand};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use super::instance::{FINISHED, Tools};
+
+/// Longest time a driver may take to say what its host has.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One question.
+pub(super) struct Question {
+    pub(super) tools: Tools,
+    pub(super) operation: OperationId,
+}
+
+pub(super) struct ProbeActor;
+
+impl Actor for ProbeActor {
+    type Msg = ();
+    type State = Question;
+    type Arguments = Question;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<()>,
+        question: Question,
+    ) -> Result<Question, ActorProcessingErr> {
+        me.cast(())?;
+        Ok(question)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<()>,
+        (): (),
+        question: &mut Question,
+    ) -> Result<(), ActorProcessingErr> {
+        me.stop(Some(question.ask().await));
+        Ok(())
+    }
+}
+
+impl Question {
+    /// The answer is the reason with which the actor ends.
+    async fn ask(&self) -> String {
+        let begun = Instant::now();
+        let inventory = self.tools.host.driver.inventory();
+        let answer = match tokio::time::timeout(PATIENCE, inventory).await {
+            Ok(Ok(_)) => Ok(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer in {PATIENCE:?}")),
+        };
+        let failed = answer.is_err();
+        let command = OperationCommand::Probed { operation: self.operation, answer };
+        match self.tools.store.propose_as_node(Command::Operation(command)).await {
+            Ok(_) if failed => "the driver does not answer".to_owned(),
+            Ok(_) => FINISHED.to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+}
