@@ -92,6 +92,10 @@ pub struct Vm {
     /// Lease time at which its last migration ended, milliseconds; 0 before the first.
     #[serde(default)]
     pub migration_ended_ms: u64,
+    /// Until when, lease time, milliseconds, a guest that goes down does so for a stop that was cancelled;
+    /// 0 when none was.
+    #[serde(default)]
+    pub stop_recalled_until_ms: u64,
     /// Why no host takes it, when none does.
     #[serde(default)]
     pub placement_failure: Option<String>,

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What the cluster is to be like.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct DevOptions {
     /// How many nodes, 1 to 9.
     pub nodes: usize,
@@ -39,7 +39,12 @@ pub struct DevOptions {
     pub failures_per_mille: u64,
     /// How fast nodes expect each other to answer.
     pub timing: Timing,
+    /// What is done with a host before its node takes it up, when something is.
+    pub over: Option<Over>,
 }
+
+/// Puts something over a simulated host.
+pub type Over = Arc<dyn Fn(&mut LocalHost) + Send + Sync>;
 
 /// A running cluster.
 pub struct DevCluster {
@@ -182,7 +187,11 @@ impl DevCluster {
                 failures_per_mille: self.options.failures_per_mille,
                 ..SimulatorOptions::default()
             };
-            hosts::simulated(id, name, Capacity::default(), options)
+            let mut host = hosts::simulated(id, name, Capacity::default(), options);
+            if let (Some(over), Some(host)) = (&self.options.over, Arc::get_mut(&mut host)) {
+                over(host);
+            }
+            host
         });
         hosts.collect()
     }

@@ -422,6 +422,7 @@ async fn dev(options: Dev) -> Result<()> {
         directory: directory.clone(),
         failures_per_mille: options.failures_per_mille,
         timing: Timing::relaxed(),
+        over: None,
     })
     .await?;
     let access = directory.join("access.json");

@@ -329,6 +329,10 @@ pub(super) fn wish_back(draft: &mut Draft, operation: &Operation, id: VmId) {
         Some(before) => {
             vm.desired = if before == Desired::Killed { Desired::Stopped } else { before };
             vm.desired_since_ms = state.now_ms;
+            if operation.kind == Kind::Stop {
+                // What the guest was asked cannot be taken back: if it goes down, it is started again.
+                vm.stop_recalled_until_ms = state.now_ms + state.setting(Key::StopGraceMs);
+            }
         }
         None => vm.deleting = true,
     }

@@ -90,6 +90,7 @@ fn create(
         restarts: Restarts::default(),
         operation: Some(operation),
         migration_ended_ms: 0,
+        stop_recalled_until_ms: 0,
         placement_failure: None,
         created_wall_ms: wall,
         revision: Revision::ZERO,
@@ -264,7 +265,10 @@ pub(crate) fn body_ended(draft: &mut Draft, id: VmId, started: bool, ended: Opti
     if let Some(ended) = ended
         && wanted
     {
+        // It was asked to, by a stop that was cancelled since.
+        let recalled = ended == Ended::Shutdown && now < vm.stop_recalled_until_ms;
         let again = match (vm.spec.run_policy, ended) {
+            _ if recalled => true,
             (RunPolicy::Always, _)
             | (RunPolicy::OnFailure, Ended::Crashed | Ended::Killed | Ended::Migrated) => true,
             (RunPolicy::OnFailure, Ended::Shutdown) | (RunPolicy::Manual, _) => false,

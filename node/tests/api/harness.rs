@@ -6,7 +6,7 @@ use std::{
 };
 
 use client::{Client, Error, Options, v1};
-use novacron::dev::{Access, DevCluster, DevOptions};
+use novacron::dev::{Access, DevCluster, DevOptions, Over};
 use raft_store::Timing;
 use tempfile::TempDir;
 use v1::{
@@ -21,6 +21,15 @@ pub struct Lab {
 
 impl Lab {
     pub async fn start(nodes: usize, hosts: usize, failures_per_mille: u64) -> Lab {
+        Lab::begin(nodes, hosts, failures_per_mille, None).await
+    }
+
+    /// The same, with something over each host's driver.
+    pub async fn start_over(nodes: usize, hosts: usize, over: Over) -> Lab {
+        Lab::begin(nodes, hosts, 0, Some(over)).await
+    }
+
+    async fn begin(nodes: usize, hosts: usize, failures_per_mille: u64, over: Option<Over>) -> Lab {
         let directory = tempfile::tempdir().unwrap();
         let options = DevOptions {
             nodes,
@@ -28,6 +37,7 @@ impl Lab {
             directory: directory.path().to_owned(),
             failures_per_mille,
             timing: Timing::relaxed(),
+            over,
         };
         let cluster = DevCluster::start(options).await.unwrap();
         Lab { cluster, directory }
@@ -36,6 +46,16 @@ impl Lab {
     /// Where the cluster lies, a directory for each node in it.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The number of the node that leads.
+    pub async fn leader(&self) -> usize {
+        let client = self.client();
+        let call = client.call(v1::GetClusterRequest::default(), async |channel, request| {
+            ClustersClient::new(channel).get_cluster(request).await
+        });
+        let leader = call.await.unwrap().leader;
+        leader.trim_start_matches('n').parse::<usize>().unwrap() - 1
     }
 
     pub fn client(&self) -> Client {

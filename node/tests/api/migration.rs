@@ -10,7 +10,7 @@ use v1::{
 
 use crate::harness::{Lab, create, done, get, spec};
 
-async fn migrate(
+pub async fn migrate(
     client: &Client,
     vm: &str,
     host: &str,
@@ -30,7 +30,7 @@ async fn migrate(
     Ok(outcome)
 }
 
-async fn set(client: &Client, setting: &str, value: u64) {
+pub async fn set(client: &Client, setting: &str, value: u64) {
     let request = v1::SetSettingRequest {
         mutation: client.mutation().await.unwrap(),
         setting: setting.to_owned(),
@@ -42,7 +42,7 @@ async fn set(client: &Client, setting: &str, value: u64) {
     client.note(set.await.unwrap().revision);
 }
 
-async fn cancel(client: &Client, operation: &str) -> Result<v1::Outcome, Error> {
+pub async fn cancel(client: &Client, operation: &str) -> Result<v1::Outcome, Error> {
     let request = v1::CancelOperationRequest {
         mutation: client.mutation().await?,
         operation: operation.to_owned(),
