@@ -66,7 +66,7 @@ struct Trial<'a> {
     operation: String,
 }
 
-async fn act(client: &Client, kind: Kind, vm: &str, to: &str) -> Result<v1::Outcome, Error> {
+pub async fn act(client: &Client, kind: Kind, vm: &str, to: &str) -> Result<v1::Outcome, Error> {
     let mutation = client.mutation().await?;
     let (vm, project) = (vm.to_owned(), String::new());
     let action = v1::VmActionRequest {
@@ -240,7 +240,7 @@ impl Stage {
 }
 
 /// All at one time: each has a VM of its own.
-async fn all<T, F: Future>(items: Vec<T>, make: impl Fn(T) -> F) -> Vec<F::Output> {
+pub async fn all<T, F: Future>(items: Vec<T>, make: impl Fn(T) -> F) -> Vec<F::Output> {
     stream::iter(items).map(make).buffered(64).collect().await
 }
 
