@@ -7,7 +7,11 @@ use clap::Args;
 use client::v1::{self, vms_client::VmsClient};
 use serde::Deserialize;
 
-use crate::{Session, call, vm};
+use crate::{
+    Session, call,
+    output::{Column, at, column, list, wide},
+    vm,
+};
 
 /// Make VMs as a file describes them.
 #[derive(Clone, Debug, Args)]
@@ -34,22 +38,55 @@ fn default_project() -> String {
     "default".to_owned()
 }
 
+impl Apply {
+    /// What the file wants, all of it understood.
+    fn read(&self) -> Result<Vec<v1::WantedVm>> {
+        let text = if self.file.as_os_str() == "-" {
+            std::io::read_to_string(std::io::stdin())?
+        } else {
+            std::fs::read_to_string(&self.file)
+                .with_context(|| format!("cannot read {}", self.file.display()))?
+        };
+        let manifests: Vec<Manifest> =
+            serde_saphyr::from_multiple(&text).context("the file is not understood")?;
+        let wanted = manifests.into_iter().map(|manifest| {
+            let Manifest { kind, name, project, spec } = manifest;
+            if kind != "vm" {
+                bail!("kind {kind:?} is not known; use vm");
+            }
+            let spec: v1::VmSpec = serde_json::from_value(spec)
+                .with_context(|| format!("the spec of VM {name} is not understood"))?;
+            Ok(v1::WantedVm { project, name, spec: Some(spec) })
+        });
+        wanted.collect()
+    }
+}
+
 pub(crate) async fn run(session: &Session, apply: Apply) -> Result<()> {
-    let text = if apply.file.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin())?
-    } else {
-        std::fs::read_to_string(&apply.file)
-            .with_context(|| format!("cannot read {}", apply.file.display()))?
-    };
-    let manifests: Vec<Manifest> =
-        serde_saphyr::from_multiple(&text).context("the file is not understood")?;
-    for manifest in manifests {
-        if manifest.kind != "vm" {
-            bail!("kind {:?} is not known; use vm", manifest.kind);
-        }
-        let spec: v1::VmSpec = serde_json::from_value(manifest.spec)
-            .with_context(|| format!("the spec of VM {} is not understood", manifest.name))?;
-        one(session, manifest.project, manifest.name, spec).await?;
+    for vm in apply.read()? {
+        one(session, vm.project, vm.name, vm.spec.unwrap_or_default()).await?;
+    }
+    Ok(())
+}
+
+const PLAN_COLUMNS: &[Column] = &[
+    column("VM", |row| at(row, "name")),
+    wide("PROJECT", |row| at(row, "project")),
+    column("ACTION", |row| at(row, "action")),
+    column("FIELDS", |row| list(row, "fields")),
+    column("TAKES", |row| at(row, "takes")),
+    column("HOST", |row| at(row, "host")),
+    column("MESSAGE", |row| at(row, "message")),
+];
+
+/// Shows what `apply` would do. What would be refused is an error.
+pub(crate) async fn plan(session: &Session, apply: Apply) -> Result<()> {
+    let request = v1::PlanVmsRequest { vms: apply.read()?, freshness: None };
+    let rows = call!(session, VmsClient<_>, plan_vms, request).await?.vms;
+    session.output.rows(&rows, PLAN_COLUMNS)?;
+    let refused = rows.iter().filter(|row| row.action == "refused").count();
+    if refused > 0 {
+        bail!("{refused} of {} would be refused", rows.len());
     }
     Ok(())
 }

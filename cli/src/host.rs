@@ -11,6 +11,7 @@ use crate::{
     Session, all_pages, call,
     exit::Exit,
     output::{Column, at, column, number, wide},
+    spec::read_labels,
 };
 
 /// What may be done with hosts.
@@ -49,6 +50,14 @@ pub enum HostVerb {
     Uncordon {
         /// Its name or id.
         name: String,
+    },
+    /// Give a host labels, for the rules of VMs: `rack=a`; `rack-` takes it away.
+    Label {
+        /// Its name or id.
+        name: String,
+        /// `KEY=VALUE` or `KEY-`.
+        #[arg(required = true)]
+        labels: Vec<String>,
     },
     /// Ask hosts' drivers whether they answer, and how fast.
     Probe {
@@ -155,6 +164,21 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
             session.output.rows(&fates(session, &name).await?, DRAIN_COLUMNS)
         }
         HostVerb::Drain { name, dry_run: false } => drain(session, &name).await,
+        HostVerb::Label { name, labels } => {
+            let what = format!("host {name} labelled");
+            let (remove, give): (Vec<_>, Vec<_>) =
+                labels.into_iter().partition(|label| label.ends_with('-') && !label.contains('='));
+            let mut request = v1::LabelHostRequest {
+                mutation: session.client.mutation().await?,
+                host: name,
+                ..Default::default()
+            };
+            read_labels(&give, &mut request.set)?;
+            request.remove =
+                remove.iter().map(|label| label.trim_end_matches('-').to_owned()).collect();
+            let outcome = call!(session, HostsClient<_>, label_host, request).await?;
+            session.settle(&what, Some(outcome)).await
+        }
         HostVerb::Probe { names, class } => probe(session, names, class).await,
         HostVerb::ConfirmDead { name } => {
             let what = format!("host {name} confirmed dead");

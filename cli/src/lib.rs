@@ -102,6 +102,8 @@ pub enum Command {
     Cluster(cluster::Verb),
     /// Make VMs as a file describes them: create what is missing, change what differs.
     Apply(apply::Apply),
+    /// Show what `apply` would do with a file, and where VMs would go. It changes nothing.
+    Plan(apply::Apply),
     /// Which cluster commands go to.
     #[command(subcommand)]
     Context(context::Verb),
@@ -142,6 +144,7 @@ pub async fn run(command: Command, common: Common) -> Result<()> {
         Command::Token(verb) => admin::run_token(&session, verb).await,
         Command::Cluster(verb) => cluster::run(&session, verb).await,
         Command::Apply(apply) => apply::run(&session, apply).await,
+        Command::Plan(apply) => apply::plan(&session, apply).await,
         Command::Context(verb) => context::run(verb),
     }
 }

@@ -53,6 +53,34 @@ pub struct SpecFlags {
     /// A label, `key=value`; repeat for more.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
+    /// A label that its host must have; repeat for more.
+    #[arg(long = "host-label", value_name = "KEY=VALUE")]
+    host_labels: Vec<String>,
+    /// A label of the VMs that it is to be near to; repeat for VMs that have them all.
+    #[arg(long, value_name = "KEY=VALUE")]
+    near: Vec<String>,
+    /// A label of the VMs that it is to be apart from; repeat for VMs that have them all.
+    #[arg(long, value_name = "KEY=VALUE")]
+    apart_from: Vec<String>,
+    /// What near and apart mean: the label of hosts that tells which of them fail together, such as `rack`.
+    /// Without one, the host.
+    #[arg(long, value_name = "LABEL")]
+    domain: Option<String>,
+    /// Which of the possible hosts is best: `spread` takes the emptiest, `pack` the fullest.
+    #[arg(long, value_name = "WAY", value_parser = ["spread", "pack"])]
+    scoring: Option<String>,
+}
+
+/// `key=value`, once and again.
+pub(crate) fn read_labels<M: Extend<(String, String)>>(
+    texts: &[String],
+    into: &mut M,
+) -> Result<()> {
+    for text in texts {
+        let (key, value) = text.split_once('=').context("a label is KEY=VALUE")?;
+        into.extend([(key.to_owned(), value.to_owned())]);
+    }
+    Ok(())
 }
 
 /// `512`, `512M` or `2G`.
@@ -97,9 +125,15 @@ impl SpecFlags {
             spec.user_data = std::fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
         }
-        for label in self.labels {
-            let (key, value) = label.split_once('=').context("a label is KEY=VALUE")?;
-            spec.labels.insert(key.to_owned(), value.to_owned());
+        read_labels(&self.labels, &mut spec.labels)?;
+        let mut rules = spec.placement.clone().unwrap_or_default();
+        read_labels(&self.host_labels, &mut rules.host_labels)?;
+        read_labels(&self.near, &mut rules.near)?;
+        read_labels(&self.apart_from, &mut rules.apart_from)?;
+        set(&mut rules.domain, self.domain);
+        set(&mut rules.scoring, self.scoring);
+        if spec.placement.is_some() || rules != v1::PlacementRules::default() {
+            spec.placement = Some(rules);
         }
         Ok(())
     }

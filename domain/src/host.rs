@@ -21,6 +21,8 @@ pub use fencing::{Evidence, Fencing};
 pub use lease::Lease;
 pub(crate) use lease::expire;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -110,6 +112,9 @@ pub struct Host {
     /// Whether bodies may come, and are to leave.
     #[serde(default)]
     pub schedule: Schedule,
+    /// Labels that people gave it, for the rules of VMs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<Name, String>,
     /// The operation that empties it, while one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<OperationId>,
@@ -160,6 +165,13 @@ pub enum HostCommand {
         /// The operation's id, when guests are to leave.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         operation: Option<OperationId>,
+    },
+    /// Give it labels, and take some away.
+    Label {
+        /// The host.
+        host: HostId,
+        /// The labels, each with its value; none takes it away.
+        labels: BTreeMap<Name, Option<String>>,
     },
     /// What ends a host's guests when it cannot renew the lease that has this fence.
     Fencing {
@@ -271,6 +283,7 @@ pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Reje
         HostCommand::Schedule { host, schedule, operation } => {
             set_schedule(draft, host, schedule, operation)
         }
+        HostCommand::Label { host, labels } => label(draft, host, labels),
         HostCommand::Fencing { host, fence, fencing } => fencing::set(draft, host, fence, fencing),
         HostCommand::PoweredOff { host, boot, fence } => {
             fencing::powered_off(draft, host, boot, fence)
@@ -336,7 +349,8 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         fence,
         foreign: grant.foreign,
         schedule: old.as_ref().map(|old| old.schedule).unwrap_or_default(),
-        drain: old.and_then(|old| old.drain),
+        drain: old.as_ref().and_then(|old| old.drain),
+        labels: old.map(|old| old.labels.clone()).unwrap_or_default(),
         shrank,
         // Its node tells as soon as it has seen it.
         fencing: Fencing::None,
@@ -346,6 +360,34 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
     });
     settle_operations(draft, grant.host);
     draft.reply_object("host", grant.host);
+    Ok(())
+}
+
+fn label(
+    draft: &mut Draft,
+    id: HostId,
+    changes: BTreeMap<Name, Option<String>>,
+) -> Result<(), Rejected> {
+    let host = draft.state().hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?;
+    let mut host = Host::clone(host);
+    let mut violations = Vec::new();
+    for (label, value) in changes {
+        match value {
+            Some(value) if value.len() > limit::LABEL_VALUE_BYTES_MAX => {
+                let message = format!("has more than {} bytes", limit::LABEL_VALUE_BYTES_MAX);
+                violations.push(Violation::new(format!("labels.{label}"), message));
+            }
+            Some(value) => drop(host.labels.insert(label, value)),
+            None => drop(host.labels.remove(&label)),
+        }
+    }
+    if host.labels.len() > limit::LABELS_MAX {
+        let message = format!("a host has at most {}", limit::LABELS_MAX);
+        violations.push(Violation::new("labels", message));
+    }
+    Rejected::unless_empty(violations)?;
+    draft.put(host);
+    draft.reply_object("host", id);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod leave;
 mod mutability;
 mod phase;
 mod spec;
+mod surroundings;
 mod transition;
 
 pub use command::{SpecPatch, VmCommand};
@@ -19,6 +20,7 @@ pub use leave::may_leave;
 pub use mutability::{FIELDS, Takes};
 pub use phase::Phase;
 pub use spec::{Disk, Failover, Network, Nic, RunPolicy, VmSpec, default_priority};
+pub use surroundings::{PlacementRules, Scoring, Surroundings, missing_label};
 pub(crate) use transition::{body_ended, decide, forget_if_gone};
 
 use std::sync::Arc;
@@ -129,8 +131,12 @@ impl Resource for Vm {
             state.vm_names.remove(&(old.project.clone(), old.name.clone()));
             state.vms_by_image.remove(&(old.image, old.id));
             state.unplaced.remove(&old.id);
+            state.neighbours.remove(&(old.project.clone(), old.id));
         }
         if let Some(new) = new {
+            if new.spec.placement.has_neighbours() {
+                state.neighbours.insert((new.project.clone(), new.id));
+            }
             state.vm_names.insert((new.project.clone(), new.name.clone()), new.id);
             state.vms_by_image.insert((new.image, new.id));
             if state.instance_of(new.id).is_none() && !new.deleting {

@@ -54,6 +54,7 @@ fn order(n: u64, fence: Fence) -> Order {
             deletion_protection: false,
             host: None,
             labels: Default::default(),
+            placement: Default::default(),
         },
         generation: 7,
         reboots: 0,

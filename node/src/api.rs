@@ -17,6 +17,7 @@ mod images;
 mod list;
 mod locks;
 mod operations;
+mod plan;
 mod relay;
 mod rest;
 mod secret;

@@ -23,7 +23,7 @@ use domain::{
     host::{Capacity, Host},
     id::{HostId, VmId},
     name::Name,
-    vm::Vm,
+    vm::{PlacementRules, Surroundings, Vm},
 };
 
 /// Where VMs should go, and why the others cannot go anywhere.
@@ -48,11 +48,25 @@ struct Want<'a> {
     only: Option<&'a Name>,
     /// The host it must leave.
     leaves: Option<HostId>,
+    rules: &'a PlacementRules,
+    surroundings: Surroundings,
 }
 
-impl Want<'_> {
-    fn of(vm: &Vm) -> Want<'_> {
-        Want { booked: Capacity::of(&vm.spec), only: vm.spec.host.as_ref(), leaves: None }
+impl<'a> Want<'a> {
+    /// What a VM wants when a plan has placed others already.
+    fn of(state: &State, vm: &'a Vm, planned: &[(VmId, HostId)]) -> Want<'a> {
+        Want {
+            booked: Capacity::of(&vm.spec),
+            only: vm.spec.host.as_ref(),
+            leaves: None,
+            rules: &vm.spec.placement,
+            surroundings: Surroundings::of(state, vm, planned),
+        }
+    }
+
+    /// Whether it fits wherever another of its size does.
+    fn is_ordinary(&self) -> bool {
+        self.rules.is_default() && self.surroundings.is_empty()
     }
 }
 
@@ -78,13 +92,17 @@ pub fn place(state: &State, limit: usize) -> Placement {
         if placement.placed.len() >= limit {
             break;
         }
-        let want = Want::of(vm);
-        let same = (want.booked, want.only);
-        if let Some(reason) = hopeless.get(&same) {
+        let want = Want::of(state, vm, &placement.placed);
+        let (same, ordinary) = ((want.booked, want.only), want.is_ordinary());
+        if ordinary && let Some(reason) = hopeless.get(&same) {
             placement.unplaceable.insert(vm.id, reason.clone());
             continue;
         }
-        match best(&hosts, &mut ranking, &want) {
+        let found = match ordinary {
+            true => best(&hosts, &mut ranking, &want),
+            false => target::best(&hosts, &want, |_| true),
+        };
+        match found {
             Some(index) => {
                 let candidate = &mut hosts[index];
                 candidate.used = candidate.used.plus(want.booked);
@@ -94,7 +112,9 @@ pub fn place(state: &State, limit: usize) -> Placement {
             None => {
                 let reason: Arc<str> = explain(&hosts, &want).into();
                 placement.unplaceable.insert(vm.id, reason.clone());
-                hopeless.insert(same, reason);
+                if ordinary {
+                    hopeless.insert(same, reason);
+                }
             }
         }
     }
@@ -111,6 +131,10 @@ fn best(
     let mut found = None;
     while let Some(entry) = ranking.pop() {
         let index = entry.1.0;
+        // The plan has put something there since; the newer entry stands.
+        if entry.0 != score::spread(&hosts[index]) {
+            continue;
+        }
         if filter::refusal(&hosts[index], want).is_none() {
             found = Some(index);
             break;

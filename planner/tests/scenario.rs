@@ -14,7 +14,7 @@ use domain::{
     name::Name,
     principal::Principal,
     setting::{Key, SettingCommand},
-    vm::{Failover, RunPolicy, SpecPatch, VmCommand, VmSpec},
+    vm::{Failover, RunPolicy, Scoring, SpecPatch, VmCommand, VmSpec},
 };
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use novacron_planner::place::{failover, place, verdicts};
@@ -88,6 +88,7 @@ fn world(hosts: &[&str], vms: &[&str]) -> State {
             deletion_protection: false,
             host,
             labels: Default::default(),
+            placement: Default::default(),
         };
         let create = VmCommand::Create {
             vm: id(n),
@@ -168,6 +169,124 @@ fn scenarios() {
         &["1/100", "4/1000"],
         &["1/500@h1", "1/500@h2"],
         &["vm1: no host of 2: 1 not the one host it may go to, 1 without enough memory", "vm2: h2"],
+    );
+}
+
+/// VMs of `1/100` with labels and rules, on hosts with labels; `decide` must accept every placement. Words of
+/// a VM: `app=web` is its own label, `+app=web` near, `-app=web` apart, `@disk=ssd` of its host, `%rack` the
+/// domain, `pack` the scoring.
+fn check_rules(hosts: &[&str], vms: &[&str], expected: &[&str]) {
+    let sizes = (vec!["8/8000"; hosts.len()], vec!["1/100"; vms.len()]);
+    let mut state = world(&sizes.0, &sizes.1);
+    let pair = |text: &str| {
+        let (label, value) = text.split_once('=').unwrap();
+        (name(label), value.to_owned())
+    };
+    let admin = Principal::Credential(id(1));
+    for (n, text) in (1..).zip(hosts) {
+        let labels = text.split_whitespace().map(pair).map(|(label, value)| (label, Some(value)));
+        let label = HostCommand::Label { host: id(n), labels: labels.collect() };
+        apply(&mut state, admin.clone(), Command::Host(label));
+    }
+    for (n, text) in (1..).zip(vms) {
+        let mut spec = state.vms[&id(n)].spec.clone();
+        for word in text.split_whitespace() {
+            let rules = &mut spec.placement;
+            match word.split_at(1) {
+                ("+", rest) => rules.near.extend([pair(rest)]),
+                ("-", rest) => rules.apart_from.extend([pair(rest)]),
+                ("@", rest) => rules.host_labels.extend([pair(rest)]),
+                ("%", rest) => rules.domain = Some(name(rest)),
+                _ if word == "pack" => rules.scoring = Scoring::Pack,
+                _ => spec.labels.extend([pair(word)]),
+            }
+        }
+        let patch = Box::new(SpecPatch { whole: Some(Box::new(spec)), ..SpecPatch::default() });
+        let update = VmCommand::Update { vm: id(n), patch, etag: None };
+        apply(&mut state, admin.clone(), Command::Vm(update));
+    }
+    let plan = place(&state, 1000);
+    let mut lines = Vec::new();
+    for (vm, text) in state.vms.values().zip(vms) {
+        let place = plan.placed.iter().find(|(id, _)| *id == vm.id);
+        let place = place.map(|(_, host)| state.hosts[host].name.to_string());
+        let place = place.unwrap_or_else(|| plan.unplaceable[&vm.id].to_string());
+        lines.push(format!("{text}: {place}"));
+    }
+    assert_eq!(lines, expected);
+    for (n, (vm, host)) in (1_000..).zip(&plan.placed) {
+        let place = Place { vm: *vm, instance: id(n), host: *host };
+        let command = Command::Instance(InstanceCommand::Place(vec![place]));
+        apply(&mut state, Principal::Node(1), command);
+    }
+    assert_eq!(state.instances.len(), plan.placed.len(), "decide accepts what the planner plans");
+    // And nothing else: where the planner does not see a VM, decide does not either.
+    for vm in state.vms.values().filter(|vm| state.instance_of(vm.id).is_none()) {
+        for host in state.hosts.values() {
+            let place = Place { vm: vm.id, instance: id(9_999), host: host.id };
+            let mut other = state.clone();
+            let command = Command::Instance(InstanceCommand::Place(vec![place]));
+            apply(&mut other, Principal::Node(1), command);
+            assert_eq!(
+                other.instances.len(),
+                state.instances.len(),
+                "{} on {}",
+                vm.name,
+                host.name
+            );
+        }
+    }
+}
+
+#[test]
+fn rules_about_hosts_and_neighbours() {
+    // Labels of hosts.
+    check_rules(
+        &["disk=hdd", "disk=ssd", ""],
+        &["@disk=ssd", "@disk=ssd", "@disk=nvme"],
+        &["@disk=ssd: h2", "@disk=ssd: h2", "@disk=nvme: no host of 3: 3 without label disk=nvme"],
+    );
+    // Apart, within one plan; who comes without such a rule respects theirs.
+    check_rules(
+        &["", ""],
+        &["app=web -app=web", "app=web -app=web", "app=web -app=web", "app=web", ""],
+        &[
+            "app=web -app=web: h1",
+            "app=web -app=web: h2",
+            "app=web -app=web: no host of 2: 1 to be apart from VM vm1, which is there, 1 to be apart \
+             from VM vm2, which is there",
+            "app=web: no host of 2: 1 to be apart from VM vm1, which is there, 1 to be apart from VM \
+             vm2, which is there",
+            ": h1",
+        ],
+    );
+    // By rack: a host without the label is in none.
+    check_rules(
+        &["rack=a", "rack=a", "rack=b", ""],
+        &["app=db -app=db %rack", "app=db -app=db %rack", "app=db -app=db %rack"],
+        &["app=db -app=db %rack: h1", "app=db -app=db %rack: h3", "app=db -app=db %rack: h4"],
+    );
+    // Near: the first may be anywhere; by rack.
+    check_rules(
+        &["rack=a", "rack=b", "rack=b"],
+        &["app=db @rack=b", "+app=db %rack", "+app=db", "+app=none"],
+        &["app=db @rack=b: h2", "+app=db %rack: h3", "+app=db: h2", "+app=none: h1"],
+    );
+    // What is to be near and what is to be apart are in one place.
+    check_rules(
+        &["", ""],
+        &["app=a tier=x", "+app=a -tier=x"],
+        &[
+            "app=a tier=x: h1",
+            "+app=a -tier=x: no host of 2: 1 to be apart from VM vm1, which is there, 1 to be near VM \
+             vm1, which is elsewhere",
+        ],
+    );
+    // Packed: the fullest that has room.
+    check_rules(
+        &["", "", ""],
+        &["", "pack", "pack", ""],
+        &[": h1", "pack: h1", "pack: h1", ": h2"],
     );
 }
 

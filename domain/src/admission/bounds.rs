@@ -34,12 +34,28 @@ pub(super) fn check_texts(_: &State, spec: &VmSpec, violations: &mut Vec<Violati
     at_most("spec.disks", "disks", spec.disks.len(), limit::DISKS_MAX);
     at_most("spec.nics", "network cards", spec.nics.len(), limit::NICS_MAX);
     at_most("spec.failover_after", "VMs", spec.failover_after.len(), limit::FAILOVER_AFTER_MAX);
-    at_most("spec.labels", "labels", spec.labels.len(), limit::LABELS_MAX);
     at_most("spec.user_data", "bytes", spec.user_data.len(), limit::USER_DATA_BYTES_MAX);
     at_most("spec.cmdline", "bytes", spec.cmdline.len(), limit::CMDLINE_BYTES_MAX);
-    for (label, value) in &spec.labels {
-        let field = format!("spec.labels.{label}");
-        at_most(&field, "bytes", value.len(), limit::LABEL_VALUE_BYTES_MAX);
+    let rules = &spec.placement;
+    for (field, labels) in [
+        ("spec.labels", &spec.labels),
+        ("spec.placement.host_labels", &rules.host_labels),
+        ("spec.placement.near", &rules.near),
+        ("spec.placement.apart_from", &rules.apart_from),
+    ] {
+        at_most(field, "labels", labels.len(), limit::LABELS_MAX);
+        for (label, value) in labels {
+            let field = format!("{field}.{label}");
+            at_most(&field, "bytes", value.len(), limit::LABEL_VALUE_BYTES_MAX);
+        }
+    }
+    if !rules.near.is_empty() && rules.near == rules.apart_from {
+        let message = "is the same as spec.placement.near: no VM can be both; remove one";
+        violations.push(Violation::new("spec.placement.apart_from", message));
+    }
+    if rules.domain.is_some() && !rules.has_neighbours() {
+        let message = "means something only with near or apart_from; add one, or remove it";
+        violations.push(Violation::new("spec.placement.domain", message));
     }
     if spec.failover == Failover::Rebuild && spec.host.is_some() {
         let message = "a VM that is pinned to one host cannot be made anew on another; use stay";

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::{Instance, Phase, Role, pair};
 use crate::{
     Draft, State,
-    host::Capacity,
+    host::{Capacity, Host},
     id::{HostId, InstanceId, VmId},
     operation::{self, Class, Migration, Operation, Status, Step, StepName},
     setting::Key,
-    vm::{Failover, Vm},
+    vm::{Failover, Surroundings, Vm, missing_label},
 };
 
 /// A proposal: this VM's body on that host.
@@ -32,6 +32,7 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
     let Some(vm) = state.vms.get(&row.vm).filter(|vm| !vm.deleting).cloned() else { return };
     let Some(host) = state.hosts.get(&row.host) else { return };
     let fits = host.takes_bodies()
+        && may_be_on(state, &vm, host)
         && vm.spec.host.as_ref().is_none_or(|name| *name == host.name)
         && Capacity::of(&vm.spec).fits(host.allocatable(), state.used_on(host.id));
     let taken = state.instance_of(vm.id).is_some() || state.body_on(vm.id, row.host).is_some();
@@ -65,6 +66,12 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
     operation::begin(draft, vm.id);
 }
 
+/// Whether the VM's rules, and those of others about it, let it be on the host.
+fn may_be_on(state: &State, vm: &Vm, host: &Host) -> bool {
+    missing_label(&vm.spec.placement, host).is_none()
+        && Surroundings::of(state, vm, &[]).refusal(host).is_none()
+}
+
 /// Gives the VM's migration its target, unless the state has moved on since the plan.
 pub(super) fn reserve(draft: &mut Draft, row: Place) {
     let state = draft.state();
@@ -76,6 +83,7 @@ pub(super) fn reserve(draft: &mut Draft, row: Place) {
     let fits = host.takes_bodies()
         && state.is_known(source)
         && source.host != host.id
+        && may_be_on(state, vm, host)
         && migration.to.is_none_or(|to| to == host.id)
         && source.booked.fits(host.allocatable(), state.used_on(host.id));
     let turn = waits.status == Status::Queued && state.has_slot(source.host, host.id);

@@ -17,6 +17,7 @@ fn difference(a: &State, b: &State) -> String {
         ("vm_names", a.vm_names == b.vm_names),
         ("vms_by_image", a.vms_by_image == b.vms_by_image),
         ("unplaced", a.unplaced == b.unplaced),
+        ("neighbours", a.neighbours == b.neighbours),
         ("instances_by_vm", a.instances_by_vm == b.instances_by_vm),
         ("spares_by_vm", a.spares_by_vm == b.spares_by_vm),
         ("instances_by_host", a.instances_by_host == b.instances_by_host),

@@ -35,6 +35,8 @@ pub const FIELDS: &[(&str, Takes, Differs)] = &[
     ("deletion_protection", Takes::Live, |a, b| a.deletion_protection != b.deletion_protection),
     ("host", Takes::Never, |a, b| a.host != b.host),
     ("labels", Takes::Live, |a, b| a.labels != b.labels),
+    // When it is placed or moves the next time; what runs is not moved for it.
+    ("placement", Takes::Live, |a, b| a.placement != b.placement),
 ];
 
 /// When the whole change from `old` to `new` takes: the latest of its fields.

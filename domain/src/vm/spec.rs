@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::PlacementRules;
 use crate::name::Name;
 
 /// When a guest that ended by itself is started again.
@@ -121,6 +122,9 @@ pub struct VmSpec {
     /// Labels, for selectors.
     #[serde(default)]
     pub labels: BTreeMap<Name, String>,
+    /// Where it is to be.
+    #[serde(default, skip_serializing_if = "PlacementRules::is_default")]
+    pub placement: PlacementRules,
 }
 
 impl VmSpec {
@@ -128,7 +132,10 @@ impl VmSpec {
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let labels = self.labels.iter().map(|(label, value)| label.as_str().len() + value.len());
-        self.user_data.len() + self.cmdline.len() + labels.sum::<usize>()
+        let rules = [&self.placement.host_labels, &self.placement.near, &self.placement.apart_from];
+        let rules =
+            rules.into_iter().flatten().map(|(label, value)| label.as_str().len() + value.len());
+        self.user_data.len() + self.cmdline.len() + labels.chain(rules).sum::<usize>()
     }
 
     /// Disk space the VM may come to use on its host, MiB.

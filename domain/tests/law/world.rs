@@ -43,6 +43,7 @@ pub fn spec() -> VmSpec {
         deletion_protection: false,
         host: None,
         labels: Default::default(),
+        placement: Default::default(),
     }
 }
 

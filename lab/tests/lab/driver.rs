@@ -100,6 +100,7 @@ impl conformance::Fixture for Libvirt {
                 deletion_protection: false,
                 host: None,
                 labels: Default::default(),
+                placement: Default::default(),
             },
             generation: 1,
             reboots: 0,

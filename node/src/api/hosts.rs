@@ -1,11 +1,15 @@
 //! Hosts.
 
+use std::collections::BTreeMap;
+
 use domain::{
     State,
     envelope::Command,
     host::{Host, HostCommand, Schedule},
     id::HostId,
+    name::Name,
     principal::Role,
+    rejected::Rejected,
     vm::Vm,
 };
 use drivers::Foreign;
@@ -67,6 +71,20 @@ impl Api {
         });
         Ok(answer(scheduled.await?))
     }
+}
+
+/// The changes of a host's labels.
+fn labels(message: &v1::LabelHostRequest) -> Result<BTreeMap<Name, Option<String>>, Rejected> {
+    let mut labels = BTreeMap::new();
+    for (label, value) in &message.set {
+        labels.insert(convert::name("set", label)?, Some(value.clone()));
+    }
+    for label in &message.remove {
+        if labels.insert(convert::name("remove", label)?, None).is_some() {
+            return Err(convert::invalid("remove", format!("{label} is set as well")));
+        }
+    }
+    Ok(labels)
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -164,6 +182,20 @@ impl Hosts for Api {
         let fates = planner::place::evacuation(state, row.id).into_iter();
         let vms = fates.filter_map(|(vm, fate)| Some(drain_row(state, state.vms.get(&vm)?, fate)));
         Ok(Response::new(v1::PreviewDrainResponse { vms: vms.collect() }))
+    }
+
+    async fn label_host(
+        &self,
+        request: Request<v1::LabelHostRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let labelled = self.change(Role::Admin, mutation, &message, |state, _| {
+            let row = host(state, &message.host).ok_or_else(|| not_found("host", &message.host))?;
+            let labels = labels(&message)?;
+            Ok(Command::Host(HostCommand::Label { host: row.id, labels }))
+        });
+        Ok(answer(labelled.await?))
     }
 
     async fn confirm_host_dead(

@@ -243,6 +243,13 @@ impl Vms for Api {
         }))
     }
 
+    async fn plan_vms(
+        &self,
+        request: Request<v1::PlanVmsRequest>,
+    ) -> Result<Response<v1::PlanVmsResponse>, Status> {
+        Ok(Response::new(self.plan(request.into_inner()).await?))
+    }
+
     async fn delete_vm(
         &self,
         request: Request<v1::DeleteVmRequest>,

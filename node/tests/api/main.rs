@@ -15,6 +15,7 @@ mod images;
 mod kinds;
 mod locks;
 mod migration;
+mod placement;
 mod queues;
 mod reference;
 mod scripted;

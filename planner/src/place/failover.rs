@@ -35,7 +35,7 @@ pub fn failover(state: &State) -> Placement {
         state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
     let mut plan = |vm: &Vm, placement: &mut Placement| {
         let Some(body) = state.instance_of(vm.id) else { return };
-        let want = Want { leaves: Some(body.host), ..Want::of(vm) };
+        let want = Want { leaves: Some(body.host), ..Want::of(state, vm, &placement.placed) };
         match best(&hosts, &want, |_| true) {
             Some(found) => {
                 hosts[found].used = hosts[found].used.plus(want.booked);

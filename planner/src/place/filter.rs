@@ -1,12 +1,15 @@
 //! Where a VM cannot go.
 
-use domain::host::{Schedule, Status};
+use domain::{
+    host::{Schedule, Status},
+    vm::missing_label,
+};
 
 use super::{Candidate, Want};
 
 type Filter = fn(&Candidate, &Want) -> Option<String>;
 
-const FILTERS: &[Filter] = &[ready, open, elsewhere, pinned, capacity];
+const FILTERS: &[Filter] = &[ready, open, elsewhere, pinned, labels, neighbours, capacity];
 
 /// The first reason why `candidate` cannot take what is wanted, worded to follow a count of hosts.
 pub(super) fn refusal(candidate: &Candidate, want: &Want) -> Option<String> {
@@ -37,6 +40,14 @@ fn elsewhere(candidate: &Candidate, want: &Want) -> Option<String> {
 fn pinned(candidate: &Candidate, want: &Want) -> Option<String> {
     let elsewhere = want.only.is_some_and(|name| *name != candidate.host.name);
     elsewhere.then(|| "not the one host it may go to".to_owned())
+}
+
+fn labels(candidate: &Candidate, want: &Want) -> Option<String> {
+    missing_label(want.rules, candidate.host)
+}
+
+fn neighbours(candidate: &Candidate, want: &Want) -> Option<String> {
+    want.surroundings.refusal(candidate.host)
 }
 
 fn capacity(candidate: &Candidate, want: &Want) -> Option<String> {

@@ -41,7 +41,13 @@ pub fn targets(state: &State) -> Placement {
             continue;
         }
         let only = named.flatten().map(|host| &host.name);
-        let want = Want { booked: body.booked, only, leaves: Some(body.host) };
+        let Some(row) = state.vms.get(&vm) else { continue };
+        let want = Want {
+            booked: body.booked,
+            only,
+            leaves: Some(body.host),
+            ..Want::of(state, row, &placement.placed)
+        };
         let fits = |candidate: &&Candidate| filter::refusal(candidate, &want).is_none();
         if !hosts.iter().any(|host| fits(&host)) {
             let reason: Arc<str> = explain(&hosts, &want).into();
@@ -77,6 +83,7 @@ pub fn evacuation(state: &State, host: HostId) -> Vec<(VmId, Fate)> {
     let mut hosts: Vec<Candidate> =
         state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
     let mut fates = Vec::new();
+    let mut planned = Vec::new();
     for body in state.instances_on(host) {
         let Some(vm) = state.vms.get(&body.vm) else { continue };
         let leaving = state.migration_of(vm.id).is_some()
@@ -86,10 +93,16 @@ pub fn evacuation(state: &State, host: HostId) -> Vec<(VmId, Fate)> {
             Err(refused) if refused.reason == Reason::VmBusy => Fate::Waits,
             Err(refused) => Fate::Stays(refused.message),
             Ok(()) => {
-                let want = Want { booked: body.booked, only: None, leaves: Some(host) };
+                let want = Want {
+                    booked: body.booked,
+                    only: None,
+                    leaves: Some(host),
+                    ..Want::of(state, vm, &planned)
+                };
                 match best(&hosts, &want, |_| true) {
                     Some(best) => {
                         hosts[best].used = hosts[best].used.plus(want.booked);
+                        planned.push((vm.id, hosts[best].host.id));
                         Fate::Leaves(hosts[best].host.id)
                     }
                     None => Fate::Stays(explain(&hosts, &want)),
@@ -121,7 +134,7 @@ pub fn leavers(state: &State, limit: usize) -> Vec<VmId> {
         .collect()
 }
 
-/// The emptiest host that can take what is wanted, of those that `also` lets through.
+/// The best host that can take what is wanted, of those that `also` lets through.
 pub(super) fn best(
     hosts: &[Candidate],
     want: &Want,
@@ -129,6 +142,6 @@ pub(super) fn best(
 ) -> Option<usize> {
     let fits = hosts.iter().enumerate().filter(|(_, host)| filter::refusal(host, want).is_none());
     fits.filter(|(_, host)| also(host))
-        .max_by_key(|(index, host)| (score::spread(host), std::cmp::Reverse(*index)))
+        .max_by_key(|(index, host)| (score::score(host, want), std::cmp::Reverse(*index)))
         .map(|(index, _)| index)
 }

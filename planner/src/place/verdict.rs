@@ -1,6 +1,10 @@
 //! What every host is to one VM: the filters and the score of placement, one by one, for people.
 
-use domain::{State, id::HostId, vm::Vm};
+use domain::{
+    State,
+    id::HostId,
+    vm::{Scoring, Vm},
+};
 
 use super::{Candidate, Want, filter, score};
 
@@ -14,7 +18,7 @@ pub struct Verdict {
     /// Every reason why it cannot take the VM; none when it can.
     pub refusals: Vec<String>,
     /// The free share of the scarcer of its CPU and memory, parts per million. Of those that can take the
-    /// VM the one with the most is chosen.
+    /// VM the one with the most is chosen, or with the least if it is to be packed.
     pub free_ppm: u64,
 }
 
@@ -23,7 +27,7 @@ pub struct Verdict {
 #[must_use]
 pub fn verdicts(state: &State, vm: &Vm) -> Vec<Verdict> {
     let body = state.instance_of(vm.id);
-    let want = Want::of(vm);
+    let want = Want::of(state, vm, &[]);
     let mut verdicts: Vec<(usize, Verdict)> = state
         .hosts
         .values()
@@ -42,8 +46,10 @@ pub fn verdicts(state: &State, vm: &Vm) -> Vec<Verdict> {
             (index, verdict)
         })
         .collect();
-    verdicts.sort_by_key(|(index, verdict)| {
-        (verdict.refusals.len(), std::cmp::Reverse(verdict.free_ppm), *index)
-    });
+    let order = |verdict: &Verdict| match want.rules.scoring {
+        Scoring::Spread => u64::MAX - verdict.free_ppm,
+        Scoring::Pack => verdict.free_ppm,
+    };
+    verdicts.sort_by_key(|(index, verdict)| (verdict.refusals.len(), order(verdict), *index));
     verdicts.into_iter().map(|(_, verdict)| verdict).collect()
 }

@@ -8,7 +8,10 @@ use domain::{
     name::Name,
     operation::CopyPolicy,
     rejected::{Rejected, Violation},
-    vm::{Disk, Failover, Network, Nic, RunPolicy, Vm, VmSpec, default_priority, why_unknown},
+    vm::{
+        Disk, Failover, Network, Nic, PlacementRules, RunPolicy, Scoring, Vm, VmSpec,
+        default_priority, why_unknown,
+    },
 };
 
 use super::time;
@@ -67,8 +70,19 @@ pub fn spec(spec: &VmSpec) -> v1::VmSpec {
         failover_after: spec.failover_after.iter().map(ToString::to_string).collect(),
         deletion_protection: spec.deletion_protection,
         host: spec.host.as_ref().map(ToString::to_string).unwrap_or_default(),
-        labels: spec.labels.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
+        labels: shown(&spec.labels),
+        placement: (!spec.placement.is_default()).then(|| v1::PlacementRules {
+            host_labels: shown(&spec.placement.host_labels),
+            near: shown(&spec.placement.near),
+            apart_from: shown(&spec.placement.apart_from),
+            domain: spec.placement.domain.as_ref().map(ToString::to_string).unwrap_or_default(),
+            scoring: spec.placement.scoring.as_str().to_owned(),
+        }),
     }
+}
+
+fn shown<M: FromIterator<(String, String)>>(labels: &BTreeMap<Name, String>) -> M {
+    labels.iter().map(|(label, value)| (label.to_string(), value.clone())).collect()
 }
 
 fn nic(nic: &Nic) -> v1::Nic {
@@ -140,12 +154,8 @@ pub fn read_spec(spec: Option<v1::VmSpec>) -> Result<VmSpec, Rejected> {
             _ => problems.add(&field, "use nat or bridge:NAME"),
         }
     }
-    let mut labels = BTreeMap::new();
-    for (label, value) in spec.labels {
-        if let Some(label) = problems.name("spec.labels", &label) {
-            labels.insert(label, value);
-        }
-    }
+    let labels = problems.labels("spec.labels", spec.labels);
+    let placement = read_rules(&mut problems, spec.placement.unwrap_or_default());
     let Some(image) = image.filter(|_| problems.0.is_empty()) else {
         return Err(problems.into_rejected());
     };
@@ -165,7 +175,28 @@ pub fn read_spec(spec: Option<v1::VmSpec>) -> Result<VmSpec, Rejected> {
         deletion_protection: spec.deletion_protection,
         host,
         labels,
+        placement,
     })
+}
+
+fn read_rules(problems: &mut Problems, rules: v1::PlacementRules) -> PlacementRules {
+    PlacementRules {
+        host_labels: problems.labels("spec.placement.host_labels", rules.host_labels),
+        near: problems.labels("spec.placement.near", rules.near),
+        apart_from: problems.labels("spec.placement.apart_from", rules.apart_from),
+        domain: match rules.domain.as_str() {
+            "" => None,
+            label => problems.name("spec.placement.domain", label),
+        },
+        scoring: match rules.scoring.as_str() {
+            "" | "spread" => Scoring::Spread,
+            "pack" => Scoring::Pack,
+            _ => {
+                problems.add("spec.placement.scoring", "use spread or pack");
+                Scoring::Spread
+            }
+        },
+    }
 }
 
 /// Problems of a request, gathered so that all are told at once.
@@ -180,6 +211,20 @@ impl Problems {
     fn name(&mut self, field: &str, text: &str) -> Option<Name> {
         let name = Name::new(text).map_err(|error| self.add(field, &error.to_string()));
         name.ok()
+    }
+
+    fn labels(
+        &mut self,
+        field: &str,
+        labels: impl IntoIterator<Item = (String, String)>,
+    ) -> BTreeMap<Name, String> {
+        let mut read = BTreeMap::new();
+        for (label, value) in labels {
+            if let Some(label) = self.name(field, &label) {
+                read.insert(label, value);
+            }
+        }
+        read
     }
 
     fn into_rejected(self) -> Rejected {
