@@ -298,8 +298,7 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
     stage.script.hold();
     let trials = all(steps.clone(), async |(case, at)| {
         let vm = format!("{}-{at}-leader", case.kind.as_str());
-        let trial = stage_now.begin(case, vm, at, Fault::Holds).await;
-        trial
+        stage_now.begin(case, vm, at, Fault::Holds).await
     })
     .await;
     let leader = stage.lab.leader().await;

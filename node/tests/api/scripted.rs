@@ -142,14 +142,14 @@ impl Script {
         };
         let number = plan.calls.len();
         plan.calls.push(call);
-        match plan.fault {
-            Fault::Twice if number >= plan.at => Fault::Twice,
-            fault if number == plan.at => fault,
-            _ => match plan.next {
-                Some((at, Fault::Twice)) if number >= at => Fault::Twice,
-                Some((at, fault)) if number == at => fault,
-                Some(_) | None => Fault::None,
-            },
+        let strikes =
+            |at: usize, fault: Fault| number == at || (fault == Fault::Twice && number > at);
+        if strikes(plan.at, plan.fault) {
+            return plan.fault;
+        }
+        match plan.next {
+            Some((at, fault)) if strikes(at, fault) => fault,
+            Some(_) | None => Fault::None,
         }
     }
 
