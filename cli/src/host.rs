@@ -67,6 +67,11 @@ pub enum HostVerb {
         #[arg(long, default_value = "monitoring-alerts")]
         class: String,
     },
+    /// Let VMs come to a host again, and have those come back that left it because it was drained.
+    Restore {
+        /// Its name or id.
+        name: String,
+    },
     /// Say that you have seen a lost host to be off. VMs on it that are being deleted can then go, and those
     /// whose failover is `rebuild` are made anew elsewhere. The host may not come back without a reboot.
     ConfirmDead {
@@ -159,6 +164,12 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
             let request = v1::ScheduleHostRequest { mutation, host: name.clone() };
             let outcome = call!(session, HostsClient<_>, uncordon_host, request).await?;
             session.settle(&format!("host {name} uncordoned"), Some(outcome)).await
+        }
+        HostVerb::Restore { name } => {
+            let mutation = session.client.mutation().await?;
+            let request = v1::ScheduleHostRequest { mutation, host: name.clone() };
+            let outcome = call!(session, HostsClient<_>, restore_host, request).await?;
+            session.settle(&format!("host {name} restored"), Some(outcome)).await
         }
         HostVerb::Drain { name, dry_run: true } => {
             session.output.rows(&fates(session, &name).await?, DRAIN_COLUMNS)

@@ -37,6 +37,7 @@ impl Command {
             Command::Node(NodeCommand::Remove { .. })
             | Command::Host(
                 HostCommand::Schedule { .. }
+                | HostCommand::Restore { .. }
                 | HostCommand::Label { .. }
                 | HostCommand::ConfirmDead { .. }
                 | HostCommand::Remove { .. },

@@ -14,12 +14,14 @@
 mod capacity;
 mod fencing;
 mod lease;
+mod reserve;
 
 pub use capacity::Capacity;
 pub(crate) use fencing::forget_bodies;
 pub use fencing::{Evidence, Fencing};
 pub use lease::Lease;
 pub(crate) use lease::expire;
+pub use reserve::{Reserve, Share};
 
 use std::collections::BTreeMap;
 
@@ -166,6 +168,15 @@ pub enum HostCommand {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         operation: Option<OperationId>,
     },
+    /// Let bodies come to a host again, and have VMs come back that left it when it was drained.
+    Restore {
+        /// The host.
+        host: HostId,
+        /// The operation's id.
+        operation: OperationId,
+        /// The VMs that may be asked to, each with the id of its migration.
+        moves: Vec<(VmId, OperationId)>,
+    },
     /// Give it labels, and take some away.
     Label {
         /// The host.
@@ -283,6 +294,7 @@ pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Reje
         HostCommand::Schedule { host, schedule, operation } => {
             set_schedule(draft, host, schedule, operation)
         }
+        HostCommand::Restore { host, operation, moves } => restore(draft, host, operation, moves),
         HostCommand::Label { host, labels } => label(draft, host, labels),
         HostCommand::Fencing { host, fence, fencing } => fencing::set(draft, host, fence, fencing),
         HostCommand::PoweredOff { host, boot, fence } => {
@@ -361,6 +373,20 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
     settle_operations(draft, grant.host);
     draft.reply_object("host", grant.host);
     Ok(())
+}
+
+fn restore(
+    draft: &mut Draft,
+    id: HostId,
+    operation: OperationId,
+    moves: Vec<(VmId, OperationId)>,
+) -> Result<(), Rejected> {
+    if moves.len() > limit::BATCH_MAX {
+        return Err(Rejected::new(Reason::TooLarge, "too many rows in one command"));
+    }
+    set_schedule(draft, id, Schedule::Open, None)?;
+    let host = draft.state().hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?.clone();
+    operation::begin_restore(draft, &host, operation, moves)
 }
 
 fn label(

@@ -205,18 +205,18 @@ impl Resource for Instance {
                 index.remove(&old.vm);
             }
             state.instances_by_host.remove(&(old.host, old.id));
-            let used = state.used.get(&old.host).copied().unwrap_or_default();
-            state.used.insert(old.host, used.minus(old.booked));
+            tally(&mut state.used, old, Capacity::minus);
+            if old.guarded {
+                tally(&mut state.movable, old, Capacity::minus);
+            }
         }
         if let Some(new) = new {
             by_vm(state, new.role).insert(new.vm, new.id);
             state.instances_by_host.insert((new.host, new.id));
-            let used = state.used.get(&new.host).copied().unwrap_or_default();
-            state.used.insert(new.host, used.plus(new.booked));
-        } else if let Some(old) = old
-            && state.used.get(&old.host).is_some_and(|used| *used == Capacity::default())
-        {
-            state.used.remove(&old.host);
+            tally(&mut state.used, new, Capacity::plus);
+            if new.guarded {
+                tally(&mut state.movable, new, Capacity::plus);
+            }
         }
         let Some(vm) = new.or(old).map(|body| body.vm) else { return };
         let wants = state.vms.get(&vm).is_some_and(|vm| !vm.deleting);
@@ -225,6 +225,21 @@ impl Resource for Instance {
         } else {
             state.unplaced.remove(&vm);
         }
+    }
+}
+
+/// Adds what a body takes to its host's sum, or takes it off. A sum of nothing is not there, so that equal
+/// states are equal.
+fn tally(
+    sums: &mut imbl::OrdMap<HostId, Capacity>,
+    body: &Instance,
+    how: fn(Capacity, Capacity) -> Capacity,
+) {
+    let sum = how(sums.get(&body.host).copied().unwrap_or_default(), body.booked);
+    if sum == Capacity::default() {
+        sums.remove(&body.host);
+    } else {
+        sums.insert(body.host, sum);
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) use lifecycle::{
     decide, end, expire, failed, open, overtake, settle, vm_gone, withdraw,
 };
 pub use migration::{CopyPolicy, Migration, Progress, Step};
-pub(crate) use parent::{begin_drain, end_drain, settle_drain};
+pub(crate) use parent::{begin_drain, begin_restore, end_drain, settle_drain};
 pub(crate) use probe::heard;
 pub use queue::Grown;
 pub(crate) use queue::{Turn, advance, begin, look};

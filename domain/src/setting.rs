@@ -74,6 +74,7 @@ settings! {
     FailoverByGuard = "failover-by-guard", 0 ..= 1, 1, "Whether a lapsed lease proves that a host's guests ended when the host's guard ends them before that: 1 for yes; 0 for waiting until a fencing agent or a person knows, or the host boots anew. Read when a lease lapses.";
     FencingAfterMs = "fencing-after-ms", 3_000 ..= 120_000, 5_000, "How long a host may be silent before its fencing agent cuts its power, if it has one and VMs that would be started elsewhere. Read by the leader.";
     FailoversParallel = "failovers-parallel", 1 ..= 1_000, 10, "How many VMs of lost hosts may be on their way to others at one time. Read by the leader.";
+    FailoverReserve = "failover-reserve", 0 ..= 1, 0, "For how many lost hosts room is kept: with 1 a VM is placed only where, whichever host is lost, its VMs that may be made anew have room on the others, in sum. Read when a VM is placed.";
     DiskFullPercent = "disk-full-percent", 50 ..= 99, 90, "From what use of a node's disk on growth is refused. Read when a command is decided.";
 }
 

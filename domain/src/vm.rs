@@ -14,9 +14,9 @@ mod transition;
 
 pub use command::{SpecPatch, VmCommand};
 pub(crate) use failover::relocate;
-pub use failover::{awaits_failover, why_unknown};
-pub(crate) use leave::evacuate;
+pub use failover::{awaits_failover, is_failing_over, why_unknown};
 pub use leave::may_leave;
+pub(crate) use leave::{evacuate, send_home};
 pub use mutability::{FIELDS, Takes};
 pub use phase::Phase;
 pub use spec::{Disk, Failover, Network, Nic, RunPolicy, VmSpec, default_priority};
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Revision, State,
     event::Change,
-    id::{ImageId, OperationId, VmId},
+    id::{HostId, ImageId, OperationId, VmId},
     name::Name,
     table::{Resource, Row, Table},
 };
@@ -94,6 +94,9 @@ pub struct Vm {
     /// Lease time at which its last migration ended, milliseconds; 0 before the first.
     #[serde(default)]
     pub migration_ended_ms: u64,
+    /// The host that it left because that was drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<HostId>,
     /// Until when, lease time, milliseconds, a guest that goes down does so for a stop that was cancelled;
     /// 0 when none was.
     #[serde(default)]

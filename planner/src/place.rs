@@ -20,10 +20,10 @@ use std::{
 
 use domain::{
     State,
-    host::{Capacity, Host},
+    host::{Capacity, Host, Reserve, Share},
     id::{HostId, VmId},
     name::Name,
-    vm::{PlacementRules, Surroundings, Vm},
+    vm::{Failover, PlacementRules, Surroundings, Vm, is_failing_over},
 };
 
 /// Where VMs should go, and why the others cannot go anywhere.
@@ -39,6 +39,26 @@ pub struct Placement {
 struct Candidate<'a> {
     host: &'a Host,
     used: Capacity,
+    /// What of it the plan has put there that may be made anew.
+    movable: Capacity,
+}
+
+impl<'a> Candidate<'a> {
+    fn of(state: &State, host: &'a Host) -> Candidate<'a> {
+        Candidate { host, used: state.used_on(host.id), movable: Capacity::default() }
+    }
+
+    fn take(&mut self, want: &Want) {
+        self.used = self.used.plus(want.booked);
+        if want.movable {
+            self.movable = self.movable.plus(want.booked);
+        }
+    }
+
+    fn share(&self, state: &State) -> Share {
+        let share = Share::of(state, self.host, self.used);
+        Share { movable: share.movable.plus(self.movable), ..share }
+    }
 }
 
 /// What is to be placed.
@@ -50,6 +70,10 @@ struct Want<'a> {
     leaves: Option<HostId>,
     rules: &'a PlacementRules,
     surroundings: Surroundings,
+    /// Whether it may be made anew when its host is lost.
+    movable: bool,
+    /// The room that is kept for a lost host, when it is.
+    reserve: Option<Reserve>,
 }
 
 impl<'a> Want<'a> {
@@ -61,12 +85,23 @@ impl<'a> Want<'a> {
             leaves: None,
             rules: &vm.spec.placement,
             surroundings: Surroundings::of(state, vm, planned),
+            movable: vm.spec.failover == Failover::Rebuild,
+            reserve: None,
         }
+    }
+
+    /// The same, for a VM that comes anew: it leaves room for a lost host's.
+    fn beside(self, state: &State, vm: &Vm, hosts: &[Candidate]) -> Want<'a> {
+        if is_failing_over(state, vm) {
+            return self;
+        }
+        let reserve = Reserve::of(state, hosts.iter().map(|host| host.share(state)));
+        Want { reserve, ..self }
     }
 
     /// Whether it fits wherever another of its size does.
     fn is_ordinary(&self) -> bool {
-        self.rules.is_default() && self.surroundings.is_empty()
+        self.rules.is_default() && self.surroundings.is_empty() && self.reserve.is_none()
     }
 }
 
@@ -78,7 +113,7 @@ type Same<'a> = (Capacity, Option<&'a Name>);
 #[must_use]
 pub fn place(state: &State, limit: usize) -> Placement {
     let mut hosts: Vec<Candidate> =
-        state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
+        state.hosts.values().map(|host| Candidate::of(state, host)).collect();
     let mut placement = Placement::default();
     // The emptiest host is on top; an entry whose score is out of date is put back with the new one.
     let mut ranking: BinaryHeap<(u64, std::cmp::Reverse<usize>)> = hosts
@@ -92,7 +127,7 @@ pub fn place(state: &State, limit: usize) -> Placement {
         if placement.placed.len() >= limit {
             break;
         }
-        let want = Want::of(state, vm, &placement.placed);
+        let want = Want::of(state, vm, &placement.placed).beside(state, vm, &hosts);
         let (same, ordinary) = ((want.booked, want.only), want.is_ordinary());
         if ordinary && let Some(reason) = hopeless.get(&same) {
             placement.unplaceable.insert(vm.id, reason.clone());
@@ -105,7 +140,7 @@ pub fn place(state: &State, limit: usize) -> Placement {
         match found {
             Some(index) => {
                 let candidate = &mut hosts[index];
-                candidate.used = candidate.used.plus(want.booked);
+                candidate.take(&want);
                 placement.placed.push((vm.id, candidate.host.id));
                 ranking.push((score::spread(candidate), std::cmp::Reverse(index)));
             }

@@ -238,6 +238,57 @@ fn check_rules(hosts: &[&str], vms: &[&str], expected: &[&str]) {
     }
 }
 
+/// VMs of the given memory, `!` for those that may be made anew, on hosts that keep room for a lost one.
+fn check_reserve(hosts: &[&str], vms: &[&str], expected: &[&str]) {
+    let sizes: Vec<_> = vms.iter().map(|vm| format!("1/{}", vm.trim_end_matches('!'))).collect();
+    let mut state = world(hosts, &sizes.iter().map(String::as_str).collect::<Vec<_>>());
+    let admin = Principal::Credential(id(1));
+    let setting = SettingCommand::Set { key: Key::FailoverReserve, value: 1 };
+    apply(&mut state, admin.clone(), Command::Setting(setting));
+    for (n, _) in (1..).zip(vms).filter(|(_, vm)| vm.ends_with('!')) {
+        let patch = SpecPatch { failover: Some(Failover::Rebuild), ..SpecPatch::default() };
+        let update = VmCommand::Update { vm: id(n), patch: Box::new(patch), etag: None };
+        apply(&mut state, admin.clone(), Command::Vm(update));
+    }
+    let plan = place(&state, 1000);
+    let lines = state.vms.values().map(|vm| {
+        let place = plan.placed.iter().find(|(id, _)| *id == vm.id);
+        let place = place.map(|(_, host)| state.hosts[host].name.to_string());
+        place.unwrap_or_else(|| plan.unplaceable[&vm.id].to_string())
+    });
+    assert_eq!(lines.collect::<Vec<_>>(), expected);
+    let rows = (1_000..).zip(&plan.placed);
+    let rows = rows.map(|(n, (vm, host))| Place { vm: *vm, instance: id(n), host: *host });
+    let command = Command::Instance(InstanceCommand::Place(rows.collect()));
+    apply(&mut state, Principal::Node(1), command);
+    assert_eq!(state.instances.len(), plan.placed.len(), "decide accepts what the planner plans");
+}
+
+#[test]
+fn room_is_kept_for_a_lost_host() {
+    // Two hosts of 1,000: of what may be made anew each holds as much as is free on the other.
+    let full = "no host of 2: 2 keeping room for a lost host";
+    check_reserve(&["8/1000", "8/1000"], &["500!", "500!", "100!"], &["h1", "h2", full]);
+    // What stays needs no room elsewhere, but takes it.
+    check_reserve(
+        &["8/1000", "8/1000"],
+        &["600", "600", "300!", "200!"],
+        &[
+            "h1",
+            "h2",
+            "h1",
+            "no host of 2: 1 keeping room for a lost host, 1 without enough memory",
+        ],
+    );
+    check_reserve(&["8/1000", "8/1000"], &["500!", "600"], &["h1", full]);
+    // Three hosts hold more.
+    check_reserve(
+        &["8/900", "8/900", "8/900"],
+        &["300!", "300!", "300!", "300!", "300!", "300!", "300!"],
+        &["h1", "h2", "h3", "h1", "h2", "h3", "no host of 3: 3 keeping room for a lost host"],
+    );
+}
+
 #[test]
 fn rules_about_hosts_and_neighbours() {
     // Labels of hosts.

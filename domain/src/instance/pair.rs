@@ -12,7 +12,7 @@ use crate::{
     host::{Evidence, Status as HostStatus},
     id::{HostId, VmId},
     limit,
-    operation::{self, Migration, Operation, Status, Step},
+    operation::{self, Kind, Migration, Operation, Status, Step},
     setting::Key,
     vm::{self, Desired, Vm},
 };
@@ -240,10 +240,16 @@ fn switch(draft: &mut Draft, source: &Instance, target: &Instance) {
         ..Instance::clone(target)
     });
     if let Some((operation, _)) = draft.state().migration_of(source.vm) {
+        let parent = operation.parent.and_then(|parent| draft.state().operations.get(&parent));
+        let drained = parent.is_some_and(|parent| parent.kind == Kind::Drain);
+        // Who goes from one drained host to the next still comes from the first.
+        let home = drained.then(|| vm.home.unwrap_or(source.host));
+        let home = home.filter(|home| *home != target.host);
+        let operation = operation.clone();
+        draft.put(Vm { home, ..Vm::clone(&vm) });
         // An unwinding that came too late is none.
         let (status, message) = (Status::Running, String::new());
-        let operation = Operation { status, message, ..Operation::clone(operation) };
-        draft.put(operation);
+        draft.put(Operation { status, message, ..Operation::clone(&operation) });
     }
     let next = if vm.desired == Desired::Running { Step::Validate } else { Step::Retire };
     advance(draft, source.vm, next);

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::{Instance, Phase, Role, pair};
 use crate::{
     Draft, State,
-    host::{Capacity, Host},
+    host::{Capacity, Host, Reserve, Share},
     id::{HostId, InstanceId, VmId},
     operation::{self, Class, Migration, Operation, Status, Step, StepName},
     setting::Key,
-    vm::{Failover, Surroundings, Vm, missing_label},
+    vm::{Failover, Surroundings, Vm, is_failing_over, missing_label},
 };
 
 /// A proposal: this VM's body on that host.
@@ -35,6 +35,7 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         && may_be_on(state, &vm, host)
         && vm.spec.host.as_ref().is_none_or(|name| *name == host.name)
         && Capacity::of(&vm.spec).fits(host.allocatable(), state.used_on(host.id));
+    let fits = fits && keeps_reserve(state, &vm, host);
     let taken = state.instance_of(vm.id).is_some() || state.body_on(vm.id, row.host).is_some();
     if !fits || taken || state.instances.contains_key(&row.instance) {
         return;
@@ -64,6 +65,19 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         draft.put(Vm { placement_failure: None, ..Vm::clone(&vm) });
     }
     operation::begin(draft, vm.id);
+}
+
+/// Whether there is room for a lost host's VMs afterwards. What comes from a lost host is what the room was
+/// kept for.
+fn keeps_reserve(state: &State, vm: &Vm, host: &Host) -> bool {
+    if is_failing_over(state, vm) {
+        return true;
+    }
+    let hosts = state.hosts.values();
+    let shares = hosts.map(|host| Share::of(state, host, state.used_on(host.id)));
+    let movable = vm.spec.failover == Failover::Rebuild;
+    Reserve::of(state, shares)
+        .is_none_or(|reserve| reserve.allows(host.id, Capacity::of(&vm.spec), movable))
 }
 
 /// Whether the VM's rules, and those of others about it, let it be on the host.

@@ -22,6 +22,7 @@ fn difference(a: &State, b: &State) -> String {
         ("spares_by_vm", a.spares_by_vm == b.spares_by_vm),
         ("instances_by_host", a.instances_by_host == b.instances_by_host),
         ("used", a.used == b.used),
+        ("movable", a.movable == b.movable),
         ("host_names", a.host_names == b.host_names),
         ("image_names", a.image_names == b.image_names),
         ("operations_open", a.operations_open == b.operations_open),

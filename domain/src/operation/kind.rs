@@ -10,6 +10,7 @@ mod migrate;
 mod pause;
 mod probe;
 mod reboot;
+mod restore;
 mod resume;
 mod start;
 mod stop;
@@ -53,6 +54,8 @@ pub enum Kind {
     Drain,
     /// See whether hosts' drivers answer.
     Probe,
+    /// Have guests come back to a host that was drained.
+    Restore,
 }
 
 /// What a kind is.
@@ -92,7 +95,7 @@ const ORDINARY: Definition = Definition {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Create,
         Kind::Start,
         Kind::Stop,
@@ -105,6 +108,7 @@ impl Kind {
         Kind::Failover,
         Kind::Drain,
         Kind::Probe,
+        Kind::Restore,
     ];
 
     /// What it is.
@@ -123,6 +127,7 @@ impl Kind {
             Kind::Failover => &failover::DEFINITION,
             Kind::Drain => &drain::DEFINITION,
             Kind::Probe => &probe::DEFINITION,
+            Kind::Restore => &restore::DEFINITION,
         }
     }
 

@@ -195,7 +195,13 @@ pub(crate) fn withdraw(draft: &mut Draft, vm: VmId, ended: Ended) {
             end(draft, operation.id, Status::Stuck, format!("{how}; its run policy lets it rest"));
         }
         // A migration looks at its bodies itself.
-        Kind::Stop | Kind::Kill | Kind::Delete | Kind::Migrate | Kind::Drain | Kind::Probe => {}
+        Kind::Stop
+        | Kind::Kill
+        | Kind::Delete
+        | Kind::Migrate
+        | Kind::Drain
+        | Kind::Probe
+        | Kind::Restore => {}
     }
 }
 
@@ -282,7 +288,7 @@ fn cancel_migration(draft: &mut Draft, operation: &Operation, vm: VmId) -> Resul
     Ok(())
 }
 
-fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Rejected> {
+pub(super) fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Rejected> {
     let state = draft.state();
     let operation =
         state.operations.get(&id).ok_or_else(|| Rejected::not_found("operation", id))?.clone();
@@ -301,7 +307,7 @@ fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Rejected> {
     if operation.kind == Kind::Drain {
         return refuse("ends when its host takes VMs again: `novacron host uncordon`");
     }
-    if operation.kind == Kind::Probe {
+    if matches!(operation.kind, Kind::Probe | Kind::Restore) {
         draft.reply_operation(id);
         parent::cancel(draft, id);
         return Ok(());

@@ -4,8 +4,9 @@ use super::{Kind, Operation, Status, StepName, Subject, lifecycle};
 use crate::{
     Draft,
     host::Host,
-    id::{HostId, OperationId},
+    id::{HostId, OperationId, VmId},
     rejected::Rejected,
+    vm,
 };
 
 /// Notes that a part has ended, and ends the whole with the last.
@@ -20,7 +21,8 @@ pub(super) fn part_ended(draft: &mut Draft, id: OperationId, how: Status) {
     }
     let (kind, failures, status) = (whole.kind, whole.failures, whole.status);
     draft.put(whole);
-    if kind != Kind::Probe || draft.state().unfinished_parts(id).next().is_some() {
+    // A drain ends when its host is empty.
+    if kind == Kind::Drain || draft.state().unfinished_parts(id).next().is_some() {
         return;
     }
     match (status, failures) {
@@ -46,7 +48,8 @@ pub(super) fn cancel(draft: &mut Draft, id: OperationId) {
         draft.put(whole);
     }
     for part in parts {
-        lifecycle::end(draft, part, Status::RolledBack, "cancelled".to_owned());
+        // One that has gone too far to turn back ends by itself.
+        let _ = lifecycle::cancel(draft, part);
     }
 }
 
@@ -64,6 +67,30 @@ pub(crate) fn begin_drain(
     let host = Host { drain: Some(operation), ..host.clone() };
     draft.put(host);
     draft.reply_operation(operation);
+    Ok(())
+}
+
+/// Guests come back to a host that was drained: those of `moves` whose home it is, each by the operation
+/// named.
+pub(crate) fn begin_restore(
+    draft: &mut Draft,
+    host: &Host,
+    operation: OperationId,
+    moves: Vec<(VmId, OperationId)>,
+) -> Result<(), Rejected> {
+    let class = Kind::Restore.definition().class;
+    let subject = Subject::Host { id: host.id, name: host.name.clone() };
+    let opened = lifecycle::open_of(draft, operation, Kind::Restore, class, subject)?;
+    let opened = opened.at(StepName::Return, draft.wall_ms());
+    draft.put(Operation { status: Status::Running, ..opened });
+    for (vm, part) in moves {
+        vm::send_home(draft, vm, host.id, part, operation);
+    }
+    draft.reply_operation(operation);
+    if draft.state().unfinished_parts(operation).next().is_none() {
+        let why = "no VM is to come back to it".to_owned();
+        lifecycle::end(draft, operation, Status::Done, why);
+    }
     Ok(())
 }
 

@@ -37,6 +37,8 @@ pub enum StepName {
     Retire,
     /// Guests leave a host.
     Empty,
+    /// Guests come back to a host.
+    Return,
     /// A driver is asked.
     Ask,
 }
@@ -60,6 +62,7 @@ impl StepName {
             StepName::Validate => "validate",
             StepName::Retire => "retire",
             StepName::Empty => "empty",
+            StepName::Return => "return",
             StepName::Ask => "ask",
         }
     }
@@ -98,7 +101,8 @@ pub(super) fn of(state: &State, operation: &Operation) -> StepName {
         | Kind::Delete
         | Kind::Migrate
         | Kind::Drain
-        | Kind::Probe => operation.kind.definition().steps[0],
+        | Kind::Probe
+        | Kind::Restore => operation.kind.definition().steps[0],
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) fn abandon(draft: &mut Draft, id: OperationId) -> Result<(), Rejected
             change(draft, vm, |row| row.reboots = reboots.unwrap_or(row.reboots));
         }
         Kind::Failover => change(draft, vm, |row| row.desired = Desired::Stopped),
-        Kind::Migrate | Kind::Delete | Kind::Drain | Kind::Probe => {}
+        Kind::Migrate | Kind::Delete | Kind::Drain | Kind::Probe | Kind::Restore => {}
     }
     Ok(())
 }

@@ -41,6 +41,13 @@ fn has_ended(state: &State, body: &Instance) -> bool {
     host.and_then(|host| host.ended).is_some_and(|evidence| evidence.covers(body))
 }
 
+/// Whether the VM comes from a lost host.
+#[must_use]
+pub fn is_failing_over(state: &State, vm: &Vm) -> bool {
+    let operation = vm.operation.and_then(|id| state.operations.get(&id));
+    operation.is_some_and(|operation| operation.kind == Kind::Failover)
+}
+
 /// Takes a VM off its lost host, so that it is placed anew. What is left there is removed when the host
 /// is back.
 pub(crate) fn relocate(draft: &mut Draft, id: VmId, operation: OperationId) {

@@ -81,3 +81,24 @@ pub(crate) fn evacuate(draft: &mut Draft, id: VmId, operation: OperationId) {
         }
     }
 }
+
+/// Has a guest come back to the host that it left because that was drained, as a part of `whole`.
+pub(crate) fn send_home(
+    draft: &mut Draft,
+    id: VmId,
+    host: HostId,
+    operation: OperationId,
+    whole: OperationId,
+) {
+    let home = draft.state().vms.get(&id).and_then(|vm| vm.home);
+    if home != Some(host) {
+        return;
+    }
+    // What is busy, or does not run, stays where it is.
+    let policy = CopyPolicy::default();
+    let _ = migrate(draft, id, Some(host), policy, EVACUATION_PRIORITY, operation);
+    if let Some(opened) = draft.state().operations.get(&operation) {
+        let opened = Operation { parent: Some(whole), ..Operation::clone(opened) };
+        draft.put(opened);
+    }
+}

@@ -7,6 +7,7 @@ use domain::{
     envelope::Command,
     host::{Host, HostCommand, Schedule},
     id::HostId,
+    limit,
     name::Name,
     principal::Role,
     rejected::Rejected,
@@ -22,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, auth,
-    change::{answer, not_found},
+    change::{answer, mint, not_found},
     errors, find,
     list::{Lazy, page},
     relay::{Driven, pass_on, within},
@@ -182,6 +183,22 @@ impl Hosts for Api {
         let fates = planner::place::evacuation(state, row.id).into_iter();
         let vms = fates.filter_map(|(vm, fate)| Some(drain_row(state, state.vms.get(&vm)?, fate)));
         Ok(Response::new(v1::PreviewDrainResponse { vms: vms.collect() }))
+    }
+
+    async fn restore_host(
+        &self,
+        request: Request<v1::ScheduleHostRequest>,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let mut message = request.into_inner();
+        let mutation = message.mutation.take();
+        let verb = Scheduling { host: message.host, schedule: "restore".to_owned() };
+        let restored = self.change(Role::Admin, mutation, &verb, |state, operation| {
+            let row = host(state, &verb.host).ok_or_else(|| not_found("host", &verb.host))?;
+            let home = state.vms.values().filter(|vm| vm.home == Some(row.id));
+            let moves = home.take(limit::BATCH_MAX).map(|vm| (vm.id, mint())).collect();
+            Ok(Command::Host(HostCommand::Restore { host: row.id, operation, moves }))
+        });
+        Ok(answer(restored.await?))
     }
 
     async fn label_host(

@@ -112,6 +112,8 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("PreviewDrain", json!({"host": "host-0001"}), 200),
         ("DrainHost", json!({"host": "host-0001"}), 200),
         ("UncordonHost", json!({"host": "host-0001"}), 200),
+        ("RestoreHost", json!({"host": "host-0001"}), 200),
+        ("RestoreHost", json!({"host": "none"}), 404),
         ("ConfirmHostDead", json!({"host": "host-0001"}), 400),
         ("RemoveHost", json!({"host": "host-0001"}), 400),
         ("Join", json!({"secret": "no", "name": "n9", "storeId": "x"}), 400),

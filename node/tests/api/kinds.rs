@@ -96,7 +96,9 @@ pub async fn act(client: &Client, kind: Kind, vm: &str, to: &str) -> Result<v1::
             let mutation = client.mutation().await?;
             call!(delete_vm, v1::DeleteVmRequest { mutation, vm: vm.clone(), ..Default::default() })
         }
-        Kind::Failover | Kind::Drain | Kind::Probe => panic!("{kind:?} is not asked for of a VM"),
+        Kind::Failover | Kind::Drain | Kind::Restore | Kind::Probe => {
+            panic!("{kind:?} is not asked for of a VM")
+        }
     };
     client.note(outcome.as_ref().map(|outcome| outcome.revision).unwrap_or_default());
     outcome

@@ -151,6 +151,7 @@ pub async fn schedule(client: &Client, host: &str, verb: &str) -> v1::Outcome {
         match verb {
             "cordon" => hosts.cordon_host(request).await,
             "drain" => hosts.drain_host(request).await,
+            "restore" => hosts.restore_host(request).await,
             _ => hosts.uncordon_host(request).await,
         }
     });
@@ -187,6 +188,11 @@ async fn a_drained_host_is_left_by_all_that_can_leave() {
     let name = "host-0001";
     let before = host(&client, name).await.vms;
     assert!(before >= 3, "only {before} VMs came to it");
+    let mut residents = Vec::new();
+    for n in 0..12 {
+        let vm = get(&client, &format!("vm{n}")).await.unwrap();
+        residents.extend((vm.host == name).then_some(vm.name));
+    }
     let pinned = v1::VmSpec { host: name.to_owned(), ..spec() };
     let outcome = create(&client, "pinned", pinned).await.unwrap();
     done(&client, &outcome).await;
@@ -194,7 +200,7 @@ async fn a_drained_host_is_left_by_all_that_can_leave() {
     let leave = previewed.iter().filter(|(_, fate)| fate == "leaves").count();
     assert_eq!(leave, usize::try_from(before).unwrap(), "{previewed:?}");
 
-    schedule(&client, name, "drain").await;
+    let drain = schedule(&client, name, "drain").await;
     let begun = std::time::Instant::now();
     while fates(&client, name).await != [("pinned".to_owned(), "stays".to_owned())] {
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", fates(&client, name).await);
@@ -225,13 +231,23 @@ async fn a_drained_host_is_left_by_all_that_can_leave() {
         .call(delete, async |channel, request| VmsClient::new(channel).delete_vm(request).await);
     done(&client, &deleted.await.unwrap()).await;
     assert_eq!(host(&client, name).await.schedule, "drained");
+    assert_eq!(done(&client, &drain).await.status, "done");
     let outcome = create(&client, "late", spec()).await.unwrap();
     done(&client, &outcome).await;
     assert_ne!(get(&client, "late").await.unwrap().host, name);
 
-    schedule(&client, name, "uncordon").await;
-    let outcome = create(&client, "home", spec()).await.unwrap();
-    done(&client, &outcome).await;
-    assert_eq!(get(&client, "home").await.unwrap().host, name, "the emptiest host is open again");
+    // Those come home that left, but for one that was moved by hand since.
+    let moved = residents.pop().unwrap();
+    let outcome = migrate(&client, &moved, "", 0).await.unwrap();
+    assert_eq!(done(&client, &outcome).await.status, "done");
+    let restore = schedule(&client, name, "restore").await;
+    let ended = done(&client, &restore).await;
+    assert_eq!((ended.kind.as_str(), ended.status.as_str()), ("restore", "done"), "{ended:?}");
+    for n in 0..12 {
+        let vm = get(&client, &format!("vm{n}")).await.unwrap();
+        assert_eq!(vm.host == name, residents.contains(&vm.name), "{vm:?}");
+    }
+    let again = schedule(&client, name, "restore").await;
+    assert_eq!(done(&client, &again).await.message, "no VM is to come back to it");
     lab.cluster.stop().await;
 }

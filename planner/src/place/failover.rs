@@ -32,13 +32,13 @@ pub fn failover(state: &State) -> Placement {
     let pending: BTreeSet<VmId> =
         waiting.iter().map(|vm| vm.id).chain(on_its_way.iter().copied()).collect();
     let mut hosts: Vec<Candidate> =
-        state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
+        state.hosts.values().map(|host| Candidate::of(state, host)).collect();
     let mut plan = |vm: &Vm, placement: &mut Placement| {
         let Some(body) = state.instance_of(vm.id) else { return };
         let want = Want { leaves: Some(body.host), ..Want::of(state, vm, &placement.placed) };
         match best(&hosts, &want, |_| true) {
             Some(found) => {
-                hosts[found].used = hosts[found].used.plus(want.booked);
+                hosts[found].take(&want);
                 placement.placed.push((vm.id, hosts[found].host.id));
             }
             None => drop(placement.unplaceable.insert(vm.id, explain(&hosts, &want).into())),

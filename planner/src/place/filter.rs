@@ -9,7 +9,7 @@ use super::{Candidate, Want};
 
 type Filter = fn(&Candidate, &Want) -> Option<String>;
 
-const FILTERS: &[Filter] = &[ready, open, elsewhere, pinned, labels, neighbours, capacity];
+const FILTERS: &[Filter] = &[ready, open, elsewhere, pinned, labels, neighbours, capacity, reserve];
 
 /// The first reason why `candidate` cannot take what is wanted, worded to follow a count of hosts.
 pub(super) fn refusal(candidate: &Candidate, want: &Want) -> Option<String> {
@@ -54,4 +54,10 @@ fn capacity(candidate: &Candidate, want: &Want) -> Option<String> {
     want.booked
         .shortage(candidate.host.allocatable(), candidate.used)
         .map(|short| format!("without enough {short}"))
+}
+
+fn reserve(candidate: &Candidate, want: &Want) -> Option<String> {
+    let reserve = want.reserve.as_ref()?;
+    let allowed = reserve.allows(candidate.host.id, want.booked, want.movable);
+    (!allowed).then(|| "keeping room for a lost host".to_owned())
 }

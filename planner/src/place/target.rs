@@ -19,7 +19,7 @@ use super::{Candidate, Placement, Want, explain, filter, score};
 #[must_use]
 pub fn targets(state: &State) -> Placement {
     let mut hosts: Vec<Candidate> =
-        state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
+        state.hosts.values().map(|host| Candidate::of(state, host)).collect();
     let mut placement = Placement::default();
     let under_way = state.migrating().count() as u64;
     let free = state.workers(Class::Migrations).saturating_sub(under_way);
@@ -57,7 +57,7 @@ pub fn targets(state: &State) -> Placement {
         // A host that is busy with others is waited for.
         let free = |host: &Candidate| state.has_slot(body.host, host.host.id);
         if let Some(best) = best(&hosts, &want, free) {
-            hosts[best].used = hosts[best].used.plus(want.booked);
+            hosts[best].take(&want);
             placement.placed.push((vm, hosts[best].host.id));
         }
     }
@@ -81,7 +81,7 @@ pub enum Fate {
 #[must_use]
 pub fn evacuation(state: &State, host: HostId) -> Vec<(VmId, Fate)> {
     let mut hosts: Vec<Candidate> =
-        state.hosts.values().map(|host| Candidate { host, used: state.used_on(host.id) }).collect();
+        state.hosts.values().map(|host| Candidate::of(state, host)).collect();
     let mut fates = Vec::new();
     let mut planned = Vec::new();
     for body in state.instances_on(host) {
@@ -101,7 +101,7 @@ pub fn evacuation(state: &State, host: HostId) -> Vec<(VmId, Fate)> {
                 };
                 match best(&hosts, &want, |_| true) {
                     Some(best) => {
-                        hosts[best].used = hosts[best].used.plus(want.booked);
+                        hosts[best].take(&want);
                         planned.push((vm.id, hosts[best].host.id));
                         Fate::Leaves(hosts[best].host.id)
                     }

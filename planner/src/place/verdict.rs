@@ -27,7 +27,10 @@ pub struct Verdict {
 #[must_use]
 pub fn verdicts(state: &State, vm: &Vm) -> Vec<Verdict> {
     let body = state.instance_of(vm.id);
+    let all: Vec<_> = state.hosts.values().map(|host| Candidate::of(state, host)).collect();
     let want = Want::of(state, vm, &[]);
+    // What is somewhere has its place already.
+    let want = if body.is_some() { want } else { want.beside(state, vm, &all) };
     let mut verdicts: Vec<(usize, Verdict)> = state
         .hosts
         .values()
@@ -36,7 +39,7 @@ pub fn verdicts(state: &State, vm: &Vm) -> Vec<Verdict> {
             let here = body.filter(|body| body.host == host.id);
             let used = state.used_on(host.id);
             let used = here.map_or(used, |body| used.minus(body.booked));
-            let candidate = Candidate { host, used };
+            let candidate = Candidate { used, ..Candidate::of(state, host) };
             let verdict = Verdict {
                 host: host.id,
                 here: here.is_some(),
