@@ -214,6 +214,10 @@ async fn probe(session: &Session, hosts: Vec<String>, class: String) -> Result<(
     let request = v1::ProbeHostsRequest { mutation, hosts, class };
     let outcome = call!(session, OperationsClient<_>, probe_hosts, request).await?;
     session.client.note(outcome.revision);
+    if session.no_wait {
+        println!("{}", outcome.operation);
+        return Ok(());
+    }
     let ended = session.await_operation("probe", &outcome.operation).await;
     let filter = format!("parent={}", outcome.operation);
     let page = v1::Page { filter, page_size: 1000, ..Default::default() };
@@ -238,6 +242,7 @@ async fn drain(session: &Session, name: &str) -> Result<()> {
     let outcome = call!(session, HostsClient<_>, drain_host, request).await?;
     session.client.note(outcome.revision);
     if session.no_wait {
+        println!("{}", outcome.operation);
         return Ok(());
     }
     let begun = Instant::now();

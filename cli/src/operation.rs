@@ -113,14 +113,14 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
         Verb::Retry { id } => {
             let mutation = session.client.mutation().await?;
             let request = v1::RetryOperationRequest { mutation, operation: id.clone() };
-            call!(session, OperationsClient<_>, retry_operation, request).await?;
-            session.await_operation(&format!("operation {id}"), &id).await
+            let outcome = call!(session, OperationsClient<_>, retry_operation, request).await?;
+            session.settle(&format!("operation {id}"), Some(outcome)).await
         }
         Verb::Resume { id } => {
             let mutation = session.client.mutation().await?;
             let request = v1::ResumeOperationRequest { mutation, operation: id.clone() };
-            call!(session, OperationsClient<_>, resume_operation, request).await?;
-            session.await_operation(&format!("operation {id}"), &id).await
+            let outcome = call!(session, OperationsClient<_>, resume_operation, request).await?;
+            session.settle(&format!("operation {id}"), Some(outcome)).await
         }
         Verb::Abandon { id } => {
             let mutation = session.client.mutation().await?;

@@ -112,7 +112,7 @@ fn stage(seen: &v1::Operation) -> String {
 fn not_yet(what: &str, operation: &str, last: &v1::Operation) -> Exit {
     let why = if last.message.is_empty() { last.status.as_str() } else { last.message.as_str() };
     let text = format!("{what}: not yet: {why}\nIt goes on: `novacron operation get {operation}`");
-    if last.status == "queued" && !last.message.is_empty() {
+    if last.status == "queued" && !last.ready && !last.message.is_empty() {
         Exit::Stuck(text)
     } else {
         Exit::Timeout(text)

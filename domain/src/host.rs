@@ -430,7 +430,10 @@ fn set_schedule(
     draft.put(host.clone());
     draft.reply_object("host", id);
     if schedule == Schedule::Draining {
-        match (host.drain, operation) {
+        let under_way = host.drain.filter(|drain| {
+            draft.state().operations.get(drain).is_some_and(|drain| !drain.status.is_final())
+        });
+        match (under_way, operation) {
             // It is under way.
             (Some(drain), _) => draft.reply_operation(drain),
             (None, Some(operation)) => operation::begin_drain(draft, &host, operation)?,
@@ -505,6 +508,8 @@ fn remove(draft: &mut Draft, id: HostId) -> Result<(), Rejected> {
         };
         return Err(Rejected::new(Reason::HostInUse, message));
     }
+    operation::settle_drain(draft, id);
+    operation::host_gone(draft, id);
     draft.revoke_lease(id);
     draft.delete::<Host>(id);
     draft.reply_object("host", id);

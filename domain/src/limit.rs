@@ -7,6 +7,8 @@ pub const PRIORITY_MAX: u8 = 100;
 /// What a point of priority is worth in a queue, milliseconds of waiting: whoever waited five minutes goes
 /// before everybody who comes now.
 pub const PRIORITY_POINT_MS: u64 = 3_000;
+/// How long the next in a queue waits before a worker is added for it, milliseconds.
+pub const TURN_PATIENCE_MS: u64 = 10_000;
 /// Between two looks at workers that have grown, milliseconds.
 pub const WORKERS_LOOK_MS: u64 = 60_000;
 /// VMs after which a VM is to be started elsewhere.

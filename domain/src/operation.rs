@@ -29,7 +29,7 @@ pub(crate) use lifecycle::{
 };
 pub use migration::{CopyPolicy, Migration, Progress, Step};
 pub(crate) use parent::{begin_drain, begin_restore, end_drain, settle_drain};
-pub(crate) use probe::heard;
+pub(crate) use probe::{heard, host_gone};
 pub use queue::Grown;
 pub(crate) use queue::{Turn, advance, begin, look};
 pub use step::StepName;
@@ -100,6 +100,8 @@ impl Status {
             | (Status::Running | Status::Unwinding | Status::Stuck, Status::RolledBack)
             // A person has it tried again.
             | (Status::Stuck, Status::Queued | Status::Running)
+            // It came about later.
+            | (Status::Stuck, Status::Done)
             // A guest that had left already when its migration was to be undone.
             | (Status::Unwinding, Status::Running | Status::Stuck) => true,
             _ => false,
@@ -275,8 +277,8 @@ impl Resource for Operation {
                 }
             }
             queue::leave(state, old);
-            if let Some(host) = old.asks() {
-                state.operations_asking.remove(&(host, old.id));
+            if let Some(host) = old.host().filter(|_| !old.status.is_final()) {
+                state.operations_by_host.remove(&(host, old.id));
             }
         }
         if let Some(new) = new {
@@ -289,8 +291,8 @@ impl Resource for Operation {
                 }
             }
             queue::enter(state, new);
-            if let Some(host) = new.asks() {
-                state.operations_asking.insert((host, new.id));
+            if let Some(host) = new.host().filter(|_| !new.status.is_final()) {
+                state.operations_by_host.insert((host, new.id));
             }
         }
     }
@@ -320,12 +322,6 @@ impl Operation {
     pub const fn is_parent(&self) -> bool {
         self.kind.definition().is_parent || matches!(self.subject, Subject::Cluster)
     }
-
-    /// The host whose driver is to be asked now.
-    fn asks(&self) -> Option<HostId> {
-        let asks = self.kind == Kind::Probe && self.status == Status::Running;
-        self.host().filter(|_| asks)
-    }
 }
 
 impl State {
@@ -342,12 +338,18 @@ impl State {
         self.operations_by_parent.range(from..=upto).filter_map(|(_, id)| self.operations.get(id))
     }
 
-    /// The operations that wait for an answer of a host's driver.
-    pub fn asked_of(&self, host: HostId) -> impl Iterator<Item = OperationId> {
+    /// The operations of a host that have not ended.
+    pub fn unfinished_of(&self, host: HostId) -> impl Iterator<Item = &Arc<Operation>> {
         use newtype_uuid::GenericUuid;
         let from = (host, OperationId::from_untyped_uuid(uuid::Uuid::nil()));
         let upto = (host, OperationId::from_untyped_uuid(uuid::Uuid::max()));
-        self.operations_asking.range(from..=upto).map(|(_, id)| *id)
+        self.operations_by_host.range(from..=upto).filter_map(|(_, id)| self.operations.get(id))
+    }
+
+    /// The operations that wait for an answer of a host's driver.
+    pub fn asked_of(&self, host: HostId) -> impl Iterator<Item = OperationId> {
+        let asks = |row: &&Arc<Operation>| row.kind == Kind::Probe && row.status == Status::Running;
+        self.unfinished_of(host).filter(asks).map(|row| row.id)
     }
 
     /// The unfinished migration of `vm`, with what only it knows.

@@ -53,7 +53,7 @@ settings! {
     VoterGraceMs = "voter-grace-ms", 1_000 ..= 86_400_000, 60_000, "How long a voter may be silent before a caught-up learner takes its place. Read by the leader's membership actor.";
     HostLeaseTtlMs = "host-lease-ttl-ms", 10_000 ..= 120_000, 20_000, "How long a host's lease lasts without a renewal. Read when a lease is granted.";
     StopGraceMs = "stop-grace-ms", 0 ..= 3_600_000, 60_000, "How long a guest may take to shut down before its power is cut. Read by the host that runs it.";
-    OperationDeadlineMs = "operation-deadline-ms", 1_000 ..= 86_400_000, 600_000, "How long an operation may take before it is reported stuck. Read when an operation is accepted.";
+    OperationDeadlineMs = "operation-deadline-ms", 1_000 ..= 86_400_000, 600_000, "How long an operation may wait for a host, and then how long it may take from its turn on, before it is reported stuck. Read when it is accepted, at its turn, and when it is resumed.";
     OperationRetries = "operation-retries", 0 ..= 1_000, 10, "How many failures that may pass an operation bears before it is stuck. Each is several attempts of its host. Read when a host tells a failure.";
     VmOperationsWorkers = "vm-operations-workers", 0 ..= 10_000, 10, "How many operations on VMs may be under way in the cluster; 0 for none. Read when one waits for its turn.";
     VmOperationsWorkersMax = "vm-operations-workers-max", 1 ..= 10_000, 1_000, "To how many they grow when more than 20 wait. Read with vm-operations-workers.";

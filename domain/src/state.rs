@@ -99,7 +99,7 @@ pub struct State {
     pub(crate) operations_by_parent: OrdSet<(OperationId, OperationId)>,
     pub(crate) operations_waiting: OrdMap<Class, OrdSet<Turn>>,
     pub(crate) operations_working: OrdMap<Class, u64>,
-    pub(crate) operations_asking: OrdSet<(HostId, OperationId)>,
+    pub(crate) operations_by_host: OrdSet<(HostId, OperationId)>,
 }
 
 impl Default for State {
@@ -144,7 +144,7 @@ impl Default for State {
             operations_by_parent: OrdSet::new(),
             operations_waiting: OrdMap::new(),
             operations_working: OrdMap::new(),
-            operations_asking: OrdSet::new(),
+            operations_by_host: OrdSet::new(),
         }
     }
 }

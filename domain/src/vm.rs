@@ -94,6 +94,9 @@ pub struct Vm {
     /// Lease time at which its last migration ended, milliseconds; 0 before the first.
     #[serde(default)]
     pub migration_ended_ms: u64,
+    /// Lease time at which its stop got a worker, milliseconds: a guest has its whole grace period.
+    #[serde(default)]
+    pub stopping_since_ms: u64,
     /// The host that it left because that was drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home: Option<HostId>,

@@ -189,7 +189,14 @@ fn explain(hosts: &[Candidate], want: &Want) -> String {
     for refusal in hosts.iter().filter_map(|host| filter::refusal(host, want)) {
         *counts.entry(refusal).or_default() += 1;
     }
-    let parts: Vec<String> =
-        counts.into_iter().map(|(refusal, count)| format!("{count} {refusal}")).collect();
+    // Each host may have a reason of its own, and a sentence is to be read.
+    const REASONS_MAX: usize = 8;
+    let others: usize = counts.values().skip(REASONS_MAX).sum();
+    let told = counts.into_iter().take(REASONS_MAX);
+    let mut parts: Vec<String> =
+        told.map(|(refusal, count)| format!("{count} {refusal}")).collect();
+    if others > 0 {
+        parts.push(format!("{others} for other reasons"));
+    }
     format!("no host of {}: {}", hosts.len(), parts.join(", "))
 }

@@ -280,7 +280,11 @@ fn room_is_kept_for_a_lost_host() {
             "no host of 2: 1 keeping room for a lost host, 1 without enough memory",
         ],
     );
-    check_reserve(&["8/1000", "8/1000"], &["500!", "600"], &["h1", full]);
+    check_reserve(
+        &["8/1000", "8/1000"],
+        &["500!", "600"],
+        &["h1", "no host of 2: 1 keeping room for a lost host, 1 without enough memory"],
+    );
     // Three hosts hold more.
     check_reserve(
         &["8/900", "8/900", "8/900"],
@@ -423,6 +427,29 @@ fn check_failover(hosts: &[&str], vms: &[&str], parallel: u64, expected: &[&str]
         }
     }
     assert_eq!(waves, expected);
+}
+
+/// VMs that are to be near each other leave a lost host together.
+#[test]
+fn a_group_is_not_held_by_its_lost_host() {
+    let mut state = world(&["8/8000", "8/8000", "8/8000"], &["1/100", "1/100"]);
+    let ids: Vec<_> = state.vms.keys().copied().collect();
+    let (node, admin) = (Principal::Node(1), Principal::Credential(id(1)));
+    for vm in &ids {
+        let mut spec = state.vms[vm].spec.clone();
+        spec.labels.insert(name("app"), "web".to_owned());
+        spec.placement.near.insert(name("app"), "web".to_owned());
+        spec.failover = Failover::Rebuild;
+        let patch = Box::new(SpecPatch { whole: Some(Box::new(spec)), ..SpecPatch::default() });
+        let update = VmCommand::Update { vm: *vm, patch, etag: None };
+        apply(&mut state, admin.clone(), Command::Vm(update));
+        move_to(&mut state, *vm, id(1));
+    }
+    let host = state.hosts[&id(1)].clone();
+    let off = HostCommand::PoweredOff { host: host.id, boot: host.boot, fence: host.fence };
+    apply(&mut state, node, Command::Host(off));
+    let plan = failover(&state);
+    assert_eq!(plan.placed, [(ids[0], id(2)), (ids[1], id(2))], "{plan:?}");
 }
 
 /// Places a VM, and has its host report that it runs.

@@ -88,7 +88,7 @@ async fn propose(
     let news: BTreeMap<_, _> = plan
         .unplaceable
         .into_iter()
-        .filter(|(vm, reason)| why(state, *vm) != Some(&**reason))
+        .filter(|(vm, reason)| why(state, *vm) != Some(&*limit::clip(reason)))
         // The rest is told in later rounds.
         .take(limit::BATCH_MAX)
         .map(|(vm, reason)| (vm, reason.to_string()))

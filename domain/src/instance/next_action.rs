@@ -48,6 +48,10 @@ pub enum Action {
     Validate,
 }
 
+const fn is_at_rest(phase: Phase) -> bool {
+    matches!(phase, Phase::Ready | Phase::Stopped)
+}
+
 impl State {
     /// What `body`'s host is to do with it now.
     #[must_use]
@@ -58,7 +62,8 @@ impl State {
         }
         let Some(vm) = self.vms.get(&body.vm) else { return Action::Rest };
         if vm.deleting {
-            return if self.awaits_worker(vm) { Action::Rest } else { Action::Release };
+            let waits = body.role == Role::Active && self.awaits_worker(vm);
+            return if waits { Action::Rest } else { Action::Release };
         }
         match body.role {
             Role::Active => {}
@@ -70,7 +75,9 @@ impl State {
         if let Some(action) = self.next_for_migrating(body) {
             return action;
         }
-        if self.awaits_worker(vm) {
+        // A guest that crashed is started again without a turn: that is no operation.
+        let again = vm.restarts.not_before_ms > 0 && is_at_rest(body.phase);
+        if self.awaits_worker(vm) && !again {
             return Action::Rest;
         }
         if self.may_have_a_twin(body) && body.phase != Phase::Running {
@@ -91,7 +98,8 @@ impl State {
             (Phase::Running, Desired::Paused) => Action::Pause,
             (Phase::Paused, Desired::Running) => Action::Resume,
             (Phase::Running | Phase::Paused, Desired::Stopped) => {
-                let until_ms = vm.desired_since_ms + self.setting(Key::StopGraceMs);
+                let since_ms = vm.desired_since_ms.max(vm.stopping_since_ms);
+                let until_ms = since_ms + self.setting(Key::StopGraceMs);
                 if self.now_ms >= until_ms {
                     Action::Kill
                 } else if body.phase == Phase::Paused {

@@ -231,9 +231,10 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
         draft.put(new);
         vm::body_ended(draft, vm.id, started, ended);
     }
+    operation::settle(draft, vm.id);
+    // What has got done in spite of it does not count.
     match &report.failure {
         Some(failure) if !failure.permanent => operation::failed(draft, vm.id, &failure.message),
         Some(_) | None => {}
     }
-    operation::settle(draft, vm.id);
 }

@@ -28,7 +28,7 @@ fn difference(a: &State, b: &State) -> String {
         ("operations_open", a.operations_open == b.operations_open),
         ("operations_ended", a.operations_ended == b.operations_ended),
         ("operations_by_parent", a.operations_by_parent == b.operations_by_parent),
-        ("operations_asking", a.operations_asking == b.operations_asking),
+        ("operations_by_host", a.operations_by_host == b.operations_by_host),
         ("operations_waiting", a.operations_waiting == b.operations_waiting),
         ("operations_working", a.operations_working == b.operations_working),
         ("locks_by_end", a.locks_by_end == b.locks_by_end),

@@ -6,7 +6,7 @@ use super::{
     stuck,
 };
 use crate::{
-    Draft, Revision,
+    Draft, Revision, host,
     id::{OperationId, VmId},
     instance::{self, Ended, Phase as Body},
     limit,
@@ -58,7 +58,8 @@ pub(super) fn open_of(
         limit::OPERATIONS_OPEN_MAX,
     )?;
     let definition = kind.definition();
-    if !definition.is_urgent {
+    let is_parent = definition.is_parent || subject == Subject::Cluster;
+    if !definition.is_urgent && !is_parent {
         queue::room(state, class)?;
     }
     let existing = match &subject {
@@ -169,7 +170,9 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
 /// Counts a failure that may pass against the retries of the VM's operation.
 pub(crate) fn failed(draft: &mut Draft, vm: VmId, why: &str) {
     let Some(operation) = current(draft, vm) else { return };
-    if operation.status == Status::Queued {
+    // A migration has rules of its own until its switch.
+    let own = operation.migration.is_some() && !is_past_switch(&operation);
+    if operation.status == Status::Queued || own {
         return;
     }
     let failures = operation.failures + 1;
@@ -230,6 +233,13 @@ pub(crate) fn expire(draft: &mut Draft) {
             miss_deadline(draft, Operation::clone(&operation));
             continue;
         }
+        // Who waits for a worker has done nothing that could be late, and parts end by themselves.
+        let parts = state.unfinished_parts(id).next().is_some() && operation.kind != Kind::Drain;
+        if operation.waits() || parts {
+            let deadline_ms = state.now_ms + state.setting(operation.kind.definition().deadline);
+            draft.put(Operation { deadline_ms, ..Operation::clone(&operation) });
+            continue;
+        }
         let why = match operation.message.as_str() {
             // What a failover has to say is why it was begun.
             message if message.is_empty() || operation.kind == Kind::Failover => {
@@ -238,13 +248,11 @@ pub(crate) fn expire(draft: &mut Draft) {
             }
             message => Some(message.to_owned()),
         };
-        let why = why.unwrap_or_else(|| {
-            let why = if operation.waits() {
-                "no worker was free"
-            } else {
-                "its host did not get it done"
-            };
-            why.to_owned()
+        let why = why.unwrap_or_else(|| match operation.host() {
+            Some(host) if operation.kind == Kind::Drain => {
+                format!("bodies left on the host: {}", state.instances_on(host).count())
+            }
+            Some(_) | None => "its host did not get it done".to_owned(),
         });
         end(draft, id, Status::Stuck, format!("the deadline passed: {why}"));
     }
@@ -335,7 +343,7 @@ pub(super) fn wish_back(draft: &mut Draft, operation: &Operation, id: VmId) {
         Some(before) => {
             vm.desired = if before == Desired::Killed { Desired::Stopped } else { before };
             vm.desired_since_ms = state.now_ms;
-            if operation.kind == Kind::Stop {
+            if operation.kind == Kind::Stop && operation.status != Status::Queued {
                 // What the guest was asked cannot be taken back: if it goes down, it is started again.
                 vm.stop_recalled_until_ms = state.now_ms + state.setting(Key::StopGraceMs);
             }
@@ -343,6 +351,7 @@ pub(super) fn wish_back(draft: &mut Draft, operation: &Operation, id: VmId) {
         None => vm.deleting = true,
     }
     draft.put(vm);
+    host::forget_bodies(draft, id);
     vm::forget_if_gone(draft, id);
 }
 

@@ -78,11 +78,17 @@ pub(super) fn note(
 
 /// A host is heard of, or not any more: what is asked of it waits for it.
 pub(crate) fn heard(draft: &mut Draft, host: HostId, ready: bool) {
-    let state = draft.state();
-    let parts = state.operations_open.iter().filter_map(|(_, id)| state.operations.get(id));
-    let parts = parts.filter(|part| part.kind == Kind::Probe && part.host() == Some(host));
+    let parts = draft.state().unfinished_of(host).filter(|part| part.kind == Kind::Probe);
     for part in parts.map(|part| Operation::clone(part)).collect::<Vec<_>>() {
         let status = if ready { part.status } else { Status::Queued };
         draft.put(Operation { ready, status, ..part });
+    }
+}
+
+/// Ends what was to be done with a host that is forgotten.
+pub(crate) fn host_gone(draft: &mut Draft, host: HostId) {
+    let left: Vec<_> = draft.state().unfinished_of(host).map(|row| row.id).collect();
+    for id in left {
+        lifecycle::end(draft, id, Status::RolledBack, "the host was removed".to_owned());
     }
 }

@@ -10,14 +10,18 @@
 //!   for one wave is there for the next.
 //! - **Parents** hold no worker, since their children need some.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Class, Kind, Operation, Status, lifecycle, step};
 use crate::{
     Draft, Revision, State,
     id::{OperationId, VmId},
+    instance::Instance,
     limit,
     rejected::{Reason, Rejected},
+    vm::Vm,
 };
 
 /// The workers of a class that have grown.
@@ -35,13 +39,14 @@ pub(crate) type Turn = (u64, Revision, OperationId);
 
 impl Operation {
     /// Whether it is one of those that wait for a worker.
-    pub(super) fn waits(&self) -> bool {
+    #[must_use]
+    pub fn waits(&self) -> bool {
         self.status == Status::Queued && self.ready
     }
 
     /// Whether it holds a worker. What is being undone holds none: that is never waited for.
     pub(super) fn works(&self) -> bool {
-        self.status == Status::Running && !self.is_parent()
+        self.status == Status::Running && !self.is_parent() && !self.kind.definition().is_urgent
     }
 
     /// Its place in the queue.
@@ -53,7 +58,7 @@ impl Operation {
 
 impl State {
     /// The operations of a class that wait for a worker, in the order of their turns.
-    pub fn waiting(&self, class: Class) -> impl Iterator<Item = &std::sync::Arc<Operation>> {
+    pub fn waiting(&self, class: Class) -> impl Iterator<Item = &Arc<Operation>> {
         let turns = self.operations_waiting.get(&class).into_iter().flatten();
         turns.filter_map(|(_, _, id)| self.operations.get(id))
     }
@@ -137,7 +142,15 @@ fn grow(draft: &mut Draft, class: Class) {
     let state = draft.state();
     let (now_ms, workers) = (state.now_ms, state.workers(class));
     let most = state.setting(class.workers_max());
-    if workers > 0 && workers < most && state.waiting_count(class) > class.crowd() {
+    let Some(next) = state.waiting(class).next() else { return };
+    // Who waits for long behind work that does not end is helped too, but slowly.
+    let since_ms =
+        state.grown.get(&class).map_or(0, |grown| grown.look_ms - limit::WORKERS_LOOK_MS);
+    let since_ms = since_ms.max(next.accepted_ms);
+    let slow = now_ms.saturating_sub(since_ms) >= limit::TURN_PATIENCE_MS;
+    let crowded = state.waiting_count(class) > class.crowd();
+    let late = slow && state.busy(class) >= workers;
+    if workers > 0 && workers < most && (crowded || late) {
         let workers = (workers * 2).min(most);
         draft.set_grown(class, Some(Grown { workers, look_ms: now_ms + limit::WORKERS_LOOK_MS }));
     }
@@ -155,7 +168,13 @@ fn admit(draft: &mut Draft, class: Class) {
         let deadline_ms = state.now_ms + state.setting(next.kind.definition().deadline);
         let next = Operation { status: Status::Running, deadline_ms, ..next };
         let next = step::noted(state, next, draft.wall_ms());
+        let stops = next.vm().filter(|_| next.kind == Kind::Stop);
+        let stops = stops.and_then(|vm| state.vms.get(&vm)).cloned();
+        let now_ms = state.now_ms;
         draft.put(next);
+        if let Some(vm) = stops {
+            draft.put(Vm { stopping_since_ms: now_ms, ..Vm::clone(&vm) });
+        }
     }
 }
 
@@ -181,7 +200,10 @@ pub(crate) fn begin(draft: &mut Draft, vm: VmId) {
     if operation.kind == Kind::Migrate {
         return;
     }
-    let ready = state.instance_of(vm).is_some_and(|body| state.is_known(body));
+    let known = |body: Option<&Arc<Instance>>| body.is_some_and(|body| state.is_known(body));
+    // Of what is deleted, whatever is left is to go.
+    let spare = operation.kind == Kind::Delete && known(state.spare_of(vm));
+    let ready = spare || known(state.instance_of(vm));
     let mut next = Operation { ready, ..operation.clone() };
     if next.status == Status::Running && !ready {
         next.status = Status::Queued;

@@ -74,9 +74,21 @@ pub(super) fn abandon(draft: &mut Draft, id: OperationId) -> Result<(), Rejected
         let message = format!("operation {id} may have removed disks already; retry it");
         return Err(Rejected::new(Reason::NotCancellable, message));
     }
+    draft.reply_operation(id);
+    if has_come_about(draft, &operation) {
+        let message = format!("it came about later; {}", operation.message);
+        draft.put(Operation { status: Status::Done, message, ..operation });
+        return Ok(());
+    }
+    let row = operation.vm().and_then(|vm| draft.state().vms.get(&vm));
+    if operation.kind == Kind::Create
+        && let Some(row) = row.filter(|row| row.restarts.started_ms > 0)
+    {
+        let message = format!("VM {} has run since; if it is not wanted, delete it", row.name);
+        return Err(Rejected::new(Reason::NotCancellable, message));
+    }
     let message = format!("abandoned; {}", operation.message);
     draft.put(Operation { status: Status::RolledBack, message, ..operation.clone() });
-    draft.reply_operation(id);
     let Some(vm) = operation.vm() else { return Ok(()) };
     match operation.kind {
         Kind::Create | Kind::Start | Kind::Stop | Kind::Kill | Kind::Pause | Kind::Resume => {
@@ -90,6 +102,14 @@ pub(super) fn abandon(draft: &mut Draft, id: OperationId) -> Result<(), Rejected
         Kind::Migrate | Kind::Delete | Kind::Drain | Kind::Probe | Kind::Restore => {}
     }
     Ok(())
+}
+
+/// Whether what was asked is so by now: its host has gone on trying.
+fn has_come_about(draft: &Draft, operation: &Operation) -> bool {
+    let state = draft.state();
+    let Some(vm) = operation.vm() else { return false };
+    let (Some(row), Some(body)) = (state.vms.get(&vm), state.instance_of(vm)) else { return false };
+    (operation.kind.definition().is_reached)(operation, row, body)
 }
 
 fn change(draft: &mut Draft, vm: VmId, how: impl FnOnce(&mut Vm)) {
@@ -120,9 +140,14 @@ fn stuck(draft: &Draft, id: OperationId) -> Result<Operation, Rejected> {
         if let Some(other) = row.operation {
             return refuse(format!("VM {} is busy with operation {other}", row.name));
         }
+        if row.deleting && operation.kind != Kind::Delete {
+            return refuse(format!("VM {} is being deleted", row.name));
+        }
         if row.desired_since_ms > operation.accepted_ms {
             let name = &row.name;
-            return refuse(format!("something else was asked of VM {name} since; ask anew"));
+            return refuse(format!(
+                "VM {name} was asked for something else since, or ended by itself; ask anew"
+            ));
         }
     }
     Ok(Operation::clone(operation))

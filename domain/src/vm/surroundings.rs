@@ -118,6 +118,9 @@ impl Surroundings {
     pub fn of(state: &State, vm: &Vm, planned: &[(VmId, HostId)]) -> Surroundings {
         let rules = &vm.spec.placement;
         let mut surroundings = Surroundings::default();
+        if vm.spec.labels.is_empty() && !rules.has_neighbours() {
+            return surroundings;
+        }
         let others = state.vms_with_neighbours(&vm.project).filter(|other| other.id != vm.id);
         for other in others {
             let rules = &other.spec.placement;
@@ -131,12 +134,16 @@ impl Surroundings {
         }
         let mut near = Vec::new();
         for other in state.vms_in(&vm.project).filter(|other| other.id != vm.id) {
-            let at = || domains(state, other, rules.domain.as_ref(), planned);
+            let label = rules.domain.as_ref();
             if matches(&rules.apart_from, other) {
-                surroundings.away.extend(at().map(|domain| (domain, other.name.clone())));
+                let at = domains(state, other, label, planned);
+                surroundings.away.extend(at.map(|domain| (domain, other.name.clone())));
             }
             if matches(&rules.near, other) {
-                near.extend(at().map(|domain| (domain, other.name.clone())));
+                // Where nobody can go any more nobody is waited for.
+                let at = hosts(state, other, planned).filter(|host| host.takes_bodies());
+                let at = at.filter_map(|host| Domain::of(host, label));
+                near.extend(at.map(|domain| (domain, other.name.clone())));
             }
         }
         surroundings.near = Some(near).filter(|near| !near.is_empty());
@@ -174,18 +181,28 @@ fn matches(labels: &BTreeMap<Name, String>, vm: &Vm) -> bool {
         && labels.iter().all(|(label, value)| vm.spec.labels.get(label) == Some(value))
 }
 
+/// The hosts on which a VM is, or is about to be.
+fn hosts<'a>(
+    state: &'a State,
+    vm: &Vm,
+    planned: &'a [(VmId, HostId)],
+) -> impl Iterator<Item = &'a Host> + 'a {
+    let id = vm.id;
+    let bodies = [state.instance_of(id), state.spare_of(id)];
+    let bodies = bodies.into_iter().flatten().filter(|body| body.role != Role::Retiring);
+    let planned = planned.iter().filter(move |(planned, _)| *planned == id).map(|(_, host)| *host);
+    let hosts = bodies.map(|body| body.host).chain(planned);
+    hosts.filter_map(|host| state.hosts.get(&host).map(|host| &**host))
+}
+
 /// The domains in which a VM is, or is about to be.
 fn domains<'a>(
     state: &'a State,
-    vm: &'a Vm,
+    vm: &Vm,
     label: Option<&'a Name>,
     planned: &'a [(VmId, HostId)],
 ) -> impl Iterator<Item = Domain> + 'a {
-    let bodies = [state.instance_of(vm.id), state.spare_of(vm.id)];
-    let bodies = bodies.into_iter().flatten().filter(|body| body.role != Role::Retiring);
-    let planned = planned.iter().filter(|(planned, _)| *planned == vm.id).map(|(_, host)| *host);
-    let hosts = bodies.map(|body| body.host).chain(planned);
-    hosts.filter_map(move |host| Domain::of(state.hosts.get(&host)?, label))
+    hosts(state, vm, planned).filter_map(move |host| Domain::of(host, label))
 }
 
 /// Why a host's labels are not those that a VM wants, worded to follow a count of hosts.

@@ -90,6 +90,7 @@ fn create(
         restarts: Restarts::default(),
         operation: Some(operation),
         migration_ended_ms: 0,
+        stopping_since_ms: 0,
         home: None,
         stop_recalled_until_ms: 0,
         placement_failure: None,

@@ -54,6 +54,7 @@ struct Stage {
     lab: Lab,
     client: Client,
     script: Arc<Script>,
+    undone: Mutex<BTreeSet<&'static str>>,
     hits: Mutex<BTreeMap<(&'static str, String, String), u32>>,
 }
 
@@ -120,7 +121,7 @@ impl Stage {
         ] {
             set(&client, setting, value).await;
         }
-        Stage { lab, client, script, hits: Default::default() }
+        Stage { lab, client, script, undone: Mutex::default(), hits: Mutex::default() }
     }
 
     /// Makes a VM as the case wants it.
@@ -181,7 +182,10 @@ impl Stage {
         let ended = self.client.wait(operation, patience, |_| ()).await.unwrap();
         let expected = match ended.status.as_str() {
             "done" => case.after,
-            "rolled_back" => case.before,
+            "rolled_back" => {
+                self.undone.lock().unwrap().insert(case.kind.as_str());
+                case.before
+            }
             other => panic!("{what}: {other}: {}", ended.message),
         };
         let mut seen = (String::new(), BTreeMap::new());
@@ -221,6 +225,24 @@ impl Stage {
         self.script.calls(&trial.vm)
     }
 
+    /// Every fault struck every call, and what was called off was undone where it can be.
+    fn assert_hit(&self, steps: &[(&Case, usize)]) {
+        let hits = self.hits.lock().unwrap();
+        for fault in FAULTS {
+            let way = format!("{fault:?}");
+            for (case, _) in steps {
+                let kind = case.kind.as_str();
+                let calls = steps.iter().filter(|(other, _)| other.kind == case.kind).count();
+                let struck = hits.keys().filter(|(of, _, how)| *of == kind && *how == way).count();
+                assert_eq!(struck, calls, "{kind} {way}");
+            }
+        }
+        let undone = self.undone.lock().unwrap();
+        for (case, _) in steps.iter().filter(|(case, _)| undoable(case.kind)) {
+            assert!(undone.contains(case.kind.as_str()), "{:?} was never called off", case.kind);
+        }
+    }
+
     fn table(&self) -> String {
         let hits = self.hits.lock().unwrap();
         let ways: BTreeSet<&String> = hits.keys().map(|(_, _, way)| way).collect();
@@ -239,6 +261,10 @@ impl Stage {
         }
         text
     }
+}
+
+fn undoable(kind: Kind) -> bool {
+    kind.definition().is_undoable || kind == Kind::Migrate
 }
 
 /// All at one time: each has a VM of its own.
@@ -272,7 +298,6 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
 
     // Called off at each call, and what undoes it struck too.
     stage.script.hold();
-    let undoable = |kind: Kind| kind.definition().is_undoable || kind == Kind::Migrate;
     let trials: Vec<_> = steps
         .iter()
         .filter(|(case, _)| undoable(case.kind))
@@ -315,6 +340,7 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
         lose(&mut stage, &steps, lost, lapses).await;
     }
     println!("{}", stage.table());
+    stage.assert_hit(&steps);
     stage.lab.cluster.stop().await;
 }
 

@@ -3,7 +3,10 @@
 use client::{Client, Error, v1};
 use v1::{hosts_client::HostsClient, vms_client::VmsClient};
 
-use crate::harness::{Lab, create, done, get, spec};
+use crate::{
+    harness::{Lab, create, done, get, spec},
+    scripted::until,
+};
 
 async fn label(client: &Client, host: &str, rack: &str) {
     let request = v1::LabelHostRequest {
@@ -77,6 +80,10 @@ async fn a_plan_says_what_comes_and_it_comes() {
         assert_eq!(done(&client, &outcome).await.status, "done");
     }
     create(&client, "db3", db.clone()).await.unwrap();
+    until("the reason", async || {
+        get(&client, "db3").await.unwrap().message.contains("apart from VM")
+    })
+    .await;
     for (name, host) in [("db1", "host-0001"), ("db2", "host-0003"), ("db3", "")] {
         assert_eq!(get(&client, name).await.unwrap().host, host, "{name}");
     }

@@ -28,6 +28,7 @@ pub fn operation(operation: &Operation) -> v1::Operation {
         class: operation.class.as_str().to_owned(),
         parent: operation.parent.map(|parent| parent.to_string()).unwrap_or_default(),
         failures: operation.failures,
+        ready: operation.waits(),
         status: operation.status.as_str().to_owned(),
         done: operation.status.is_final(),
         message: operation.message.clone(),
