@@ -19,6 +19,7 @@ use tokio::sync::broadcast;
 use virt::{connect::Connect, domain::Domain};
 
 use crate::{
+    broken,
     error::libvirt,
     event,
     migration::Sending,
@@ -155,6 +156,9 @@ impl Inner {
     /// stands still: from then on the guard finds it.
     pub(crate) fn admit(&self, id: VmId, lease: Fence) -> Result<(), DriverError> {
         let Some(guard) = &self.guard else { return Ok(()) };
+        if broken::ignores_fence() {
+            return Ok(());
+        }
         let asked = guard::ask(guard, &guard::Request::May(lease.as_u64(), id.to_string()));
         asked.map(drop).map_err(|error| DriverError::new(ErrorKind::Transient, error.to_string()))
     }

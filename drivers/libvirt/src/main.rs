@@ -5,6 +5,7 @@
 //! outlives whoever asked for it, and even this process; so a late one must find the fence raised.
 
 mod body;
+mod broken;
 mod disk;
 mod error;
 mod event;

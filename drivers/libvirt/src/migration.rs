@@ -27,6 +27,7 @@ use virt::{
 };
 
 use crate::{
+    broken,
     host::{Inner, LibvirtHost, lock},
     job,
     landing::Places,
@@ -315,6 +316,9 @@ fn terms(departure: &Departure, domain: &Domain) -> Result<(u32, MigrateParamete
         | sys::VIR_MIGRATE_PERSIST_DEST
         | sys::VIR_MIGRATE_UNDEFINE_SOURCE
         | sys::VIR_MIGRATE_ABORT_ON_ERROR;
+    if broken::goes_on_unasked() {
+        flags &= !sys::VIR_MIGRATE_PAUSED;
+    }
     if auto_converge {
         flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
     }
