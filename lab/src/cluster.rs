@@ -13,9 +13,11 @@ use crate::{
     down,
     guard::{self, Boot},
     hypervisor::Hypervisor,
+    ledger::Ledger,
     network::Network,
     node::Node,
     programs,
+    witness::Witness,
 };
 use anyhow::{Context, Result, bail, ensure};
 use cli::Access;
@@ -37,6 +39,32 @@ pub struct ClusterOptions {
     pub storage: Storage,
     /// What is known to end guests of real hosts.
     pub fencing: Fencing,
+    /// What is broken on purpose.
+    pub broken: Broken,
+}
+
+/// What is broken on purpose in a debug build, to show that a test would notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Broken {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The drivers of real hosts carry out whatever they are told, under whichever fence and lease.
+    IgnoresFence,
+    /// A guest that comes to a real host goes on there as soon as it has been copied.
+    NoPause,
+}
+
+impl Broken {
+    /// How a driver is told: it has its environment from its node.
+    fn environment(self) -> Option<(&'static str, &'static str)> {
+        let what = match self {
+            Broken::Nothing => return None,
+            Broken::IgnoresFence => "ignore-fence",
+            Broken::NoPause => "no-pause",
+        };
+        Some(("NOVACRON_TEST_BREAK", what))
+    }
 }
 
 /// What ends the guests of hosts that are not heard of.
@@ -187,7 +215,8 @@ impl Cluster {
         let space = self.network.as_ref().map(|network| network.space(number));
         let hypervisor = match (&self.network, self.options.hosts) {
             (Some(network), Hosts::Real) => {
-                Some(Hypervisor::start(&directory.join("h"), number, network, &programs)?)
+                let (files, ledgers) = (directory.join("h"), self.ledgers());
+                Some(Hypervisor::start(&files, number, network, &programs, &ledgers)?)
             }
             (_, Hosts::Simulated | Hosts::Bridged | Hosts::Real) => None,
         };
@@ -325,7 +354,9 @@ impl Cluster {
     /// When it cannot be started.
     pub fn run(&mut self, node: usize) -> Result<()> {
         let never_synced = self.options.storage == Storage::DiskNeverSynced;
-        self.nodes[node].run(never_synced.then_some(("NOVACRON_TEST_NEVER_SYNC", "1")))
+        let never_synced = never_synced.then_some(("NOVACRON_TEST_NEVER_SYNC", "1"));
+        let environment = never_synced.into_iter().chain(self.options.broken.environment());
+        self.nodes[node].run(environment)
     }
 
     /// A client of one node alone.
@@ -436,6 +467,29 @@ impl Cluster {
     #[must_use]
     pub fn body_directory(&self, node: usize, vm: &str) -> PathBuf {
         self.nodes[node].bodies().join(vm)
+    }
+
+    /// Where the ledgers of guests lie: outside of every host.
+    fn ledgers(&self) -> PathBuf {
+        self.root.path().join("ledgers")
+    }
+
+    /// When each host executed a VM's guest, by the word of the processes that did.
+    ///
+    /// # Errors
+    /// When a record is damaged.
+    pub fn witness(&self, vm: &str) -> Result<Witness> {
+        let hypervisors = self.nodes.iter().filter_map(|node| node.hypervisor.as_ref());
+        let hosts: Vec<&Path> = hypervisors.map(Hypervisor::directory).collect();
+        Witness::read(&hosts, vm)
+    }
+
+    /// What a VM's guest wrote to the disk that all hosts share.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn ledger(&self, vm: &str) -> Result<Ledger> {
+        Ledger::read(&self.ledgers().join(vm))
     }
 
     /// How many bodies' files lie on a node's host.

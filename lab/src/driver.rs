@@ -29,7 +29,8 @@ impl DriverHost {
         // Nobody comes through its door.
         let network = Network::make(1, 1)?;
         let space = network.space(0);
-        let hypervisor = Hypervisor::start(&root.path().join("h"), 0, &network, programs)?;
+        let (files, ledgers) = (root.path().join("h"), root.path().join("ledgers"));
+        let hypervisor = Hypervisor::start(&files, 0, &network, programs, &ledgers)?;
         let (state, socket) = (root.path().join("d"), root.path().join("driver.sock"));
         let log = std::fs::File::create(root.path().join("driver.log"))?;
         let driver = space

@@ -9,6 +9,8 @@ use crate::{
     cluster::{Cluster, PATIENCE},
     network::Network,
     power,
+    proxy::Proxy,
+    rpc::Strike,
 };
 
 impl Cluster {
@@ -69,6 +71,19 @@ impl Cluster {
     /// As [`Cluster::cut`].
     pub fn dropped(&self) -> Result<u64> {
         self.network()?.dropped()
+    }
+
+    /// Has one message between two hosts' libvirt daemons struck, of those that another host's sends to
+    /// this node's or gets from it.
+    ///
+    /// # Errors
+    /// When the host has none.
+    pub fn intercept(&self, node: usize, strike: Strike) -> Result<Proxy> {
+        let row = &self.nodes[node];
+        let hypervisor = row.hypervisor.as_ref().context("there is no hypervisor")?;
+        let program = row.programs.join("novacron-lab-rpc-proxy");
+        let space = self.network()?.space(node);
+        Proxy::start(&program, space, node, hypervisor.directory(), strike)
     }
 
     fn network(&self) -> Result<&Network> {

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     network::{self, Network, Space},
-    programs,
+    programs, qemu,
 };
 
 /// Why this machine cannot run real VMs, if it cannot.
@@ -51,6 +51,7 @@ impl Hypervisor {
         number: usize,
         network: &Network,
         programs: &Path,
+        ledgers: &Path,
     ) -> Result<Hypervisor> {
         let (address, name) = (Network::address(number), format!("h{}", number + 1));
         for part in ["run", "lib", "log", "cache", "etc"] {
@@ -66,6 +67,7 @@ impl Hypervisor {
             std::fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
         }
         write_settings(directory, address)?;
+        qemu::install(directory, ledgers)?;
         network.pki().write(&directory.join("etc/pki"), address)?;
         let daemon = spawn(directory, &name, &network.space(number), programs)?;
         let mut hypervisor = Hypervisor { directory: directory.to_owned(), address, daemon };
@@ -106,6 +108,11 @@ impl Hypervisor {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The pids of the QEMUs that run here, as libvirtd wrote them down.
@@ -213,8 +220,11 @@ fn spawn(directory: &Path, name: &str, space: &Space, built: &Path) -> Result<Ch
         mount --bind "$1/etc" /etc/libvirt
         mount --bind "$1/passwd" /etc/passwd
         mount --bind "$1/group" /etc/group
-        exec "$3" "$1/$4" libvirtd -l -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
+        exec "$3" "$1/$4" "$5" libvirtd -l -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
     "#;
+    let mut path = std::ffi::OsString::from(qemu::DIRECTORY);
+    path.push(":");
+    path.push(programs::path());
     space
         .command("unshare")
         .args(["--mount", "--uts", "--propagation", "private", "sh", "-c", SCRIPT, "sh"])
@@ -222,7 +232,8 @@ fn spawn(directory: &Path, name: &str, space: &Space, built: &Path) -> Result<Ch
         .arg(name)
         .arg(built.join("novacron-lab-reaper"))
         .arg(STOPPED)
-        .env("PATH", programs::path())
+        .arg(qemu::ends(directory))
+        .env("PATH", path)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(directory.join("log/start.log"))?)

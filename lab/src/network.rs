@@ -82,7 +82,7 @@ impl Space {
     }
 
     /// Feeds a program of this namespace and returns what it printed.
-    fn feed(&self, program: &[&str], input: &str) -> Result<Vec<u8>> {
+    pub(crate) fn feed(&self, program: &[&str], input: &str) -> Result<Vec<u8>> {
         let mut child = self
             .command(program[0])
             .args(&program[1..])

@@ -58,7 +58,10 @@ impl Node {
     }
 
     /// Starts its process.
-    pub(crate) fn run(&mut self, environment: Option<(&str, &str)>) -> Result<()> {
+    pub(crate) fn run<'a>(
+        &mut self,
+        environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let mut command = self.novacron();
         command.arg("run").envs(environment).stdout(Stdio::null()).stderr(log);

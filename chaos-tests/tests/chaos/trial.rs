@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use lab::{Cluster, ClusterOptions, Fencing, Hosts, Storage, disks_are_possible};
+use lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, Storage, disks_are_possible};
 use novacron_chaos_tests::Registers;
 
 pub const NODES: usize = 3;
@@ -28,6 +28,7 @@ impl Trial {
             programs,
             storage,
             fencing: Fencing::None,
+            broken: Broken::Nothing,
         };
         let cluster = Cluster::start(options, |_| ()).await?;
         cluster.await_voters(NODES).await?;

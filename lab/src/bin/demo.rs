@@ -12,7 +12,7 @@ use client::{
     Client,
     v1::{self, vms_client::VmsClient},
 };
-use novacron_lab::{Cluster, ClusterOptions, Fencing, Hosts, Storage, is_possible, sweep};
+use novacron_lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, Storage, is_possible, sweep};
 
 /// How long a guest may take to boot without acceleration, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -96,6 +96,7 @@ async fn demo() -> Result<()> {
         programs: programs.clone(),
         storage,
         fencing: Fencing::Guards,
+        broken: Broken::Nothing,
     };
     let started = Cluster::start(options, |step| {
         println!("  {:>6.1} s  … {step}", told.elapsed().as_secs_f64());

@@ -1,14 +1,17 @@
-//! `novacron-lab-reaper FILE COMMAND…`: keeps a command running, as an init system does, until FILE
-//! exists, and collects every process that it leaves behind.
+//! `novacron-lab-reaper FILE ENDS COMMAND…`: keeps a command running, as an init system does, until FILE
+//! exists, and collects every process that it leaves behind. Of each it writes into ENDS, at once, when it
+//! was certainly gone: `PID MICROSECONDS`, since 1970.
 //!
 //! QEMU detaches itself. Without this its zombies wait for PID 1, which in a container may take
 //! seconds, and libvirt waits with them. Ends when nothing is left to collect.
 
 use std::{
     ffi::OsString,
+    fs::File,
+    io::Write,
     path::PathBuf,
     process::{Command, ExitCode},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -18,10 +21,12 @@ const PAUSE: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    let (Some(until), Some(program)) = (arguments.next().map(PathBuf::from), arguments.next())
-    else {
+    let mut path = || arguments.next().map(PathBuf::from);
+    let (Some(until), Some(ends), Some(program)) = (path(), path(), path()) else {
         return ExitCode::FAILURE;
     };
+    let ends = File::options().create(true).append(true).open(ends);
+    let Ok(mut ends) = ends else { return ExitCode::FAILURE };
     let arguments: Vec<OsString> = arguments.collect();
     let me = rustix::process::getpid();
     let ready = rustix::process::set_child_subreaper(Some(me));
@@ -36,7 +41,12 @@ fn main() -> ExitCode {
     };
     let mut code = ExitCode::SUCCESS;
     while let Ok(ended) = rustix::process::wait(WaitOptions::empty()) {
-        let Some((_, status)) = ended.filter(|(pid, _)| *pid == main) else { continue };
+        let Some((pid, status)) = ended else { continue };
+        // An end that could not be noted is one that nobody may rely on: the guest counts as running.
+        let _ = note(&mut ends, pid);
+        if pid != main {
+            continue;
+        }
         if status.exit_status() == Some(0) {
             continue;
         }
@@ -52,4 +62,10 @@ fn main() -> ExitCode {
         }
     }
     code
+}
+
+fn note(ends: &mut File, pid: Pid) -> std::io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(std::io::Error::other)?;
+    // One write: what is read is whole lines.
+    ends.write_all(format!("{pid} {}\n", now.as_micros()).as_bytes())
 }

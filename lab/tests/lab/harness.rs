@@ -8,7 +8,7 @@ use std::{
 };
 
 use client::{Client, v1};
-use novacron_lab::{Cluster, ClusterOptions, Fencing, Hosts, Storage};
+use novacron_lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, Storage};
 use v1::{images_client::ImagesClient, vms_client::VmsClient};
 
 /// Where the programs lie: cargo builds them beside the tests.
@@ -26,8 +26,17 @@ pub async fn cluster_of(nodes: usize, hosts: Hosts) -> Cluster {
 }
 
 pub async fn cluster_with(nodes: usize, hosts: Hosts, fencing: Fencing) -> Cluster {
+    broken_cluster(nodes, hosts, fencing, Broken::Nothing).await
+}
+
+pub async fn broken_cluster(
+    nodes: usize,
+    hosts: Hosts,
+    fencing: Fencing,
+    broken: Broken,
+) -> Cluster {
     let storage = Storage::Directory;
-    let options = ClusterOptions { nodes, hosts, programs: programs(), storage, fencing };
+    let options = ClusterOptions { nodes, hosts, programs: programs(), storage, fencing, broken };
     Cluster::start(options, |step| println!("{step}")).await.unwrap()
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
+mod consoles;
 mod driver;
 mod failover;
 mod harness;
@@ -10,3 +11,7 @@ mod partitions;
 mod processes;
 mod real;
 mod rescue;
+mod strike;
+mod tally;
+mod traveller;
+mod trial;

@@ -1,0 +1,132 @@
+//! What guests write to their consoles: a tick, and the next one.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{Read, Seek},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
+
+use novacron_lab::Cluster;
+
+/// What guests write to their consoles, from the hosts' own files. A file that was opened once stays
+/// readable when its host has removed it.
+#[derive(Default)]
+pub struct Consoles(Vec<(PathBuf, File)>);
+
+impl Consoles {
+    /// Opens the files of a VM that are there and not open yet.
+    pub fn look(&mut self, cluster: &Cluster, vm: &str) {
+        for host in ["h1", "h2", "h3"] {
+            let path = cluster.console_file(host, vm);
+            let Ok(file) = File::open(&path) else { continue };
+            let inode = |file: &File| file.metadata().map(|seen| seen.ino()).ok();
+            if !self.0.iter().any(|(_, known)| inode(known) == inode(&file)) {
+                self.0.push((path, file));
+            }
+        }
+    }
+
+    /// The ticks of each file, in runs that begin with a boot. Only a guest that came from elsewhere
+    /// begins without one.
+    fn runs(&mut self) -> Vec<Run> {
+        let mut runs = Vec::new();
+        for (path, file) in &mut self.0 {
+            let mut text = Vec::new();
+            file.rewind().unwrap();
+            file.read_to_end(&mut text).unwrap();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            for (n, part) in text.split("GUEST-UP").enumerate() {
+                let run = Run::of(path.clone(), n == 0, part);
+                runs.extend(Some(run).filter(|run| !run.ticks.is_empty()));
+            }
+        }
+        runs
+    }
+
+    /// How often the guest moved. Nobody ever ticked twice: each run counts on without a gap, and one that
+    /// came from elsewhere goes on exactly where another one ended.
+    pub fn moves(&mut self) -> Result<usize, String> {
+        let runs = self.runs();
+        for run in &runs {
+            if run.ticks.windows(2).any(|pair| pair[1] != pair[0] + 1) {
+                return Err(format!("ticks are missing or there twice: {run:?}"));
+            }
+            if run.came && !runs.iter().any(|other| run.follows(other)) {
+                return Err(format!("{run:?} follows none of {runs:#?}"));
+            }
+        }
+        Ok(runs.iter().filter(|run| run.came).count())
+    }
+
+    pub fn boots(&mut self) -> usize {
+        self.runs().iter().filter(|run| !run.came).count()
+    }
+
+    pub fn ticks(&mut self) -> usize {
+        self.runs().iter().map(|run| run.ticks.len()).sum()
+    }
+}
+
+struct Run {
+    path: PathBuf,
+    came: bool,
+    /// The rest of a line that was begun elsewhere, if it came.
+    head: String,
+    ticks: Vec<u32>,
+    /// The beginning of a line.
+    tail: String,
+}
+
+fn tick(line: &str) -> Option<u32> {
+    line.trim().strip_prefix("tick ")?.parse().ok()
+}
+
+impl Run {
+    fn of(path: PathBuf, came: bool, text: &str) -> Run {
+        let (whole, tail) = text.rsplit_once('\n').unwrap_or(("", text));
+        let (head, lines) =
+            if came { whole.split_once('\n').unwrap_or((whole, "")) } else { ("", whole) };
+        let ticks = lines.lines().filter_map(tick).collect();
+        Run { path, came, head: head.to_owned(), ticks, tail: tail.to_owned() }
+    }
+
+    /// Whether it goes on where another one ended. A guest moves in the middle of a line, too.
+    fn follows(&self, other: &Run) -> bool {
+        let (Some(first), Some(last)) = (self.ticks.first(), other.ticks.last()) else {
+            return false;
+        };
+        match tick(&format!("{}{}", other.tail, self.head)) {
+            Some(between) => between == last + 1 && *first == between + 1,
+            None => *first == last + 1,
+        }
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Run { path, came, head, ticks, tail } = self;
+        let (first, last) = (ticks.first(), ticks.last());
+        write!(f, "{} came={came} {head:?} {first:?}..{last:?} {tail:?}", path.display())
+    }
+}
+
+#[test]
+fn a_guest_that_moves_in_the_middle_of_a_line_misses_no_tick() {
+    let rows = [
+        ("up\ntick 1\ntick 2\n", "tick 3\ntick 4\n", true),
+        ("up\ntick 1\ntick 2\nti", "ck 3\ntick 4\n", true),
+        ("up\ntick 1\ntick 2\ntick 3", "\ntick 4\n", true),
+        ("up\ntick 1\ntick 2\n", "\ntick 3\n", true),
+        ("up\ntick 1\ntick 2\n", "tick 2\ntick 3\n", false),
+        ("up\ntick 1\ntick 2\n", "tick 4\ntick 5\n", false),
+        ("up\ntick 1\ntick 2\ntick 3", "\ntick 3\n", false),
+        ("up\ntick 1\ntick 2\ntick 1", "0\ntick 11\n", false),
+    ];
+    for (source, target, good) in rows {
+        let (source, target) =
+            (Run::of("a".into(), false, source), Run::of("b".into(), true, target));
+        assert_eq!(target.follows(&source), good, "{source:?} {target:?}");
+    }
+}

@@ -1,0 +1,139 @@
+//! A guest that moves between real hypervisors, and all that is known of where it ran.
+
+use std::time::{Duration, Instant};
+
+use client::{
+    Client,
+    v1::{self, operations_client::OperationsClient, vms_client::VmsClient},
+};
+use novacron_lab::{Broken, Cluster, Fencing, Hosts, is_possible};
+
+use crate::{
+    consoles::Consoles,
+    harness::{await_phase, broken_cluster, create, get, guest, spec},
+};
+
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether the test called `what` can run here.
+pub fn possible(what: &str) -> bool {
+    let Err(why) = is_possible() else { return true };
+    assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
+    println!("SKIPPED {what}: {why}");
+    false
+}
+
+/// A cluster on real hypervisors with the tiny guest's image.
+pub async fn real_cluster(fencing: Fencing, broken: Broken) -> Cluster {
+    let (kernel, initrd) = guest();
+    let cluster = broken_cluster(3, Hosts::Real, fencing, broken).await;
+    let (kernel, initrd) = (kernel.to_str().unwrap(), initrd.to_str().unwrap());
+    cluster
+        .novacron(0, &["image", "create", "tiny", "--kernel", kernel, "--initrd", initrd])
+        .unwrap();
+    cluster.await_voters(3).await.unwrap();
+    cluster
+}
+
+/// Asks for a migration; the answer is the operation. A bandwidth, MiB/s, makes it last.
+pub async fn migrate(client: &Client, vm: &str, host: &str, bandwidth: u32) -> String {
+    let request = v1::MigrateVmRequest {
+        mutation: client.mutation().await.unwrap(),
+        vm: vm.to_owned(),
+        host: host.to_owned(),
+        bandwidth_mib_per_second: bandwidth,
+        ..Default::default()
+    };
+    let call = client
+        .call(request, async |channel, request| VmsClient::new(channel).migrate_vm(request).await);
+    let outcome = call.await.unwrap();
+    client.note(outcome.revision);
+    outcome.operation
+}
+
+pub async fn operation_of(client: &Client, operation: &str) -> Option<v1::Operation> {
+    let request = v1::GetOperationRequest { operation: operation.to_owned(), ..Default::default() };
+    let seen = client.call(request, async |channel, request| {
+        OperationsClient::new(channel).get_operation(request).await
+    });
+    seen.await.ok()
+}
+
+/// A ticking guest.
+pub struct Traveller {
+    pub name: String,
+    pub id: String,
+    pub consoles: Consoles,
+}
+
+impl Traveller {
+    /// A new one. `words` are what its kernel is told besides.
+    pub async fn create(
+        client: &Client,
+        name: &str,
+        words: &str,
+        disks: Vec<v1::Disk>,
+    ) -> Traveller {
+        let cmdline = format!("g.tick=0.1 g.noshell=1 g.witness=1 {words}");
+        create(client, name, v1::VmSpec { cmdline, disks, ..spec("tiny") }).await.unwrap();
+        await_phase(client, name, "running", PATIENCE).await;
+        let id = get(client, name).await.unwrap().id;
+        Traveller { name: name.to_owned(), id, consoles: Consoles::default() }
+    }
+
+    /// The number of its host.
+    pub async fn host(&self, client: &Client) -> usize {
+        get(client, &self.name).await.unwrap().host[1..].parse::<usize>().unwrap() - 1
+    }
+
+    /// Waits until it has gone on for a while; false when it does not.
+    pub async fn goes_on(&mut self, cluster: &Cluster, count: usize) -> bool {
+        let begun = Instant::now();
+        self.consoles.look(cluster, &self.id);
+        let before = self.consoles.ticks();
+        while self.consoles.ticks() < before + count {
+            if begun.elapsed() > PATIENCE {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            self.consoles.look(cluster, &self.id);
+        }
+        true
+    }
+
+    /// What shows that it was not one guest all the time: by its consoles, by the word of the QEMUs that
+    /// executed it, and by what it wrote to the disk that all hosts share.
+    pub fn complaints(&mut self, cluster: &Cluster) -> Vec<String> {
+        let witness = cluster.witness(&self.id).unwrap();
+        let overlaps = witness.overlaps();
+        let overlaps = overlaps.iter().map(|pair| format!("two executed at one time: {pair:?}"));
+        let ledger = cluster.ledger(&self.id).and_then(|ledger| ledger.assert_one_body());
+        let ledger = ledger.err().map(|error| format!("on its disk: {error:#}"));
+        overlaps.chain(ledger).chain(self.consoles.moves().err()).collect()
+    }
+}
+
+/// Microseconds since 1970, from an RFC 3339 time in UTC.
+pub fn micros(time: &str) -> u64 {
+    let part = |range: std::ops::Range<usize>| time[range].parse::<u64>().unwrap();
+    let (year, month, day) = (part(0..4), part(5..7), part(8..10));
+    // Years that begin in March: the day that some have more is the last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days =
+        365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
+    let seconds = ((days * 24 + part(11..13)) * 60 + part(14..16)) * 60 + part(17..19);
+    let fraction = time[19..].trim_start_matches('.').trim_end_matches('Z');
+    seconds * 1_000_000 + format!("{fraction:0<6}")[..6].parse::<u64>().unwrap()
+}
+
+/// When a step of an operation began, microseconds since 1970.
+pub fn begun(operation: &v1::Operation, step: &str) -> Option<u64> {
+    operation.steps.iter().find(|begun| begun.name == step).map(|step| micros(&step.begun_at))
+}
+
+#[test]
+fn times_are_read() {
+    assert_eq!(micros("1970-01-01T00:00:00Z"), 0);
+    assert_eq!(micros("2024-02-29T12:00:00.25Z"), 1_709_208_000_250_000);
+    assert_eq!(micros("2026-11-24T18:04:56.553563Z"), 1_795_543_496_553_563);
+}
