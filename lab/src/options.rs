@@ -1,0 +1,79 @@
+//! What a cluster is to be like.
+
+use std::path::PathBuf;
+
+/// What the cluster is to be like.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// How many nodes.
+    pub nodes: usize,
+    /// What its hosts are.
+    pub hosts: Hosts,
+    /// The directory with the programs.
+    pub programs: PathBuf,
+    /// How each node keeps its data.
+    pub storage: Storage,
+    /// What is known to end guests of real hosts.
+    pub fencing: Fencing,
+    /// What is broken on purpose.
+    pub broken: Broken,
+}
+
+/// What is broken on purpose in a debug build, to show that a test would notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Broken {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The drivers of real hosts carry out whatever they are told, under whichever fence and lease.
+    IgnoresFence,
+    /// A guest that comes to a real host goes on there as soon as it has been copied.
+    NoPause,
+}
+
+impl Broken {
+    /// How a driver is told: it has its environment from its node.
+    pub(crate) fn environment(self) -> Option<(&'static str, &'static str)> {
+        let what = match self {
+            Broken::Nothing => return None,
+            Broken::IgnoresFence => "ignore-fence",
+            Broken::NoPause => "no-pause",
+        };
+        Some(("NOVACRON_TEST_BREAK", what))
+    }
+}
+
+/// What ends the guests of hosts that are not heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fencing {
+    /// Nothing.
+    #[default]
+    None,
+    /// Each real host has a guard.
+    Guards,
+    /// The same, and there are agents that cut the power of hosts.
+    GuardsAndAgents,
+}
+
+/// What the hosts of a cluster are. There is one for each node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// Simulated; the nodes talk over loopback.
+    Simulated,
+    /// Simulated, each with an address of its own on a bridge, whose links can be cut.
+    Bridged,
+    /// Real hypervisors, on the same bridge.
+    Real,
+}
+
+/// How nodes keep their data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// In a directory of this machine.
+    #[default]
+    Directory,
+    /// On a disk of its own whose power can be cut; snapshots are made often.
+    Disk,
+    /// The same, and the log is never synced: to show that a test would notice.
+    DiskNeverSynced,
+}
