@@ -137,7 +137,7 @@ async fn hosts(client: &Client) -> Vec<v1::Host> {
     call.await.unwrap().hosts
 }
 
-async fn await_hosts(client: &Client, what: &str, good: impl Fn(&v1::Host) -> bool) {
+pub async fn await_hosts(client: &Client, what: &str, good: impl Fn(&v1::Host) -> bool) {
     let begun = Instant::now();
     loop {
         let hosts = hosts(client).await;
@@ -161,7 +161,7 @@ async fn delete(client: &Client, name: &str) {
     client.wait(&outcome.operation, PATIENCE, |_| ()).await.unwrap();
 }
 
-async fn act(client: &Client, name: &str, verb: &str) {
+pub async fn act(client: &Client, name: &str, verb: &str) {
     let mutation = client.mutation().await.unwrap();
     let (vm, project) = (name.to_owned(), String::new());
     let outcome = if verb == "start" {
@@ -274,6 +274,8 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
     let (_, last) = grew[victim].expect("it ticked");
     let (first, _) = grew[number(&elsewhere.host)].expect("it ticks");
     assert!(last < first, "{way:?}: two bodies ran at one time, for {:?}", last - first);
+    let witness = cluster.witness(&web.id).unwrap();
+    assert_eq!(witness.overlaps(), [], "{way:?}");
     println!(
         "{way:?}: last word after {:.1} s, runs elsewhere after {:.1} s, gap {:.1} s",
         (last - lost).as_secs_f64(),
@@ -284,7 +286,7 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
     away
 }
 
-async fn await_elsewhere(client: &Client, host: &str, lost: Instant) -> Duration {
+pub async fn await_elsewhere(client: &Client, host: &str, lost: Instant) -> Duration {
     loop {
         let vm = get(client, "web").await.unwrap();
         if vm.phase == "running" && vm.host != host {

@@ -5,9 +5,11 @@
 mod consoles;
 mod driver;
 mod failover;
+mod figures;
 mod harness;
 mod migration;
 mod partitions;
+mod planted;
 mod processes;
 mod real;
 mod rescue;

@@ -75,7 +75,18 @@ impl Traveller {
         disks: Vec<v1::Disk>,
     ) -> Traveller {
         let cmdline = format!("g.tick=0.1 g.noshell=1 g.witness=1 {words}");
-        create(client, name, v1::VmSpec { cmdline, disks, ..spec("tiny") }).await.unwrap();
+        Traveller::create_from(client, name, v1::VmSpec { cmdline, disks, ..spec("tiny") }).await
+    }
+
+    /// A new one that is started elsewhere when its host is lost.
+    pub async fn create_rebuilt(client: &Client, name: &str) -> Traveller {
+        let (cmdline, failover) =
+            ("g.tick=0.1 g.noshell=1 g.witness=1".to_owned(), "rebuild".to_owned());
+        Traveller::create_from(client, name, v1::VmSpec { cmdline, failover, ..spec("tiny") }).await
+    }
+
+    async fn create_from(client: &Client, name: &str, spec: v1::VmSpec) -> Traveller {
+        create(client, name, spec).await.unwrap();
         await_phase(client, name, "running", PATIENCE).await;
         let id = get(client, name).await.unwrap().id;
         Traveller { name: name.to_owned(), id, consoles: Consoles::default() }
@@ -110,6 +121,20 @@ impl Traveller {
         let ledger = cluster.ledger(&self.id).and_then(|ledger| ledger.assert_one_body());
         let ledger = ledger.err().map(|error| format!("on its disk: {error:#}"));
         overlaps.chain(ledger).chain(self.consoles.moves().err()).collect()
+    }
+
+    /// What shows that a migration's target executed the guest before the log said that it may.
+    pub fn ran_unasked(
+        &self,
+        cluster: &Cluster,
+        migration: &v1::Operation,
+        target: usize,
+    ) -> Option<String> {
+        let there = cluster.witness(&self.id).unwrap();
+        let there = there.begun_since(target, begun(migration, "reserve").unwrap())?;
+        let switched = begun(migration, "validate");
+        let asked = switched.is_some_and(|at| at <= there.begun_us);
+        (!asked).then(|| format!("{there:?}, and the switch was at {switched:?}"))
     }
 }
 

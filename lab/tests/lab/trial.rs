@@ -9,7 +9,7 @@ use crate::{
     harness::get,
     strike::{Case, Damage, Fault},
     tally::{Loss, Tally},
-    traveller::{PATIENCE, Traveller, begun, migrate, operation_of, possible, real_cluster},
+    traveller::{PATIENCE, Traveller, migrate, operation_of, possible, real_cluster},
 };
 
 /// Trials on one cluster with the same guests.
@@ -64,7 +64,9 @@ impl Trials {
             let picture = self.picture(guest, &operation).await;
             return Err((Loss::Doubled, format!("{complaints:#?}\n{picture}")));
         }
-        self.assert_switched_first(guest, &ended, way)?;
+        if let Some(why) = guest.ran_unasked(&self.cluster, &ended, target) {
+            return Err((Loss::Doubled, why));
+        }
         let (moves, boots) = (moves(guest)? - moves_before, guest.consoles.boots() - boots_before);
         Ok(format!("{}, moves {moves}, boots {boots}: {}", ended.status, ended.message))
     }
@@ -175,24 +177,6 @@ impl Trials {
                 return Err((Loss::Lost, format!("{what}\n{picture}")));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    /// The target never executed the guest before the log said that it may.
-    fn assert_switched_first(
-        &self,
-        guest: &Traveller,
-        ended: &v1::Operation,
-        (_, target): (usize, usize),
-    ) -> Result<(), Failed> {
-        let asked = begun(ended, "reserve").unwrap();
-        let witness = self.cluster.witness(&guest.id).unwrap();
-        let Some(there) = witness.begun_since(target, asked) else { return Ok(()) };
-        match begun(ended, "validate") {
-            Some(switched) if there.begun_us >= switched => Ok(()),
-            switched => {
-                Err((Loss::Doubled, format!("{there:?} before the switch at {switched:?}")))
-            }
         }
     }
 

@@ -1,0 +1,89 @@
+//! What is broken on purpose is noticed by the word of the QEMUs, not by luck.
+
+use std::time::{Duration, Instant};
+
+use novacron_lab::{
+    Broken, Cluster, Fencing,
+    rpc::{Blow, Message, Procedure, Side, Strike},
+};
+
+use crate::{
+    failover::{act, await_elsewhere, await_hosts},
+    harness::await_phase,
+    traveller::{PATIENCE, Traveller, migrate, operation_of, possible, real_cluster},
+};
+
+/// Waits until two are seen to have executed a guest at one time.
+async fn await_overlap(cluster: &Cluster, guest: &mut Traveller) {
+    let begun = Instant::now();
+    while cluster.witness(&guest.id).unwrap().overlaps().is_empty() {
+        let witness = cluster.witness(&guest.id);
+        assert!(begun.elapsed() < PATIENCE, "nothing was noticed: {witness:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        guest.consoles.look(cluster, &guest.id);
+    }
+}
+
+/// A guest that comes goes on unasked: before the log says that it may, and beside the one that it was
+/// when the source never hears that it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_goes_on_unasked_is_noticed() {
+    if !possible("a guest that goes on unasked") {
+        return;
+    }
+    let cluster = real_cluster(Fencing::None, Broken::NoPause).await;
+    let client = cluster.client().unwrap();
+
+    let guest = Traveller::create(&client, "hasty", "", vec![]).await;
+    let target = (guest.host(&client).await + 1) % 3;
+    let operation = migrate(&client, "hasty", &format!("h{}", target + 1), 0).await;
+    let begun = Instant::now();
+    let noticed = loop {
+        let seen = operation_of(&client, &operation).await.unwrap();
+        if let Some(noticed) = guest.ran_unasked(&cluster, &seen, target) {
+            break noticed;
+        }
+        assert!(begun.elapsed() < PATIENCE, "nothing was noticed: {seen:#?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    println!("{noticed}");
+
+    let mut guest = Traveller::create(&client, "double", "", vec![]).await;
+    assert!(guest.goes_on(&cluster, 5).await);
+    let target = (guest.host(&client).await + 1) % 3;
+    let message = Message { procedure: Procedure::Finish, side: Side::Reply };
+    let proxy = cluster.intercept(target, Strike { blow: Blow::Drop, message }).unwrap();
+    migrate(&client, "double", &format!("h{}", target + 1), 0).await;
+    await_overlap(&cluster, &mut guest).await;
+    assert!(proxy.struck().unwrap().is_some());
+    println!("{:#?}", guest.complaints(&cluster));
+}
+
+/// A call that a lost owner made arrives when the guest runs elsewhere, and nobody looks at its fence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_call_that_nobody_refuses_is_noticed() {
+    if !possible("a late call that nobody refuses") {
+        return;
+    }
+    let cluster = real_cluster(Fencing::Guards, Broken::IgnoresFence).await;
+    let client = cluster.client().unwrap();
+    await_hosts(&client, "guarded", |host| host.fencing == "guard").await;
+    let mut guest = Traveller::create_rebuilt(&client, "web").await;
+    assert!(guest.goes_on(&cluster, 5).await);
+    let home = guest.host(&client).await;
+    act(&client, "web", "stop").await;
+    await_phase(&client, "web", "stopped", PATIENCE).await;
+    cluster.pause_driver(home).unwrap();
+    act(&client, "web", "start").await;
+    // The call is on its way by then.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.pause(home).unwrap();
+    let others = cluster.client_without(home).unwrap();
+    await_elsewhere(&others, &format!("h{}", home + 1), Instant::now()).await;
+    // The host holds a lease again, so its guard ends nothing; the late call was made under the old one.
+    cluster.resume(home).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.resume_driver(home).unwrap();
+    await_overlap(&cluster, &mut guest).await;
+    println!("{:#?}", guest.complaints(&cluster));
+}
