@@ -7,7 +7,7 @@ use client::{
     v1::{self, operations_client::OperationsClient},
 };
 use novacron_lab::{
-    Cluster, Proxy,
+    Cluster,
     rpc::{Blow, Message, Procedure, Side, Strike},
 };
 
@@ -43,38 +43,77 @@ const FAULTS: [Fault; 11] = [
     Fault::Cancel,
 ];
 
-/// When it strikes: when the step begins, and in the copy also somewhat later.
-const MOMENTS: [(&str, u64); 6] =
-    [("prepare", 0), ("copy", 0), ("copy", 1_500), ("copy", 3_600), ("validate", 0), ("retire", 0)];
+/// When a fault strikes.
+#[derive(Clone, Copy, Debug)]
+pub enum When {
+    /// So many milliseconds after a step has begun.
+    Step(&'static str, u64),
+    /// While the target says that the guest has come, and the source has not heard it yet: the switch is
+    /// about to be made. The word is held up for a while.
+    Switch,
+    /// As the message comes by that is struck.
+    Message,
+}
 
-/// One fault at one moment: a step, and milliseconds after it began.
+/// In the copy also somewhat later.
+const MOMENTS: [When; 7] = [
+    When::Step("prepare", 0),
+    When::Step("copy", 0),
+    When::Step("copy", 1_500),
+    When::Step("copy", 3_600),
+    When::Switch,
+    When::Step("validate", 0),
+    When::Step("retire", 0),
+];
+
+/// Shorter than what the daemons take for a broken connection.
+const HOLD: Blow = Blow::Hold(Duration::from_secs(4));
+
+/// One fault at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub fault: Fault,
-    pub moment: Option<(&'static str, u64)>,
+    pub when: When,
 }
 
 impl Case {
     pub fn all() -> Vec<Case> {
-        let timed = FAULTS
-            .iter()
-            .flat_map(|fault| MOMENTS.map(|moment| Case { fault: *fault, moment: Some(moment) }));
-        // Shorter than what the daemons take for a broken connection.
-        let blows = [Blow::Drop, Blow::Hold(Duration::from_secs(4)), Blow::Hole];
+        let timed =
+            FAULTS.iter().flat_map(|fault| MOMENTS.map(|when| Case { fault: *fault, when }));
         let messages = [Procedure::Prepare, Procedure::Finish].into_iter().flat_map(|procedure| {
             [Side::Call, Side::Reply].map(|side| Message { procedure, side })
         });
-        let strikes = messages.flat_map(|message| blows.map(|blow| Strike { blow, message }));
-        let struck = strikes.map(|strike| Case { fault: Fault::Message(strike), moment: None });
+        let strikes = messages.flat_map(|message| {
+            [Blow::Drop, HOLD, Blow::Hole].map(|blow| Strike { blow, message })
+        });
+        let struck =
+            strikes.map(|strike| Case { fault: Fault::Message(strike), when: When::Message });
         timed.chain(struck).collect()
+    }
+
+    /// What is done to a message, if one is struck.
+    pub fn message(self) -> Option<Strike> {
+        let message = Message { procedure: Procedure::Finish, side: Side::Reply };
+        match (self.fault, self.when) {
+            (Fault::Message(strike), _) => Some(strike),
+            (_, When::Switch) => Some(Strike { blow: HOLD, message }),
+            (_, When::Step(..) | When::Message) => None,
+        }
+    }
+
+    /// For how long it lasts: libvirt takes some seconds to notice a link that carries nothing.
+    pub fn lasts(self) -> Duration {
+        let held = self.message().is_some_and(|strike| strike.blow != Blow::Drop);
+        Duration::from_secs(if held || self.fault == Fault::Link { 12 } else { 1 })
     }
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.moment {
-            Some((step, later)) => write!(f, "{} at {step}+{later} ms", self.fault),
-            None => write!(f, "{}", self.fault),
+        match self.when {
+            When::Step(step, later) => write!(f, "{} at {step}+{later} ms", self.fault),
+            When::Switch => write!(f, "{} at switch", self.fault),
+            When::Message => write!(f, "{}", self.fault),
         }
     }
 }
@@ -98,50 +137,35 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What must be mended.
-#[derive(Default)]
-pub struct Damage {
-    /// A node that was killed.
-    pub node: Option<usize>,
-    /// Who stands between two daemons.
-    pub proxy: Option<Proxy>,
-    /// Whether it was there to be struck.
+/// The nodes that a migration is about.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    pub source: usize,
+    pub target: usize,
+    pub leader: usize,
+}
+
+/// What a strike came to.
+pub struct Struck {
+    /// Whether there was something to be struck.
     pub hit: bool,
+    /// A node that must be started again.
+    pub node: Option<usize>,
 }
 
 impl Fault {
-    /// For how long it lasts: libvirt takes some seconds to notice a link that carries nothing.
-    pub fn lasts(self) -> Duration {
-        let silent = match self {
-            Fault::Link => true,
-            Fault::Message(strike) => strike.blow != Blow::Drop,
-            Fault::SourceNode
-            | Fault::TargetNode
-            | Fault::Leader
-            | Fault::SourceDriver
-            | Fault::TargetDriver
-            | Fault::SourceLibvirtd
-            | Fault::TargetLibvirtd
-            | Fault::SourceGuest
-            | Fault::TargetGuest
-            | Fault::Cancel => false,
-        };
-        Duration::from_secs(if silent { 12 } else { 1 })
-    }
-
-    /// Strikes a VM's migration between two nodes.
+    /// Strikes a VM's migration.
     pub async fn strike(
         self,
         cluster: &mut Cluster,
         client: &Client,
         vm: &str,
-        (source, target): (usize, usize),
+        At { source, target, leader }: At,
         operation: &str,
-    ) -> Damage {
-        let leader = cluster.leader().await.unwrap().unwrap_or(source);
+    ) -> Struck {
         let kill = |cluster: &mut Cluster, node| {
             cluster.kill(node).unwrap();
-            Damage { node: Some(node), proxy: None, hit: true }
+            Struck { hit: true, node: Some(node) }
         };
         let hit = match self {
             Fault::SourceNode => return kill(cluster, source),
@@ -156,12 +180,10 @@ impl Fault {
             Fault::TargetGuest => cluster.kill_guest(target, vm).is_ok_and(|count| count > 0),
             Fault::Link => cluster.cut(&[(source, target), (target, source)]).is_ok(),
             Fault::Cancel => cancel(client, operation).await.is_ok(),
-            Fault::Message(strike) => {
-                let proxy = cluster.intercept(target, strike).unwrap();
-                return Damage { node: None, proxy: Some(proxy), hit: false };
-            }
+            // Somebody stands between the hosts and has done it.
+            Fault::Message(_) => true,
         };
-        Damage { node: None, proxy: None, hit }
+        Struck { hit, node: None }
     }
 }
 

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use crate::strike::Fault;
 
 /// Where a fault can have hit, in the order of a migration.
-const PLACES: [&str; 7] = ["reserve", "prepare", "copy", "validate", "retire", "after", "missed"];
+const PLACES: [&str; 8] =
+    ["reserve", "prepare", "copy", "switch", "validate", "retire", "after", "missed"];
 
 /// What may never happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use client::{Client, v1};
-use novacron_lab::{Broken, Cluster, Fencing};
+use novacron_lab::{Broken, Cluster, Fencing, Proxy};
 
 use crate::{
     harness::get,
-    strike::{Case, Damage, Fault},
+    strike::{At, Case, When},
     tally::{Loss, Tally},
     traveller::{PATIENCE, Traveller, migrate, operation_of, possible, real_cluster},
 };
@@ -37,23 +37,36 @@ impl Trials {
         let (moves_before, boots_before) = (moves(guest)?, guest.consoles.boots());
         let source = guest.host(&self.client).await;
         let target = (source + 1 + fastrand::usize(0..2)) % 3;
-        let way = (source, target);
-        let asks_first = case.moment.is_some();
-        let mut damage = Damage::default();
-        if !asks_first {
-            damage = self.strike(case.fault, guest, way, "").await;
-        }
-        let operation =
-            migrate(&self.client, &guest.name, &format!("h{}", target + 1), BANDWIDTH).await;
-        if let Some((step, later)) = case.moment {
-            self.await_step(guest, &operation, step).await?;
-            tokio::time::sleep(Duration::from_millis(later)).await;
-            let seen = operation_of(&self.client, &operation).await;
-            let step = seen.filter(|seen| !seen.done).map(|seen| seen.step);
-            damage = self.strike(case.fault, guest, way, &operation).await;
-            self.tally.note_hit(case.fault, step.as_deref(), damage.hit);
-        }
-        let ended = self.await_end(guest, case.fault, damage, &operation).await?;
+        let at =
+            At { source, target, leader: self.cluster.leader().await.unwrap().unwrap_or(source) };
+        let proxy = case.message().map(|strike| self.cluster.intercept(target, strike).unwrap());
+        let to = format!("h{}", target + 1);
+        let operation = migrate(&self.client, &guest.name, &to, BANDWIDTH).await;
+        let (seen, came) = match case.when {
+            When::Step(step, later) => {
+                let mut seen = self.await_step(guest, &operation, step).await?;
+                // A strike as the step begins is one at once: some steps are short.
+                if later > 0 {
+                    tokio::time::sleep(Duration::from_millis(later)).await;
+                    seen = operation_of(&self.client, &operation).await.unwrap_or(seen);
+                }
+                (seen, true)
+            }
+            When::Switch | When::Message => {
+                let proxy = proxy.as_ref().expect("it strikes a message");
+                self.await_message(guest, &operation, proxy).await?
+            }
+        };
+        let fault = case.fault;
+        let struck = fault.strike(&mut self.cluster, &self.client, &guest.id, at, &operation).await;
+        let place = match case.when {
+            When::Switch if came => Some("switch"),
+            When::Switch | When::Message | When::Step(..) => {
+                Some(&*seen.step).filter(|_| !seen.done)
+            }
+        };
+        self.tally.note_hit(fault, place, struck.hit && came);
+        let ended = self.await_end(guest, case, (struck.node, proxy), &operation).await?;
         self.tally.note_end(&ended.status);
         self.await_one_body(guest, &operation).await?;
         if !guest.goes_on(&self.cluster, 3).await {
@@ -71,26 +84,16 @@ impl Trials {
         Ok(format!("{}, moves {moves}, boots {boots}: {}", ended.status, ended.message))
     }
 
-    async fn strike(
-        &mut self,
-        fault: Fault,
-        guest: &Traveller,
-        way: (usize, usize),
-        operation: &str,
-    ) -> Damage {
-        fault.strike(&mut self.cluster, &self.client, &guest.id, way, operation).await
-    }
-
-    /// Waits for the end of a migration, and mends what was struck after a while.
+    /// Waits for the end of a migration, and mends what was struck after a while: a node that was killed,
+    /// links, and whoever stands between two daemons.
     async fn await_end(
         &mut self,
         guest: &mut Traveller,
-        fault: Fault,
-        damage: Damage,
+        case: Case,
+        damage: (Option<usize>, Option<Proxy>),
         operation: &str,
     ) -> Result<v1::Operation, Failed> {
-        let watching = Instant::now();
-        let (mut damage, mut struck_at) = (Some(damage), None);
+        let (watching, mut damage) = (Instant::now(), Some(damage));
         loop {
             guest.consoles.look(&self.cluster, &guest.id);
             let here = (0..3).map(|node| self.cluster.guests_of(node, &guest.id).len());
@@ -100,23 +103,17 @@ impl Trials {
             }
             let seen = operation_of(&self.client, operation).await;
             let ended = seen.as_ref().is_some_and(|seen| seen.done);
-            if let Some(Damage { proxy: Some(proxy), .. }) = &damage {
-                let struck = proxy.struck().unwrap();
-                if struck_at.is_none() && (struck.is_some() || ended) {
-                    let step = seen.as_ref().filter(|seen| !seen.done).map(|seen| &*seen.step);
-                    self.tally.note_hit(fault, step, struck.is_some());
-                    struck_at = Some(Instant::now());
-                }
-            } else {
-                struck_at.get_or_insert(watching);
-            }
-            if (struck_at.is_some_and(|at| at.elapsed() > fault.lasts()) || ended)
-                && let Some(damage) = damage.take()
+            if (watching.elapsed() > case.lasts() || ended)
+                && let Some((node, proxy)) = damage.take()
             {
-                self.mend(damage).await;
+                drop(proxy);
+                self.cluster.heal().unwrap();
+                if let Some(node) = node {
+                    self.cluster.run(node).unwrap();
+                    self.cluster.await_ready(node).await.unwrap();
+                }
             }
             if let Some(seen) = seen.filter(|seen| seen.done) {
-                // It is as it is told once everything answers again.
                 return match &*seen.status {
                     "done" | "rolled_back" => Ok(seen),
                     _ => Err((Loss::Stuck, self.picture(guest, operation).await)),
@@ -129,29 +126,43 @@ impl Trials {
         }
     }
 
-    async fn mend(&mut self, damage: Damage) {
-        self.cluster.heal().unwrap();
-        if let Some(node) = damage.node {
-            self.cluster.run(node).unwrap();
-            self.cluster.await_ready(node).await.unwrap();
+    /// Waits until a message was struck, or the migration has ended without; which of the two, and what
+    /// was seen last.
+    async fn await_message(
+        &self,
+        guest: &Traveller,
+        operation: &str,
+        proxy: &Proxy,
+    ) -> Result<(v1::Operation, bool), Failed> {
+        let asked = Instant::now();
+        loop {
+            let came = proxy.struck().unwrap().is_some();
+            let seen = operation_of(&self.client, operation).await;
+            if let Some(seen) = seen.filter(|seen| came || seen.done) {
+                return Ok((seen, came));
+            }
+            if asked.elapsed() > PATIENCE {
+                return Err((Loss::Stuck, self.picture(guest, operation).await));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Waits for a step; it may pass too fast to be seen.
+    /// Waits for a step; it may pass too fast to be seen. The answer is what was seen last.
     async fn await_step(
         &self,
         guest: &Traveller,
         operation: &str,
         step: &str,
-    ) -> Result<(), Failed> {
+    ) -> Result<v1::Operation, Failed> {
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
             if let Some(seen) = operation_of(&self.client, operation).await
                 && (seen.done || seen.steps.iter().any(|begun| begun.name == step))
             {
-                return Ok(());
+                return Ok(seen);
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let picture = self.picture(guest, operation).await;
         Err((Loss::Stuck, format!("the step {step} does not come\n{picture}")))
