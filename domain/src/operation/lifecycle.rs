@@ -316,8 +316,8 @@ pub(super) fn cancel(draft: &mut Draft, id: OperationId) -> Result<(), Rejected>
         return refuse("ends when its host takes VMs again: `novacron host uncordon`");
     }
     if matches!(operation.kind, Kind::Probe | Kind::Restore) {
-        draft.reply_operation(id);
         parent::cancel(draft, id);
+        draft.reply_operation(id);
         return Ok(());
     }
     let Some(vm) = operation.vm() else { return refuse("cannot be undone") };

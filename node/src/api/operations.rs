@@ -28,6 +28,31 @@ fn id(text: &str) -> Result<OperationId, Status> {
     convert::id("operation", text).map_err(errors::rejected)
 }
 
+/// A verb whose message says nothing but the operation. The verb's name goes into the digest: the same
+/// request id for another verb is another request.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Asked {
+    #[prost(string, tag = "1")]
+    operation: String,
+    #[prost(string, tag = "2")]
+    verb: String,
+}
+
+impl Api {
+    async fn ask(
+        &self,
+        mutation: Option<v1::Mutation>,
+        asked: Asked,
+        how: impl Fn(OperationId) -> OperationCommand + Send + Sync,
+    ) -> Result<Response<v1::Outcome>, Status> {
+        let operation = id(&asked.operation)?;
+        let changed = self.change(Role::Operator, mutation, &asked, |_, _| {
+            Ok(Command::Operation(how(operation)))
+        });
+        Ok(answer(changed.await?))
+    }
+}
+
 #[tonic::async_trait]
 impl Operations for Api {
     async fn get_operation(
@@ -92,52 +117,36 @@ impl Operations for Api {
         &self,
         request: Request<v1::CancelOperationRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
-        let mut message = request.into_inner();
-        let mutation = message.mutation.take();
-        let operation = id(&message.operation)?;
-        let cancelled = self.change(Role::Operator, mutation, &message, |_, _| {
-            Ok(Command::Operation(OperationCommand::Cancel { operation }))
-        });
-        Ok(answer(cancelled.await?))
+        let v1::CancelOperationRequest { mutation, operation } = request.into_inner();
+        let how = |operation| OperationCommand::Cancel { operation };
+        self.ask(mutation, Asked { operation, verb: "cancel".to_owned() }, how).await
     }
 
     async fn retry_operation(
         &self,
         request: Request<v1::RetryOperationRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
-        let mut message = request.into_inner();
-        let mutation = message.mutation.take();
-        let operation = id(&message.operation)?;
-        let retried = self.change(Role::Operator, mutation, &message, |_, _| {
-            Ok(Command::Operation(OperationCommand::Retry { operation }))
-        });
-        Ok(answer(retried.await?))
+        let v1::RetryOperationRequest { mutation, operation } = request.into_inner();
+        let how = |operation| OperationCommand::Retry { operation };
+        self.ask(mutation, Asked { operation, verb: "retry".to_owned() }, how).await
     }
 
     async fn resume_operation(
         &self,
         request: Request<v1::ResumeOperationRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
-        let mut message = request.into_inner();
-        let mutation = message.mutation.take();
-        let operation = id(&message.operation)?;
-        let resumed = self.change(Role::Operator, mutation, &message, |_, _| {
-            Ok(Command::Operation(OperationCommand::Resume { operation }))
-        });
-        Ok(answer(resumed.await?))
+        let v1::ResumeOperationRequest { mutation, operation } = request.into_inner();
+        let how = |operation| OperationCommand::Resume { operation };
+        self.ask(mutation, Asked { operation, verb: "resume".to_owned() }, how).await
     }
 
     async fn abandon_operation(
         &self,
         request: Request<v1::AbandonOperationRequest>,
     ) -> Result<Response<v1::Outcome>, Status> {
-        let mut message = request.into_inner();
-        let mutation = message.mutation.take();
-        let operation = id(&message.operation)?;
-        let abandoned = self.change(Role::Operator, mutation, &message, |_, _| {
-            Ok(Command::Operation(OperationCommand::Abandon { operation }))
-        });
-        Ok(answer(abandoned.await?))
+        let v1::AbandonOperationRequest { mutation, operation } = request.into_inner();
+        let how = |operation| OperationCommand::Abandon { operation };
+        self.ask(mutation, Asked { operation, verb: "abandon".to_owned() }, how).await
     }
 
     async fn probe_hosts(

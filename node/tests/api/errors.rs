@@ -9,7 +9,8 @@ use client::v1;
 use novacron::dev::Access;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use v1::{
-    credentials_client::CredentialsClient, events_client::EventsClient, vms_client::VmsClient,
+    credentials_client::CredentialsClient, events_client::EventsClient,
+    operations_client::OperationsClient, vms_client::VmsClient,
 };
 
 use crate::harness::{Lab, client, create, done, get, spec};
@@ -104,6 +105,22 @@ async fn every_mistake_has_its_answer() {
     assert_eq!(reason(send(other).await).0, "REQUEST_ID_REUSED");
     assert_eq!(reason(create(&admin, "web", spec()).await).0, "NAME_TAKEN");
     done(&admin, &first).await;
+
+    // The same words for another verb are another request.
+    let huge = v1::VmSpec { memory_mib: 4 << 20, ..spec() };
+    let operation = create(&admin, "huge", huge).await.unwrap().operation;
+    let mutation = admin.mutation().await.unwrap();
+    let cancel =
+        v1::CancelOperationRequest { mutation: mutation.clone(), operation: operation.clone() };
+    let cancelled = admin.call(cancel, async |channel, request| {
+        OperationsClient::new(channel).cancel_operation(request).await
+    });
+    cancelled.await.unwrap();
+    let abandon = v1::AbandonOperationRequest { mutation, operation };
+    let abandoned = admin.call(abandon, async |channel, request| {
+        OperationsClient::new(channel).abandon_operation(request).await
+    });
+    assert_eq!(reason(abandoned.await).0, "REQUEST_ID_REUSED");
 
     // A dry run changes nothing.
     let mut mutation = admin.mutation().await.unwrap().unwrap();
