@@ -6,7 +6,7 @@ use client::v1::{self, operations_client::OperationsClient};
 
 use crate::{
     Session, all_pages, call,
-    output::{Column, at, column, wide},
+    output::{Column, at, column, number, wide},
 };
 
 /// What may be done with operations.
@@ -74,8 +74,8 @@ const QUEUE_COLUMNS: &[Column] = &[
     column("WORKERS", |row| at(row, "workers")),
     column("MIN", |row| at(row, "workersMin")),
     column("MAX", |row| at(row, "workersMax")),
-    column("RUNNING", |row| at(row, "running")),
-    column("WAITING", |row| at(row, "waiting")),
+    column("RUNNING", |row| number(row, "running")),
+    column("WAITING", |row| number(row, "waiting")),
     column("NEXT WAITED", |row| milliseconds(&at(row, "nextWaitedMs"))),
     wide("NEXT", |row| at(row, "next")),
 ];

@@ -105,6 +105,8 @@ pub(crate) fn settle_drain(draft: &mut Draft, id: HostId) {
 
 /// Ends the drain of a host, because it takes VMs again or is only to take no more.
 pub(crate) fn end_drain(draft: &mut Draft, id: HostId) {
+    // Nobody may have looked since the last has left.
+    settle_drain(draft, id);
     let Some(drain) = draft.state().hosts.get(&id).and_then(|host| host.drain) else { return };
     finish_drain(draft, id, drain, Status::RolledBack, "the host is not drained any more");
 }

@@ -229,7 +229,7 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
             cluster.pause_guard(victim).unwrap();
         }
     }
-    let away = await_elsewhere(&others, &web.host, lost).await;
+    let away = await_elsewhere(&others, "web", &web.host, lost).await;
     if way == Way::Cut {
         assert!(cluster.dropped().unwrap() > 0, "nothing was dropped");
     }
@@ -286,9 +286,9 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
     away
 }
 
-pub async fn await_elsewhere(client: &Client, host: &str, lost: Instant) -> Duration {
+pub async fn await_elsewhere(client: &Client, vm: &str, host: &str, lost: Instant) -> Duration {
     loop {
-        let vm = get(client, "web").await.unwrap();
+        let vm = get(client, vm).await.unwrap();
         if vm.phase == "running" && vm.host != host {
             return lost.elapsed();
         }

@@ -13,15 +13,17 @@ use crate::{
     traveller::{PATIENCE, Traveller, migrate, operation_of, possible, real_cluster},
 };
 
-/// Waits until two are seen to have executed a guest at one time.
-async fn await_overlap(cluster: &Cluster, guest: &mut Traveller) {
+/// Whether two are seen, in this time, to have executed a guest at one time.
+async fn is_doubled(cluster: &Cluster, guest: &mut Traveller, patience: Duration) -> bool {
     let begun = Instant::now();
     while cluster.witness(&guest.id).unwrap().overlaps().is_empty() {
-        let witness = cluster.witness(&guest.id);
-        assert!(begun.elapsed() < PATIENCE, "nothing was noticed: {witness:#?}");
+        if begun.elapsed() > patience {
+            return false;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
         guest.consoles.look(cluster, &guest.id);
     }
+    true
 }
 
 /// A guest that comes goes on unasked: before the log says that it may, and beside the one that it was
@@ -54,36 +56,50 @@ async fn a_guest_that_goes_on_unasked_is_noticed() {
     let message = Message { procedure: Procedure::Finish, side: Side::Reply };
     let proxy = cluster.intercept(target, Strike { blow: Blow::Drop, message }).unwrap();
     migrate(&client, "double", &format!("h{}", target + 1), 0).await;
-    await_overlap(&cluster, &mut guest).await;
+    assert!(is_doubled(&cluster, &mut guest, PATIENCE).await, "nothing was noticed");
     assert!(proxy.struck().unwrap().is_some());
     println!("{:#?}", guest.complaints(&cluster));
 }
 
-/// A call that a lost owner made arrives when the guest runs elsewhere, and nobody looks at its fence.
+/// A call that a lost owner made arrives when the guest runs elsewhere, and nobody looks at its fence. The
+/// guard still ends what runs on a host without a lease, and who is first at the driver that goes on, the
+/// late call or the question that comes before a lease, is chance: some attempts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_call_that_nobody_refuses_is_noticed() {
+    const ATTEMPTS: usize = 5;
     if !possible("a late call that nobody refuses") {
         return;
     }
     let cluster = real_cluster(Fencing::Guards, Broken::IgnoresFence).await;
+    for attempt in 1..=ATTEMPTS {
+        let mut guest = call_late(&cluster, &format!("web{attempt}")).await;
+        if is_doubled(&cluster, &mut guest, Duration::from_secs(15)).await {
+            println!("attempt {attempt}: {:#?}", guest.complaints(&cluster));
+            return;
+        }
+    }
+    panic!("nothing was noticed in {ATTEMPTS} attempts");
+}
+
+/// Has a driver start a guest that runs elsewhere by then.
+async fn call_late(cluster: &Cluster, name: &str) -> Traveller {
     let client = cluster.client().unwrap();
-    await_hosts(&client, "guarded", |host| host.fencing == "guard").await;
-    let mut guest = Traveller::create_rebuilt(&client, "web").await;
-    assert!(guest.goes_on(&cluster, 5).await);
+    await_hosts(&client, "guarded", |host| host.status == "ready" && host.fencing == "guard").await;
+    let mut guest = Traveller::create_rebuilt(&client, name).await;
+    assert!(guest.goes_on(cluster, 5).await);
     let home = guest.host(&client).await;
-    act(&client, "web", "stop").await;
-    await_phase(&client, "web", "stopped", PATIENCE).await;
+    act(&client, name, "stop").await;
+    await_phase(&client, name, "stopped", PATIENCE).await;
     cluster.pause_driver(home).unwrap();
-    act(&client, "web", "start").await;
+    act(&client, name, "start").await;
     // The call is on its way by then.
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.pause(home).unwrap();
     let others = cluster.client_without(home).unwrap();
-    await_elsewhere(&others, &format!("h{}", home + 1), Instant::now()).await;
+    await_elsewhere(&others, name, &format!("h{}", home + 1), Instant::now()).await;
     // The host holds a lease again, so its guard ends nothing; the late call was made under the old one.
     cluster.resume(home).unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     cluster.resume_driver(home).unwrap();
-    await_overlap(&cluster, &mut guest).await;
-    println!("{:#?}", guest.complaints(&cluster));
+    guest
 }
