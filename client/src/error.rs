@@ -54,8 +54,27 @@ impl Error {
 
 /// Whether another node, or the same one later, may answer.
 pub(crate) fn is_worth_another_try(status: &Status) -> bool {
-    // A connection that breaks shows as one of several codes; what comes from a server of ours as
-    // one of these has no other meaning either.
-    matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded)
-        || (status.code() == Code::Unknown && std::error::Error::source(status).is_some())
+    // What a node says arrives as text and has no source; a connection that breaks has one, whichever
+    // code it shows as: a node that goes away in peace resets its calls as INTERNAL.
+    std::error::Error::source(status).is_some()
+        || matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_connection_is_tried_again_and_a_refusal_is_not() {
+        for code in (1..17).map(Code::from) {
+            let said = Status::new(code, "a node's word");
+            let again =
+                matches!(code, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded);
+            assert_eq!(is_worth_another_try(&said), again, "{code:?}");
+        }
+        for reason in (0..14).map(h2::Reason::from) {
+            let broken = Status::from_error(Box::new(h2::Error::from(reason)));
+            assert!(is_worth_another_try(&broken), "{broken:?}");
+        }
+    }
 }
