@@ -38,7 +38,7 @@ pub enum HostVerb {
         /// Its name or id.
         name: String,
     },
-    /// Have running guests leave a host, and let no VM come. Waits until those have left that can.
+    /// Have VMs leave a host, and let none come. Waits until those have left that can.
     Drain {
         /// Its name or id.
         name: String,

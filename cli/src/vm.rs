@@ -166,7 +166,7 @@ pub enum Verb {
     Pause(Selection),
     /// Let paused guests go on.
     Resume(Selection),
-    /// Move running guests to other hosts; they run on all the while.
+    /// Move VMs to other hosts; running guests run on all the while, stopped ones take their disks along.
     #[command(after_help = "Example:\n  novacron vm migrate web --to h2 --bandwidth 100")]
     Migrate {
         #[command(flatten)]

@@ -7,8 +7,7 @@
 //!                      └───────── new grant ─────────┘
 //! ```
 //!
-//! Beside that, a person may cordon a host, so that no bodies come, or drain it, so that running guests
-//! leave. It is drained when nothing is left on it. Of a lost host `fencing` says whether its guests are
+//! Beside that, a person may cordon a host, so that no bodies come, or drain it, so that VMs leave. It is drained when nothing is left on it. Of a lost host `fencing` says whether its guests are
 //! known to have ended.
 
 mod capacity;
@@ -70,7 +69,7 @@ pub enum Schedule {
     Open,
     /// None comes; those on it stay.
     Cordoned,
-    /// None comes; running guests leave.
+    /// None comes; those on it leave.
     Draining,
 }
 

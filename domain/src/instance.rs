@@ -24,6 +24,10 @@
 //!  target   Reserved ──▶ Ready ──▶ Arrived ──┐ switch: becomes Active and Paused, is resumed
 //!  source   Running ───────────▶ Yielded ────┘ switch: becomes Retiring, is released
 //! ```
+//!
+//! A VM that is stopped moves in the same way, by a guest that never executes: its source stays
+//! `Stopped` until it has yielded, and its target, once switched to, is `Arrived` until that guest is
+//! ended.
 
 mod next_action;
 mod pair;
@@ -84,6 +88,12 @@ impl Phase {
         Phase::Arrived,
         Phase::Yielded,
     ];
+
+    /// Whether there are disks and no guest.
+    #[must_use]
+    pub const fn is_at_rest(self) -> bool {
+        matches!(self, Phase::Ready | Phase::Stopped)
+    }
 
     /// The phase after a driver saw `body`. Seeing is believing: every phase may follow every
     /// other, since anybody with a shell on the host can stop, start or remove a body.

@@ -16,7 +16,7 @@ pub use command::{SpecPatch, VmCommand};
 pub(crate) use failover::relocate;
 pub use failover::{awaits_failover, is_failing_over, why_unknown};
 pub use leave::may_leave;
-pub(crate) use leave::{evacuate, send_home};
+pub(crate) use leave::{can_leave, evacuate, send_home};
 pub use mutability::{FIELDS, Takes};
 pub use phase::Phase;
 pub use spec::{Disk, Failover, Network, Nic, RunPolicy, VmSpec, default_priority};

@@ -1,4 +1,4 @@
-//! Moving a running guest from one host to another of the same kind.
+//! Moving a body from one host to another of the same kind, with its guest if that executes.
 
 use async_trait::async_trait;
 use domain::{
@@ -10,7 +10,7 @@ use domain::{
 
 use crate::{DriverError, ErrorKind, Order};
 
-/// What a driver can do that moves running guests.
+/// What a driver can do that moves bodies.
 ///
 /// A guest that has come stands still, and observes as [`domain::instance::Body::Arrived`], until
 /// [`crate::Driver::resume`] lets it go on. Neither side lets it execute by itself, whatever answer
@@ -20,10 +20,11 @@ pub trait Migration: Send + Sync {
     /// Makes ready for a guest that is to come: everything the order says, but no guest.
     async fn receive(&self, order: &Order) -> Result<Landing, DriverError>;
 
-    /// Sends the guest, and returns when it has left or cannot be sent. A sending that is under way
+    /// Sends the guest, or of a body at rest its disks by a guest that never executes; of that nothing
+    /// is observed here but that the body is at rest. Returns when it has left or cannot be sent. A sending that is under way
     /// already is waited for. Where it succeeds the body observes as
     /// [`domain::instance::Ended::Migrated`]: the guest has not executed here since the copy was
-    /// whole.
+    /// whole. A guest that has come and was not resumed since cannot be sent.
     async fn send(&self, departure: &Departure) -> Result<(), DriverError>;
 
     /// Ends a sending. When it returns nothing is being sent, and no [`Migration::send`] under a
@@ -45,10 +46,12 @@ pub struct Departure {
     pub landing: Landing,
     /// How.
     pub policy: CopyPolicy,
+    /// Whether the body is at rest. One that is not as was thought is not sent.
+    pub at_rest: bool,
 }
 
 /// What one says who cannot.
 #[must_use]
 pub fn cannot_migrate() -> DriverError {
-    DriverError::new(ErrorKind::Permanent, "the host's driver cannot move running guests")
+    DriverError::new(ErrorKind::Permanent, "the host's driver cannot move VMs")
 }

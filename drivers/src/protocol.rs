@@ -19,7 +19,7 @@ use tonic::Status;
 use crate::{Departure, DriverError, ErrorKind, Observation, Order};
 
 /// The version this program speaks.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The metadata that carries the kind of a failure.
 const KIND: &str = "novacron-kind";
@@ -102,6 +102,7 @@ fn write_departure(departure: &Departure) -> pb::Departure {
         downtime_ms: departure.policy.downtime_ms,
         auto_converge: departure.policy.auto_converge,
         rounds_max: departure.policy.rounds_max,
+        at_rest: departure.at_rest,
     }
 }
 
@@ -116,6 +117,7 @@ fn read_departure(departure: pb::Departure) -> Result<Departure, DriverError> {
             auto_converge: departure.auto_converge,
             rounds_max: departure.rounds_max,
         },
+        at_rest: departure.at_rest,
     })
 }
 

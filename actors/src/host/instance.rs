@@ -92,6 +92,7 @@ impl Task {
             fence: body.fence,
             landing,
             policy,
+            at_rest: body.phase.is_at_rest(),
         });
         let makes = matches!(action, Some(Action::Prepare | Action::Start | Action::Receive));
         let missing = match tools.images.paths(&order.image) {

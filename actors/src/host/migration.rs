@@ -1,8 +1,8 @@
-//! What hosts do with guests that move between them.
+//! What hosts do with bodies that move between them.
 
 use std::time::Duration;
 
-use domain::instance::{Action, Body};
+use domain::instance::{Action, Body, Ended};
 use drivers::{DriverError, ErrorKind, Migration, cannot_migrate};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -62,7 +62,12 @@ impl Task {
         }
         let seen = within(self.driver().observe(self.row.vm)).await;
         let seen = seen.map_err(|error| format!("cannot observe: {error}"))?;
-        let left = matches!(seen.body, Body::Stopped(_) | Body::Absent);
+        let at_rest = self.row.phase.is_at_rest();
+        let left = match seen.body {
+            Body::Stopped(Ended::Migrated) | Body::Absent => true,
+            Body::Stopped(_) => !at_rest,
+            Body::Ready | Body::Running | Body::Paused | Body::Incoming | Body::Arrived => false,
+        };
         self.report(&seen, failure.filter(|_| !left), More::default()).await
     }
 
@@ -70,7 +75,7 @@ impl Task {
         let vm = self.row.vm;
         let Ok(Some(progress)) = within(migration.progress(vm)).await else { return };
         let Ok(seen) = within(self.driver().observe(vm)).await else { return };
-        if seen.body == Body::Running {
+        if self.row.phase.next(seen.body) == self.row.phase {
             let more = More { progress: Some(progress), ..More::default() };
             if let Err(why) = self.report(&seen, None, more).await {
                 tracing::debug!(%vm, why, "progress was not told");

@@ -48,10 +48,6 @@ pub enum Action {
     Validate,
 }
 
-const fn is_at_rest(phase: Phase) -> bool {
-    matches!(phase, Phase::Ready | Phase::Stopped)
-}
-
 impl State {
     /// What `body`'s host is to do with it now.
     #[must_use]
@@ -68,15 +64,18 @@ impl State {
         match body.role {
             Role::Active => {}
             Role::Incoming => return self.next_for_incoming(body),
-            // The source's disks are kept until the guest was seen to work elsewhere.
-            Role::Retiring if self.validates(body.vm) => return Action::Rest,
+            // The source's disks are kept until the guest was seen to work elsewhere, or that which
+            // brought them there is ended.
+            Role::Retiring if self.validates(body.vm) || self.has_arrived(body.vm) => {
+                return Action::Rest;
+            }
             Role::Retiring => return Action::Release,
         }
         if let Some(action) = self.next_for_migrating(body) {
             return action;
         }
         // A guest that crashed is started again without a turn: that is no operation.
-        let again = vm.restarts.not_before_ms > 0 && is_at_rest(body.phase);
+        let again = vm.restarts.not_before_ms > 0 && body.phase.is_at_rest();
         if self.awaits_worker(vm) && !again {
             return Action::Rest;
         }
@@ -84,7 +83,9 @@ impl State {
             return Action::Wait(self.now_ms + limit::LOOK_OVER_MS / 10);
         }
         match (body.phase, vm.desired) {
-            (Phase::Failed | Phase::Yielded | Phase::Arrived, _) => Action::Rest,
+            (Phase::Failed | Phase::Yielded, _) => Action::Rest,
+            // It brought the disks of a VM that is stopped, and has never executed.
+            (Phase::Arrived, _) => Action::Kill,
             (Phase::Reserved, _) => Action::Prepare,
             (Phase::Ready | Phase::Stopped, Desired::Running | Desired::Paused) => {
                 match vm.restarts.not_before_ms {
@@ -125,6 +126,10 @@ impl State {
         self.migration_of(vm).is_some_and(|(_, migration)| migration.step == Step::Validate)
     }
 
+    fn has_arrived(&self, vm: VmId) -> bool {
+        self.instance_of(vm).is_some_and(|active| active.phase == Phase::Arrived)
+    }
+
     fn next_for_incoming(&self, body: &Instance) -> Action {
         let source_ended =
             self.instance_of(body.vm).is_some_and(|source| source.phase == Phase::Yielded);
@@ -150,12 +155,10 @@ impl State {
         let incoming = self.spare_of(body.vm).is_some_and(|spare| spare.role == Role::Incoming);
         match (migration.step, body.phase) {
             (Step::Copy, Phase::Yielded) => Some(Action::Rest),
-            (Step::Copy, Phase::Running | Phase::Paused) if incoming && unwinding => {
-                Some(Action::Abort)
-            }
+            (Step::Copy, _) if incoming && unwinding => Some(Action::Abort),
             // A guest that stands still here may be running nowhere or be about to run elsewhere: it
             // is not resumed before the target is given up.
-            (Step::Copy, Phase::Running | Phase::Paused) if incoming => Some(Action::Send),
+            (Step::Copy, _) if incoming => Some(Action::Send),
             (Step::Validate, Phase::Running) => Some(Action::Validate),
             _ => None,
         }

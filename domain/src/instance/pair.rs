@@ -17,6 +17,9 @@ use crate::{
     vm::{self, Desired, Vm},
 };
 
+/// Why a guest is not sent whose VM has changed since that was asked for.
+const CHANGED: &str = "the guest has ended, or is about to";
+
 /// Takes a report of a body that is, or was, one of two. False when the ordinary rules are to take
 /// it.
 pub(super) fn note(draft: &mut Draft, old: &Instance, report: &Report) -> bool {
@@ -43,19 +46,22 @@ pub(super) fn note(draft: &mut Draft, old: &Instance, report: &Report) -> bool {
 
 fn note_source(draft: &mut Draft, old: &Instance, report: &Report) {
     let mut new = Instance::clone(old);
-    match report.body {
-        Body::Running => new.phase = Phase::Running,
-        Body::Paused => new.phase = Phase::Paused,
-        Body::Stopped(Ended::Migrated) => new.phase = Phase::Yielded,
-        Body::Stopped(ended) => return crashed(draft, old, ended),
-        Body::Absent | Body::Ready | Body::Incoming | Body::Arrived => {
+    match (old.phase, report.body) {
+        (_, Body::Running) => new.phase = Phase::Running,
+        // It came here standing still, and has not been resumed since.
+        (_, Body::Paused) | (Phase::Paused, Body::Arrived) => new.phase = Phase::Paused,
+        (_, Body::Stopped(Ended::Migrated)) => new.phase = Phase::Yielded,
+        (Phase::Ready | Phase::Stopped, Body::Ready | Body::Stopped(_)) => {}
+        (_, Body::Stopped(ended)) => return crashed(draft, old, ended),
+        (_, Body::Absent | Body::Ready | Body::Incoming | Body::Arrived) => {
             return crashed(draft, old, Ended::Crashed);
         }
     }
     new.starts = new.starts.max(report.starts);
     new.failure = failure(report);
     let vm = new.vm;
-    let yields = new.phase == Phase::Yielded && old.phase != Phase::Yielded;
+    let stays = new.phase != Phase::Yielded;
+    let yields = !stays && old.phase != Phase::Yielded;
     if new != *old {
         draft.put(new);
     }
@@ -67,8 +73,7 @@ fn note_source(draft: &mut Draft, old: &Instance, report: &Report) {
         .state()
         .migration_of(vm)
         .is_some_and(|(operation, _)| operation.status == Status::Unwinding);
-    let alive = matches!(report.body, Body::Running | Body::Paused);
-    if unwinding && alive && report.still {
+    if unwinding && stays && report.still {
         return retire(draft, target);
     }
     // What was seen of the target until now was seen before the source ended: it must be looked at
@@ -127,16 +132,14 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
     let unwinding = operation.status == Status::Unwinding;
     match step {
         Step::Reserve => {
-            if active.phase != Phase::Running || vm.desired != Desired::Running {
-                let why = "the guest does not run any more".to_owned();
+            if !vm::can_leave(active.phase, vm.desired) {
+                let why = CHANGED.to_owned();
                 operation::end(draft, operation.id, Status::RolledBack, why);
             }
         }
         Step::Prepare | Step::Copy if unwinding => settle_unwinding(draft, &operation, &active),
         Step::Prepare => match spare.as_deref() {
-            _ if active.phase != Phase::Running => {
-                unwind(draft, id, "the guest does not run any more")
-            }
+            _ if !vm::can_leave(active.phase, vm.desired) => unwind(draft, id, CHANGED),
             Some(Instance { phase: Phase::Ready, landing: Some(_), .. }) => {
                 let fence = draft.revision();
                 draft.put(Instance { fence, failure: None, ..Instance::clone(&active) });
@@ -168,6 +171,8 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
             settle(draft, id);
         }
         Step::Validate => {}
+        // What brought the disks is still to be ended.
+        Step::Retire if active.phase == Phase::Arrived => {}
         Step::Retire => {
             if let Some(message) = cleared(draft, spare.as_deref(), &operation.message) {
                 operation::end(draft, operation.id, Status::Done, message);
@@ -227,11 +232,15 @@ fn settle_unwinding(draft: &mut Draft, operation: &Operation, active: &Instance)
 fn switch(draft: &mut Draft, source: &Instance, target: &Instance) {
     let Some(vm) = draft.state().vms.get(&source.vm).cloned() else { return };
     let fence = draft.revision();
+    let phase = match vm.desired {
+        Desired::Running | Desired::Paused => Phase::Paused,
+        Desired::Stopped | Desired::Killed => Phase::Arrived,
+    };
     draft.put(Instance { role: Role::Retiring, fence, failure: None, ..Instance::clone(source) });
     draft.put(Instance {
         role: Role::Active,
         fence,
-        phase: Phase::Paused,
+        phase,
         landing: None,
         failure: None,
         spec: source.spec.clone(),
@@ -405,7 +414,8 @@ fn change(draft: &mut Draft, vm: VmId, how: impl FnOnce(&mut Migration)) {
 /// When a migration that begins now must have ended, lease time, milliseconds.
 pub(super) fn deadline_ms(draft: &Draft, vm: &Vm) -> u64 {
     let state = draft.state();
-    let gib = u64::from(vm.spec.memory_mib).div_ceil(1_024);
+    let booked = crate::host::Capacity::of(&vm.spec);
+    let gib = (booked.memory_mib + booked.disk_mib).div_ceil(1_024);
     let by_size = gib * state.setting(Key::MigrationDeadlineMsPerGib);
     state.now_ms + state.setting(Key::MigrationDeadlineMs) + by_size
 }

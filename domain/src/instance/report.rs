@@ -220,6 +220,8 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
     }
     let ended = match (old.phase, new.phase) {
         (Phase::Stopped, Phase::Stopped) if !ran_unseen => None,
+        // It never executed here.
+        (Phase::Arrived, _) => None,
         (_, Phase::Stopped) => new.ended,
         _ => None,
     };

@@ -46,7 +46,7 @@ pub enum Kind {
     Resume,
     /// Remove the VM.
     Delete,
-    /// Move the running guest to another host.
+    /// Move the VM to another host.
     Migrate,
     /// Make the VM anew on another host, because its own was lost.
     Failover,

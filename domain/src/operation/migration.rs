@@ -1,4 +1,4 @@
-//! The kind `migrate`: a running guest moves to another host.
+//! The kind `migrate`: a VM moves to another host, with its guest if that runs or is paused.
 //!
 //! | step | what is wanted | undo | done when | why in this order |
 //! |---|---|---|---|---|
@@ -8,6 +8,9 @@
 //! | switch | the target is the active body | none: the point of no return | the entry itself | one log entry decides which body may run |
 //! | validate | the guest works on | none | its processors are seen to move | before the source's disks go |
 //! | retire | the source is released | none: tried until done | it is gone | its disks were the truth until the switch |
+//!
+//! A VM that is stopped has a guest all the same while it is copied, which never executes; nothing is
+//! validated, and that guest is ended before the source is released.
 //!
 //! Before the switch a failure, a cancel or the deadline unwinds; after it there is only forward.
 

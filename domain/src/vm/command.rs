@@ -87,7 +87,7 @@ pub enum VmCommand {
         /// The operation's id.
         operation: OperationId,
     },
-    /// Move the running guest to another host.
+    /// Move the VM to another host, with its guest if that runs or is paused.
     Migrate {
         /// The VM.
         vm: VmId,

@@ -1,4 +1,4 @@
-//! Leaving a host while running: who may, and how it is asked for.
+//! Leaving a host: who may, and how it is asked for.
 
 use super::{
     Desired, Vm,
@@ -41,15 +41,18 @@ pub(super) fn migrate(
     Ok(())
 }
 
-/// Whether the VM's guest could be migrated now.
+/// Whether the VM could be migrated now, with its guest if that executes.
 ///
 /// # Errors
 /// Why it cannot.
 pub fn may_leave(state: &State, vm: &Vm) -> Result<(), Rejected> {
     idle(vm)?;
-    let runs = state.instance_of(vm.id).is_some_and(|body| body.phase == Body::Running);
-    if !runs || vm.desired != Desired::Running {
-        let message = format!("VM {} does not run; only a running guest migrates", vm.name);
+    if !state.instance_of(vm.id).is_some_and(|body| can_leave(body.phase, vm.desired)) {
+        let message = format!(
+            "VM {} is {}; it can leave when it runs, is paused or is stopped",
+            vm.name,
+            state.phase(vm).as_str()
+        );
         return Err(Rejected::new(Reason::VmState, message));
     }
     if !state.instance_of(vm.id).is_some_and(|body| state.is_known(body)) {
@@ -65,6 +68,15 @@ pub fn may_leave(state: &State, vm: &Vm) -> Result<(), Rejected> {
         return Err(Rejected::new(Reason::VmBusy, message));
     }
     Ok(())
+}
+
+/// Whether a body is as its VM is to be: nothing is under way that would change while it moves.
+pub(crate) const fn can_leave(body: Body, desired: Desired) -> bool {
+    match desired {
+        Desired::Running => matches!(body, Body::Running),
+        Desired::Paused => matches!(body, Body::Paused),
+        Desired::Stopped | Desired::Killed => body.is_at_rest(),
+    }
 }
 
 /// Has a guest leave a host that is being drained, unless it has left or cannot.
@@ -94,7 +106,7 @@ pub(crate) fn send_home(
     if home != Some(host) {
         return;
     }
-    // What is busy, or does not run, stays where it is.
+    // What is busy, or neither runs nor rests, stays where it is.
     let policy = CopyPolicy::default();
     let _ = migrate(draft, id, Some(host), policy, EVACUATION_PRIORITY, operation);
     if let Some(opened) = draft.state().operations.get(&operation) {

@@ -1,6 +1,6 @@
 //! A migration in a world that falls apart: hosts whose calls come late, are lost or repeated, whose
-//! guests crash and whose copies end at any moment. Whatever happens, one guest executes at most,
-//! and the state ends up knowing where.
+//! guests crash and whose copies end at any moment. Whatever happens, one guest executes at most, none
+//! of a VM that is stopped, and the state ends up knowing where.
 
 use novacron_domain::{
     Fence,
@@ -73,6 +73,8 @@ struct Machines {
     crashes: u32,
     /// Whether the hosts have guards; without, the VM is never made anew elsewhere, though it may be.
     guarded: bool,
+    /// Whether the VM is stopped: what is copied are its disks, and no guest ever executes.
+    stopped: bool,
     /// The life that executed last.
     last: u32,
 }
@@ -115,10 +117,23 @@ impl Machines {
             boots: 0,
             crashes: 0,
             guarded,
+            stopped: false,
             last: 0,
         };
         machines.calm(40);
         assert_eq!(machines.executing(), [0]);
+        machines
+    }
+
+    /// A VM that has run on the first of two hosts, and is stopped.
+    fn stopped(guarded: bool) -> Machines {
+        let mut machines = Machines::of(guarded);
+        let stop = VmCommand::Stop { vm: machines.vm, force: true, operation: id(53) };
+        machines.world.admin(Command::Vm(stop)).unwrap();
+        machines.decide(0);
+        machines.act(0, 0, true);
+        machines.stopped = true;
+        assert!(machines.rests());
         machines
     }
 
@@ -164,6 +179,8 @@ impl Machines {
         }
         let real = self.hosts[n].real;
         self.hosts[n].real = match (call.action, real) {
+            // The disks of a VM that is stopped are as its guest left them.
+            (Action::Prepare, Real::Left) if self.stopped => Real::Ended,
             (Action::Prepare, Real::Nothing | Real::Left) | (Action::Receive, Real::Nothing) => {
                 Real::Disks
             }
@@ -173,9 +190,9 @@ impl Machines {
             }
             (Action::Resume, Real::Guest { .. }) => self.go_on(),
             (Action::Resume, Real::Arrived { life }) => Real::Guest { life, executes: true },
-            (Action::Kill, Real::Guest { .. }) => Real::Ended,
+            (Action::Kill, Real::Guest { .. } | Real::Arrived { .. }) => Real::Ended,
             (Action::Release, _) => Real::Nothing,
-            (Action::Send, Real::Guest { .. }) => {
+            (Action::Send, real) if self.can_be_sent(real) => {
                 let target = &mut self.hosts[1 - n];
                 match (self.copying, target.real) {
                     (Some(from), _) if from == n => {}
@@ -191,7 +208,7 @@ impl Machines {
             }
             // An abort waits until nothing is on its way; until then it has not happened.
             (Action::Abort, _) if self.ending == Some(n) => return Err("the copy is ending"),
-            (Action::Abort, Real::Guest { .. }) if self.copying == Some(n) => {
+            (Action::Abort, _) if self.copying == Some(n) => {
                 self.end_copy(false);
                 self.hosts[n].real
             }
@@ -199,13 +216,21 @@ impl Machines {
         };
         // A copy whose source or target is gone has failed.
         if let Some(from) = self.copying {
-            let source = matches!(self.hosts[from].real, Real::Guest { .. });
+            let source = self.can_be_sent(self.hosts[from].real);
             if !source || self.hosts[1 - from].real != Real::Coming {
                 self.end_copy(false);
             }
         }
         self.look();
         Ok(())
+    }
+
+    const fn can_be_sent(&self, real: Real) -> bool {
+        match real {
+            Real::Guest { .. } => !self.stopped,
+            Real::Ended => self.stopped,
+            Real::Nothing | Real::Disks | Real::Coming | Real::Arrived { .. } | Real::Left => false,
+        }
     }
 
     /// A guest that executes leaves every copy of it behind.
@@ -224,6 +249,10 @@ impl Machines {
                 self.hosts[from].real = Real::Guest { life, executes: false };
                 self.ending = Some(from);
             }
+            (Real::Ended, Real::Coming, true) => {
+                self.hosts[1 - from].real = Real::Arrived { life: self.last };
+                self.ending = Some(from);
+            }
             (_, Real::Coming, _) => self.hosts[1 - from].real = Real::Disks,
             _ => {}
         }
@@ -233,10 +262,12 @@ impl Machines {
     /// lets the guest go on; or it was restarted, knows nothing of it, and leaves it as it is.
     fn end_source(&mut self, hears: u8) {
         let Some(n) = self.ending.take() else { return };
-        let Real::Guest { .. } = self.hosts[n].real else { return };
+        if !self.can_be_sent(self.hosts[n].real) {
+            return;
+        }
         self.hosts[n].real = match hears {
-            0 => self.go_on(),
-            1 => self.hosts[n].real,
+            0 if !self.stopped => self.go_on(),
+            0 | 1 => self.hosts[n].real,
             _ => Real::Left,
         };
         self.look();
@@ -250,8 +281,11 @@ impl Machines {
                 self.end_copy(false);
                 self.ending = self.ending.filter(|ending| *ending != n);
             }
+            // What was there to send the disks ends.
+            Real::Ended if self.copying == Some(n) => self.end_copy(false),
+            Real::Ended => self.ending = self.ending.filter(|ending| *ending != n),
             Real::Coming if self.guarded => self.end_copy(false),
-            Real::Nothing | Real::Disks | Real::Coming | Real::Ended | Real::Left => {}
+            Real::Nothing | Real::Disks | Real::Coming | Real::Left => {}
         }
     }
 
@@ -291,7 +325,8 @@ impl Machines {
     /// Never two; and without a crash never another life than the one that executed last.
     fn look(&mut self) {
         let runs = self.executing();
-        assert!(runs.len() <= 1, "the guest runs twice: {:?}", self.hosts);
+        let most = usize::from(!self.stopped);
+        assert!(runs.len() <= most, "{} guests run: {:?}", runs.len(), self.hosts);
         if let [n] = runs[..]
             && let Real::Guest { life, .. } = self.hosts[n].real
         {
@@ -417,25 +452,36 @@ impl Machines {
     fn rests(&self) -> bool {
         let state = &self.world.state;
         let rests = |host: &Host| match state.body_on(self.vm, host.id) {
-            Some(body) => body.phase == Phase::Running && body.role == Role::Active,
+            Some(body) => body.phase == self.phase() && body.role == Role::Active,
             None => host.real == Real::Nothing,
         };
         state.migration_of(self.vm).is_none()
             && state.hosts.values().take(2).all(|host| host.status == host::Status::Ready)
             && self.hosts.iter().all(rests)
-            && self.executing().len() == 1
+            && self.executing().len() == usize::from(!self.stopped)
     }
 
-    /// After the calm the state and the machines agree, and one guest executes.
+    /// What the VM's body is to be.
+    const fn phase(&self) -> Phase {
+        if self.stopped { Phase::Stopped } else { Phase::Running }
+    }
+
+    /// After the calm the state and the machines agree, and one guest executes, or the disks are in one
+    /// place and as the guest left them.
     fn assert_whole(&self) {
         let state = &self.world.state;
         let body = state.instance_of(self.vm).unwrap();
-        assert_eq!(body.phase, Phase::Running, "{body:?}\n{:?}", self.hosts);
+        assert_eq!(body.phase, self.phase(), "{body:?}\n{:?}", self.hosts);
         assert!(state.spare_of(self.vm).is_none(), "{:?}", state.spare_of(self.vm));
-        let runs = self.executing();
-        assert_eq!(runs.len(), 1, "{:?}", self.hosts);
-        assert_eq!(self.hosts[runs[0]].id, body.host);
-        assert_eq!(self.hosts[1 - runs[0]].real, Real::Nothing, "something was left behind");
+        let has_it = |host: &Host| match host.real {
+            Real::Guest { executes, .. } => executes && !self.stopped,
+            Real::Ended => self.stopped,
+            Real::Nothing | Real::Disks | Real::Coming | Real::Arrived { .. } | Real::Left => false,
+        };
+        let at = self.hosts.iter().position(has_it);
+        let at = at.unwrap_or_else(|| panic!("it is nowhere: {:?}", self.hosts));
+        assert_eq!(self.hosts[at].id, body.host);
+        assert_eq!(self.hosts[1 - at].real, Real::Nothing, "something was left behind");
         for row in state.operations.values() {
             // After the switch there is no way back: who misses the deadline there is told so.
             let switched = row.migration.as_ref().is_some_and(|row| row.step.is_past_switch());
@@ -445,6 +491,19 @@ impl Machines {
             assert!(over, "{row:?}");
         }
     }
+}
+
+#[test]
+fn a_stopped_vm_moves_with_its_disks() {
+    let mut machines = Machines::stopped(false);
+    for count in 1..=3 {
+        machines.migrate(count);
+        machines.calm(20);
+        machines.assert_whole();
+        assert_eq!(machines.hosts[count as usize % 2].real, Real::Ended);
+    }
+    let done = machines.world.state.operations.values().filter(|row| row.status == Status::Done);
+    assert_eq!(done.count(), 5);
 }
 
 #[test]
@@ -466,21 +525,23 @@ fn a_migration_keeps_the_guest() {
 fn every_step_can_be_undone() {
     for rounds in 0..12 {
         for twice in [false, true] {
-            let mut machines = Machines::new();
-            machines.migrate(1);
-            for round in 0..rounds {
-                let n = round % 2;
-                machines.decide(n);
-                machines.act(n, 0, true);
-                if twice {
+            for stopped in [false, true] {
+                let mut machines = if stopped { Machines::stopped(false) } else { Machines::new() };
+                machines.migrate(1);
+                for round in 0..rounds {
+                    let n = round % 2;
                     machines.decide(n);
                     machines.act(n, 0, true);
+                    if twice {
+                        machines.decide(n);
+                        machines.act(n, 0, true);
+                    }
                 }
+                machines.cancel();
+                machines.calm(20);
+                machines.assert_whole();
+                assert_eq!(machines.boots, 1, "the guest began anew");
             }
-            machines.cancel();
-            machines.calm(20);
-            machines.assert_whole();
-            assert_eq!(machines.boots, 1, "the guest began anew");
         }
     }
 }
@@ -490,9 +551,12 @@ proptest! {
 
     #[test]
     fn whatever_happens_one_guest_executes(
-        steps in prop::collection::vec((0_u8..34, any::<u8>()), 1..120), guarded: bool
+        steps in prop::collection::vec((0_u8..34, any::<u8>()), 1..120),
+        guarded: bool,
+        stopped: bool,
     ) {
-        let mut machines = Machines::of(guarded);
+        let mut machines =
+            if stopped { Machines::stopped(guarded) } else { Machines::of(guarded) };
         for (count, (step, more)) in (1..).zip(steps) {
             let n = usize::from(more % 2);
             match step {

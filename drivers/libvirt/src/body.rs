@@ -41,11 +41,15 @@ impl Inner {
         self.find(id)?.ok_or_else(missing)
     }
 
-    /// What there is of a body; ends a guest that a panic left standing.
+    /// What there is of a body; ends a guest that was left standing.
     pub(crate) fn look(&self, id: VmId, record: &mut Record) -> Result<Body, DriverError> {
         let Some(domain) = self.find(id)? else { return self.remains(id, record) };
         let seen = observe::body(&domain, record).map_err(|error| self.failed(&error))?;
-        if seen.left_standing {
+        if seen.left_standing && record.at_rest {
+            if !self.is_sending(id, &domain)? {
+                self.stop_sending_disks(id, &domain, record)?;
+            }
+        } else if seen.left_standing {
             record.ended = Some(Ended::Crashed);
             self.records.write(id, record)?;
             domain.destroy().map_err(|error| self.failed(&error))?;
@@ -127,6 +131,9 @@ impl Inner {
             }
             Body::Absent | Body::Ready | Body::Stopped(_) => {}
         }
+        if record.at_rest && self.existing(id)?.is_active().map_err(|error| self.failed(&error))? {
+            return Err(DriverError::new(ErrorKind::Conflict, "its disks are being sent"));
+        }
         if order.spec.nics.iter().any(|nic| nic.network == domain::vm::Network::Nat) {
             self.ensure_nat()?;
         }
@@ -140,7 +147,8 @@ impl Inner {
         record.generation = Some(order.generation);
         record.ended = None;
         // Whatever it came from or was on its way to, this is a new guest.
-        record = Record { receiving: false, sending: false, process: None, ..record };
+        record =
+            Record { receiving: false, sending: false, at_rest: false, process: None, ..record };
         self.records.write(id, &record)?;
         // Created paused: the last look at the fence comes before the guest's first instruction.
         if let Err(error) = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED) {

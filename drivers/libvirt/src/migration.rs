@@ -1,4 +1,4 @@
-//! Guests that come and go.
+//! Bodies that come and go.
 //!
 //! libvirt moves a guest from daemon to daemon by itself, so a sending outlives whoever asked for it
 //! and even this process. A guest that has come stands still (`VIR_MIGRATE_PAUSED`): whatever answer
@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use domain::{
     Fence,
     id::VmId,
-    instance::{Body, Landing},
+    instance::{Body, Ended, Landing},
     operation::{CopyPolicy, Progress},
 };
 use drivers::{Departure, DriverError, ErrorKind, Migration, Order};
@@ -139,7 +139,7 @@ impl Inner {
         let begun = {
             let body = self.turns(vm);
             let _turn = lock(&body);
-            self.begin_to_send(vm, departure.fence)?
+            self.begin_to_send(departure)?
         };
         match begun {
             Begun::Ours(sending) => {
@@ -161,22 +161,45 @@ impl Inner {
     }
 
     /// Makes sure that a guest may be sent, and notes that it is. Runs in the body's turn.
-    fn begin_to_send(&self, vm: VmId, fence: Fence) -> Result<Begun<'_>, DriverError> {
-        let mut record = self.records.claim(vm, fence)?;
+    fn begin_to_send(&self, departure: &Departure) -> Result<Begun<'_>, DriverError> {
+        let vm = departure.vm;
+        let mut record = self.records.claim(vm, departure.fence)?;
         if self.sendings().contains_key(&vm) {
             return Ok(Begun::Under);
         }
         let domain = self.existing(vm)?;
-        match self.look(vm, &mut record)? {
-            Body::Running | Body::Paused => {}
-            Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming | Body::Arrived => {
-                return Err(DriverError::new(ErrorKind::Conflict, "the guest does not run"));
-            }
+        let body = self.look(vm, &mut record)?;
+        if body == Body::Arrived {
+            // Until then QEMU has not opened its disks, and before 9.2 it dies when it is to send them.
+            let message = "the guest came here standing still; resume it first, then it can leave";
+            return Err(DriverError::new(ErrorKind::Conflict, message));
+        }
+        let is_so = match body {
+            Body::Running | Body::Paused => !departure.at_rest,
+            Body::Stopped(Ended::Migrated) | Body::Absent | Body::Incoming | Body::Arrived => false,
+            Body::Ready | Body::Stopped(_) => departure.at_rest,
+        };
+        if !is_so {
+            let message = format!("the body is {body:?}, and is not sent");
+            return Err(DriverError::new(ErrorKind::Conflict, message));
         }
         if record.sending && has_job(&domain).map_err(|error| self.failed(&error))? {
             return Ok(Begun::Elsewhere);
         }
         record.sending = true;
+        if let Body::Stopped(ended) = body {
+            record.ended = Some(ended);
+        }
+        if departure.at_rest {
+            record.at_rest = true;
+            self.records.write(vm, &record)?;
+            let definition = domain.xml_desc(0).map_err(|error| self.failed(&error))?;
+            if definition.contains(xml::NAT_NETWORK) {
+                self.ensure_nat()?;
+            }
+            let started = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED);
+            started.map_err(|error| self.failed(&error))?;
+        }
         record.process = Process::of(vm);
         self.records.write(vm, &record)?;
         let sending = Arc::new(Sending::default());
@@ -250,13 +273,38 @@ impl Inner {
         if has_job(&domain).map_err(|error| self.failed(&error))? {
             return Ok(());
         }
-        if let Some(record) = self.records.read(vm)?
-            && record.sending
-            && domain.is_active().map_err(|error| self.failed(&error))?
-        {
-            self.records.write(vm, &Record { sending: false, ..record })?;
+        let Some(mut record) = self.records.read(vm)?.filter(|record| record.sending) else {
+            return Ok(());
+        };
+        if record.at_rest {
+            self.stop_sending_disks(vm, &domain, &mut record)
+        } else if domain.is_active().map_err(|error| self.failed(&error))? {
+            self.records.write(vm, &Record { sending: false, ..record })
+        } else {
+            Ok(())
         }
-        Ok(())
+    }
+
+    /// Whether a guest is on its way from here, or may be soon.
+    pub(crate) fn is_sending(&self, vm: VmId, domain: &Domain) -> Result<bool, DriverError> {
+        Ok(self.sendings().contains_key(&vm)
+            || has_job(domain).map_err(|error| self.failed(&error))?)
+    }
+
+    /// Ends the QEMU that was started to send the disks of a body at rest, and could not. Runs in the
+    /// body's turn.
+    pub(crate) fn stop_sending_disks(
+        &self,
+        vm: VmId,
+        domain: &Domain,
+        record: &mut Record,
+    ) -> Result<(), DriverError> {
+        if domain.is_active().map_err(|error| self.failed(&error))? {
+            domain.destroy().map_err(|error| self.failed(&error))?;
+        }
+        record.at_rest = false;
+        record.sending = false;
+        self.records.write(vm, record)
     }
 
     /// Waits for a sending that another process of ours began.

@@ -5,8 +5,8 @@ use virt::{domain::Domain, error::Error, sys};
 
 use crate::record::Record;
 
-/// What there is, and whether its process must still be ended: a guest that panicked while libvirtd
-/// was away is left standing.
+/// What there is, and whether its process may have to be ended: a guest that panicked while libvirtd
+/// was away is left standing, and so is one that was started to send the disks of a body at rest.
 pub(crate) struct Seen {
     pub(crate) body: Body,
     pub(crate) left_standing: bool,
@@ -14,8 +14,10 @@ pub(crate) struct Seen {
 
 pub(crate) fn body(domain: &Domain, record: &Record) -> Result<Seen, Error> {
     let (state, reason) = raw_state(domain)?;
-    let left_standing = state == sys::VIR_DOMAIN_CRASHED;
+    let sends_disks = record.at_rest && state == sys::VIR_DOMAIN_PAUSED;
+    let left_standing = state == sys::VIR_DOMAIN_CRASHED || sends_disks;
     let body = match state {
+        _ if sends_disks => ended(sys::VIR_DOMAIN_SHUTOFF_UNKNOWN, record),
         // It came, and was not let go on yet. While it is still coming libvirt gives another reason.
         sys::VIR_DOMAIN_PAUSED if record.receiving => match reason {
             sys::VIR_DOMAIN_PAUSED_USER => Body::Arrived,
@@ -31,6 +33,9 @@ pub(crate) fn body(domain: &Domain, record: &Record) -> Result<Seen, Error> {
 }
 
 fn ended(reason: u32, record: &Record) -> Body {
+    if reason == sys::VIR_DOMAIN_SHUTOFF_MIGRATED && record.sending {
+        return Body::Stopped(Ended::Migrated);
+    }
     if record.starts == 0 {
         return Body::Ready;
     }
@@ -38,7 +43,6 @@ fn ended(reason: u32, record: &Record) -> Body {
         return Body::Stopped(ended);
     }
     match reason {
-        sys::VIR_DOMAIN_SHUTOFF_MIGRATED if record.sending => Body::Stopped(Ended::Migrated),
         sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN => Body::Stopped(Ended::Shutdown),
         sys::VIR_DOMAIN_SHUTOFF_DESTROYED => Body::Stopped(Ended::Killed),
         sys::VIR_DOMAIN_SHUTOFF_CRASHED | sys::VIR_DOMAIN_SHUTOFF_FAILED => {

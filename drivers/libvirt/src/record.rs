@@ -29,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) receiving: bool,
     /// Its guest is being sent away, or was.
     pub(crate) sending: bool,
+    /// What is sent are the disks of a body at rest: its QEMU was started for that, and never executes.
+    pub(crate) at_rest: bool,
     /// What executed the guest when it began to be sent.
     pub(crate) process: Option<Process>,
 }

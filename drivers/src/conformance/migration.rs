@@ -16,8 +16,10 @@ use crate::{Departure, DriverError, ErrorKind, Migration, Order};
 /// # Errors
 /// The first case that fails.
 pub async fn run_migration(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), Failure> {
-    let cases: [(&'static str, Outcome<'_>); 3] = [
+    let cases: [(&'static str, Outcome<'_>); 5] = [
         ("a guest moves, and stands still until it is resumed", Box::pin(moves(from, to))),
+        ("a guest that stands still moves, and stands still", Box::pin(still(from, to))),
+        ("a body at rest moves, and none is sent that is not", Box::pin(at_rest(from, to))),
         ("nothing is sent under a lower fence", Box::pin(fenced(from, to))),
         ("an aborted sending leaves one guest", Box::pin(aborted(from, to))),
     ];
@@ -44,7 +46,7 @@ async fn prepared(from: &dyn Fixture, to: &dyn Fixture) -> Result<(VmId, Departu
     }
     await_body(to, there.vm, |body| body == Body::Ready).await?;
     let (vm, policy) = (there.vm, CopyPolicy::default());
-    Ok((vm, Departure { vm, fence: fence(3), landing, policy }))
+    Ok((vm, Departure { vm, fence: fence(3), landing, policy, at_rest: false }))
 }
 
 async fn cleared(from: &dyn Fixture, to: &dyn Fixture, vm: VmId) -> Result<(), String> {
@@ -69,6 +71,37 @@ async fn moves(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
     if seen != Body::Stopped(Ended::Migrated) {
         return Err(format!("the source is {seen:?} afterwards"));
     }
+    cleared(from, to, vm).await
+}
+
+async fn still(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
+    let (vm, departure) = prepared(from, to).await?;
+    ok(from.driver().pause(vm, fence(3)).await)?;
+    ok(migration(from)?.send(&departure).await)?;
+    await_body(from, vm, |body| body == Body::Stopped(Ended::Migrated)).await?;
+    await_body(to, vm, |body| body == Body::Arrived).await?;
+    // It goes no further before it was resumed.
+    let further = Departure { fence: fence(4), ..departure };
+    refused(migration(to)?.send(&further).await, ErrorKind::Conflict)?;
+    ok(to.driver().resume(vm, fence(4), domain::Fence::ZERO).await)?;
+    await_body(to, vm, |body| body == Body::Running).await?;
+    cleared(from, to, vm).await
+}
+
+async fn at_rest(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
+    let (vm, running) = prepared(from, to).await?;
+    let departure = Departure { at_rest: true, ..running.clone() };
+    refused(migration(from)?.send(&departure).await, ErrorKind::Conflict)?;
+    ok(from.driver().kill(vm, fence(3)).await)?;
+    await_body(from, vm, |body| body == Body::Stopped(Ended::Killed)).await?;
+    refused(migration(from)?.send(&running).await, ErrorKind::Conflict)?;
+    ok(migration(from)?.send(&departure).await)?;
+    await_body(from, vm, |body| body == Body::Stopped(Ended::Migrated)).await?;
+    await_body(to, vm, |body| body == Body::Arrived).await?;
+    ok(to.driver().kill(vm, fence(4)).await)?;
+    await_body(to, vm, |body| matches!(body, Body::Stopped(_))).await?;
+    ok(to.driver().start(&Order { vm, fence: fence(5), ..to.order(fence(5)) }).await)?;
+    await_body(to, vm, |body| body == Body::Running).await?;
     cleared(from, to, vm).await
 }
 

@@ -55,12 +55,22 @@ impl Drop for Shared {
 /// A sending under way. It goes on when who asked for it has gone, as a hypervisor's would.
 #[derive(Debug)]
 pub(super) struct Sending {
+    at_rest: bool,
     aborted: AtomicBool,
     progress: Mutex<Progress>,
     ended: watch::Sender<Option<Result<(), DriverError>>>,
 }
 
 impl Sending {
+    /// Whether a body that is so can be sent.
+    fn carries(&self, body: Body) -> bool {
+        match body {
+            Body::Running | Body::Paused => !self.at_rest,
+            Body::Stopped(Ended::Migrated) | Body::Absent | Body::Incoming | Body::Arrived => false,
+            Body::Ready | Body::Stopped(_) => self.at_rest,
+        }
+    }
+
     async fn end(&self) -> Result<(), DriverError> {
         let mut ended = self.ended.subscribe();
         let result = ended.wait_for(Option::is_some).await.map(|ended| ended.clone());
@@ -86,18 +96,18 @@ async fn carry(from: Arc<Shared>, to: Arc<Shared>, vm: VmId, copy_ms: u64, sendi
         progress.rounds = round;
         progress.remaining_bytes = progress.total_bytes / u64::from(round + 1);
     }
-    let result = arrive(&from, &to, vm, sending.aborted.load(Ordering::SeqCst));
+    let result = arrive(&from, &to, vm, &sending);
     lock(&from.world).sendings.remove(&vm);
     from.tell(vm);
     to.tell(vm);
     sending.ended.send_replace(Some(result));
 }
 
-fn arrive(from: &Shared, to: &Shared, vm: VmId, aborted: bool) -> Result<(), DriverError> {
+fn arrive(from: &Shared, to: &Shared, vm: VmId, sending: &Sending) -> Result<(), DriverError> {
     let guest = {
         let mut here = lock(&from.world);
         here.expire();
-        here.domains.get(&vm).filter(|guest| guest.body == Body::Running).cloned()
+        here.domains.get(&vm).filter(|guest| sending.carries(guest.body)).cloned()
     };
     let mut there = lock(&to.world);
     there.expire();
@@ -105,7 +115,7 @@ fn arrive(from: &Shared, to: &Shared, vm: VmId, aborted: bool) -> Result<(), Dri
     let (Some(guest), Some(place)) = (guest, place) else {
         return Err(broken("the guest or its place is gone"));
     };
-    if aborted {
+    if sending.aborted.load(Ordering::SeqCst) {
         place.body = Body::Ready;
         return Err(broken("the sending was aborted"));
     }
@@ -143,17 +153,18 @@ impl Migration for Simulator {
                     return Ok(sending.clone());
                 }
                 let guest = domain(world, vm)?;
-                if guest.body != Body::Running {
-                    return Err(super::conflict(guest.body, "send"));
-                }
-                let total_bytes = guest.memory_mib << 20;
+                let (body, total_bytes) = (guest.body, guest.memory_mib << 20);
                 let progress =
                     Progress { total_bytes, remaining_bytes: total_bytes, ..Progress::default() };
                 let sending = Arc::new(Sending {
+                    at_rest: departure.at_rest,
                     aborted: AtomicBool::new(false),
                     progress: Mutex::new(progress),
                     ended: watch::Sender::new(None),
                 });
+                if !sending.carries(body) {
+                    return Err(super::conflict(body, "send"));
+                }
                 world.sendings.insert(vm, sending.clone());
                 tokio::spawn(carry(from, to, vm, copy_ms, sending.clone()));
                 Ok(sending)

@@ -1,13 +1,14 @@
-//! Real guests move between real hypervisors, and never miss a tick.
+//! Real guests move between real hypervisors, and never miss a tick; VMs that stand still or are stopped
+//! move too, and execute nowhere meanwhile.
 
 use std::time::Instant;
 
-use client::v1;
-use novacron_lab::{Broken, Fencing};
+use client::{Client, v1};
+use novacron_lab::{Broken, Cluster, Fencing};
 
 use crate::{
-    harness::get,
-    traveller::{PATIENCE, Traveller, migrate, possible, real_cluster},
+    harness::{await_phase, get},
+    traveller::{PATIENCE, Traveller, begun, migrate, possible, real_cluster},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,4 +48,58 @@ async fn a_guest_moves_and_never_misses_a_tick() {
             );
         }
     }
+}
+
+/// Moves a VM that does not execute; nobody executes it meanwhile.
+async fn move_still(cluster: &Cluster, client: &Client, vm: &v1::Vm) -> v1::Vm {
+    let asked = Instant::now();
+    let operation = migrate(client, &vm.name, "", 0).await;
+    let ended = client.wait(&operation, PATIENCE, |_| ()).await.unwrap();
+    assert_eq!(ended.status, "done", "{}", ended.message);
+    let after = get(client, &vm.name).await.unwrap();
+    assert_ne!(after.host, vm.host);
+    assert_eq!(after.phase, vm.phase);
+    let since = begun(&ended, "reserve").unwrap();
+    let witness = cluster.witness(&vm.id).unwrap();
+    let executed: Vec<_> = (0..3).filter_map(|host| witness.begun_since(host, since)).collect();
+    assert!(executed.is_empty(), "it was executed: {executed:?}");
+    println!("{}: {} -> {} in {:.1?}", vm.phase, vm.host, after.host, asked.elapsed());
+    after
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_execute_moves_too() {
+    if !possible("moves of VMs that stand still") {
+        return;
+    }
+    let cluster = real_cluster(Fencing::None, Broken::Nothing).await;
+    let client = cluster.client().unwrap();
+    let disks = vec![v1::Disk { size_mib: 64 }];
+    let mut guest = Traveller::create(&client, "still", "g.count=1", disks).await;
+    assert!(guest.goes_on(&cluster, 5).await);
+
+    cluster.novacron(0, &["vm", "pause", "still"]).unwrap();
+    await_phase(&client, "still", "paused", PATIENCE).await;
+    let vm = get(&client, "still").await.unwrap();
+    let vm = move_still(&cluster, &client, &vm).await;
+    let operation = migrate(&client, "still", "", 0).await;
+    let ended = client.wait(&operation, PATIENCE, |_| ()).await.unwrap();
+    assert_eq!(ended.status, "rolled_back");
+    assert!(ended.message.contains("resume it first"), "{}", ended.message);
+    assert_eq!(get(&client, "still").await.unwrap().host, vm.host);
+    cluster.novacron(0, &["vm", "resume", "still"]).unwrap();
+    assert!(guest.goes_on(&cluster, 5).await);
+    assert_eq!(guest.complaints(&cluster), [""; 0]);
+
+    // It was booted once with its disk before it moved, and finds it there as it left it.
+    cluster.novacron(0, &["vm", "stop", "still", "--force"]).unwrap();
+    await_phase(&client, "still", "stopped", PATIENCE).await;
+    let vm = get(&client, "still").await.unwrap();
+    let vm = move_still(&cluster, &client, &vm).await;
+    cluster.novacron(0, &["vm", "start", "still"]).unwrap();
+    await_phase(&client, "still", "running", PATIENCE).await;
+    assert!(guest.goes_on(&cluster, 5).await);
+    let said = std::fs::read_to_string(cluster.console_file(&vm.host, &vm.id)).unwrap();
+    assert!(said.contains("disk-count 2"), "{said}");
+    assert_eq!(guest.complaints(&cluster), [""; 0]);
 }

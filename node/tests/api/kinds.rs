@@ -48,7 +48,20 @@ const CASES: &[Case] = &[
     Case { kind: Kind::Resume, before: PAUSED, after: RUNNING },
     Case { kind: Kind::Delete, before: RUNNING, after: GONE },
     Case { kind: Kind::Migrate, before: RUNNING, after: RUNNING },
+    Case { kind: Kind::Migrate, before: STOPPED, after: STOPPED },
+    Case { kind: Kind::Migrate, before: PAUSED, after: PAUSED },
 ];
+
+impl Case {
+    /// Its kind, and what it is done to where that is not a VM that runs.
+    fn name(&self) -> &'static str {
+        match (self.kind, self.before) {
+            (Kind::Migrate, STOPPED) => "migrate-stopped",
+            (Kind::Migrate, PAUSED) => "migrate-paused",
+            (kind, _) => kind.as_str(),
+        }
+    }
+}
 
 struct Stage {
     lab: Lab,
@@ -177,13 +190,13 @@ impl Stage {
     /// The end is one of the two that may be, in the cluster and on the hosts.
     async fn check(&self, trial: &Trial<'_>, how: &str) {
         let Trial { case, vm, operation, .. } = trial;
-        let what = format!("{} at call {} {how}", case.kind.as_str(), trial.at);
+        let what = format!("{} at call {} {how}", case.name(), trial.at);
         let patience = Duration::from_secs(90);
         let ended = self.client.wait(operation, patience, |_| ()).await.unwrap();
         let expected = match ended.status.as_str() {
             "done" => case.after,
             "rolled_back" => {
-                self.undone.lock().unwrap().insert(case.kind.as_str());
+                self.undone.lock().unwrap().insert(case.name());
                 case.before
             }
             other => panic!("{what}: {other}: {}", ended.message),
@@ -196,7 +209,7 @@ impl Stage {
             let bodies = self.script.bodies(vm).await;
             let right = bodies.values().all(|body| match expected.0 {
                 "running" => *body == Body::Running,
-                "paused" => *body == Body::Paused,
+                "paused" => matches!(body, Body::Paused | Body::Arrived),
                 _ => matches!(body, Body::Ready | Body::Stopped(_)),
             });
             let host = row.map(|row| row.host).unwrap_or_default();
@@ -212,14 +225,14 @@ impl Stage {
         if trial.fault != Fault::None
             && let Some(call) = self.script.struck(vm)
         {
-            let row = (case.kind.as_str(), format!("{call:?}").to_lowercase(), how.to_owned());
+            let row = (case.name(), format!("{call:?}").to_lowercase(), how.to_owned());
             *self.hits.lock().unwrap().entry(row).or_default() += 1;
         }
     }
 
     /// The calls that a kind makes when nothing goes wrong.
     async fn calls(&self, case: &Case) -> Vec<Call> {
-        let vm = format!("plain-{}", case.kind.as_str());
+        let vm = format!("plain-{}", case.name());
         let trial = self.begin(case, vm, 0, Fault::None).await;
         self.check(&trial, "plain").await;
         self.script.calls(&trial.vm)
@@ -231,15 +244,15 @@ impl Stage {
         for fault in FAULTS {
             let way = format!("{fault:?}");
             for (case, _) in steps {
-                let kind = case.kind.as_str();
-                let calls = steps.iter().filter(|(other, _)| other.kind == case.kind).count();
-                let struck = hits.keys().filter(|(of, _, how)| *of == kind && *how == way).count();
-                assert_eq!(struck, calls, "{kind} {way}");
+                let name = case.name();
+                let calls = steps.iter().filter(|(other, _)| other.name() == name).count();
+                let struck = hits.keys().filter(|(of, _, how)| *of == name && *how == way).count();
+                assert_eq!(struck, calls, "{name} {way}");
             }
         }
         let undone = self.undone.lock().unwrap();
         for (case, _) in steps.iter().filter(|(case, _)| undoable(case.kind)) {
-            assert!(undone.contains(case.kind.as_str()), "{:?} was never called off", case.kind);
+            assert!(undone.contains(case.name()), "{} was never called off", case.name());
         }
     }
 
@@ -248,12 +261,12 @@ impl Stage {
         let ways: BTreeSet<&String> = hits.keys().map(|(_, _, way)| way).collect();
         let rows: BTreeSet<(&str, &String)> =
             hits.keys().map(|(kind, call, _)| (*kind, call)).collect();
-        let mut text = format!("{:10} {:10}", "KIND", "CALL");
+        let mut text = format!("{:15} {:10}", "KIND", "CALL");
         for way in &ways {
             text += &format!(" {way:>22}");
         }
         for (kind, call) in rows {
-            text += &format!("\n{kind:10} {call:10}");
+            text += &format!("\n{kind:15} {call:10}");
             for way in &ways {
                 let count = hits.get(&(kind, call.clone(), (*way).clone())).copied();
                 text += &format!(" {:>22}", count.map_or("-".to_owned(), |n| n.to_string()));
@@ -281,7 +294,7 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
     for case in CASES {
         let calls = stage.calls(case).await;
         assert!(!calls.is_empty(), "{:?} has nothing done", case.kind);
-        println!("{}: {calls:?}", case.kind.as_str());
+        println!("{}: {calls:?}", case.name());
         steps.extend((0..calls.len()).map(|at| (case, at)));
     }
 
@@ -290,7 +303,7 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
         steps.iter().flat_map(|(case, at)| FAULTS.map(|fault| (*case, *at, fault))).collect();
     let stage_now = &stage;
     all(trials, async |(case, at, fault)| {
-        let vm = format!("{}-{at}-{fault:?}", case.kind.as_str()).to_lowercase();
+        let vm = format!("{}-{at}-{fault:?}", case.name()).to_lowercase();
         let trial = stage_now.begin(case, vm, at, fault).await;
         stage_now.check(&trial, &format!("{fault:?}")).await;
     })
@@ -307,7 +320,7 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
         })
         .collect();
     let trials = all(trials, async |(case, at, undo)| {
-        let vm = format!("{}-{at}-off-{undo:?}", case.kind.as_str()).to_lowercase();
+        let vm = format!("{}-{at}-off-{undo:?}", case.name()).to_lowercase();
         let trial = stage_now.begin(case, vm, at, Fault::Holds).await;
         // Past the switch of a migration it is too late.
         let _ = cancel(&stage_now.client, &trial.operation).await;
@@ -324,7 +337,7 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
     // The leader is lost between any two calls.
     stage.script.hold();
     let trials = all(steps.clone(), async |(case, at)| {
-        let vm = format!("{}-{at}-leader", case.kind.as_str());
+        let vm = format!("{}-{at}-leader", case.name());
         stage_now.begin(case, vm, at, Fault::Holds).await
     })
     .await;
@@ -355,7 +368,7 @@ async fn lose(stage: &mut Stage, steps: &[(&'static Case, usize)], lost: &str, l
     let rows: Vec<_> = steps
         .iter()
         .flat_map(|(case, at)| ways(case).into_iter().map(move |way| (*case, *at, way)))
-        .map(|(case, at, way)| (case, at, way, format!("{}-{at}-{way}-{lost}", case.kind.as_str())))
+        .map(|(case, at, way)| (case, at, way, format!("{}-{at}-{way}-{lost}", case.name())))
         .collect();
     let made_on = async |there: bool| {
         stage_now.only(|host| (host == lost) == there).await;

@@ -1,4 +1,4 @@
-//! The kind `migrate`: a running guest moves to another host. Its steps, and what is undone and when,
+//! The kind `migrate`: a VM moves to another host. Its steps, and what is undone and when,
 //! are in [`super::super::migration`]: two bodies need rules of their own.
 
 use super::{Class, Definition, ORDINARY, StepName};
