@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use crate::{
     Session, all_pages, call,
     exit::Exit,
-    output::{Column, at, column, number, wide},
+    output::{Column, at, column, list, number, wide},
     spec::read_labels,
 };
 
@@ -96,6 +96,7 @@ const COLUMNS: &[Column] = &[
     column("MEMORY", |row| share(row, "usedMemoryMib", "memoryMib")),
     wide("DISK", |row| share(row, "usedDiskMib", "diskMib")),
     column("FENCING", fencing),
+    wide("POOLS", |row| list(row, "pools")),
     wide("FOREIGN", |row| number(row, "foreign")),
     wide("ID", |row| at(row, "id")),
 ];

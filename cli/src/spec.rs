@@ -22,6 +22,9 @@ pub struct SpecFlags {
     /// A further, empty disk of this size; repeat for more.
     #[arg(long = "disk", value_name = "MIB", value_parser = parse_mib)]
     disks: Vec<u32>,
+    /// The pool in which its disks lie, so that other hosts find them too; `host list -o wide` shows pools.
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
     /// A network card: `nat` or `bridge:NAME`; repeat for more.
     #[arg(long = "nic", value_name = "NETWORK")]
     nics: Vec<String>,
@@ -35,8 +38,9 @@ pub struct SpecFlags {
     #[arg(long, value_name = "POLICY")]
     run_policy: Option<String>,
     /// What becomes of it when its host is lost: `stay` waits for the host; `rebuild` makes it anew on another
-    /// host, with disks made from the image. Takes effect at the next start.
-    #[arg(long, value_name = "POLICY", value_parser = ["stay", "rebuild"])]
+    /// host, with disks made from the image; `restart` starts it on another host with its disks, which lie in a
+    /// pool. Takes effect at the next start.
+    #[arg(long, value_name = "POLICY", value_parser = ["stay", "rebuild", "restart"])]
     failover: Option<String>,
     /// Of VMs that are to be made anew the one with the higher priority goes first.
     #[arg(long, value_name = "0-100", value_parser = clap::value_parser!(u32).range(0..=100))]
@@ -106,6 +110,7 @@ impl SpecFlags {
         set(&mut spec.memory_mib, self.memory);
         set(&mut spec.image, self.image);
         set(&mut spec.root_disk_mib, self.root_disk);
+        set(&mut spec.pool, self.pool);
         set(&mut spec.cmdline, self.cmdline);
         set(&mut spec.run_policy, self.run_policy);
         set(&mut spec.failover, self.failover);

@@ -26,6 +26,7 @@ impl Command {
             | Command::Host(
                 HostCommand::Grant(_)
                 | HostCommand::Renew(_)
+                | HostCommand::Pools { .. }
                 | HostCommand::Fencing { .. }
                 | HostCommand::PoweredOff { .. },
             )

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Draft, Fence, Revision, State,
     event::Change,
-    id::{BootId, HostId, NodeId, OperationId, VmId},
+    id::{BootId, HostId, NodeId, OperationId, PoolId, VmId},
     limit,
     name::Name,
     operation,
@@ -37,6 +37,7 @@ use crate::{
     rejected::{Reason, Rejected, Violation},
     setting::Key,
     table::{Resource, Row, Table},
+    vm,
 };
 
 /// Whether the host is heard of.
@@ -116,6 +117,9 @@ pub struct Host {
     /// Labels that people gave it, for the rules of VMs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<Name, String>,
+    /// The pools that it sees, by the names that it has for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: BTreeMap<Name, PoolId>,
     /// The operation that empties it, while one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<OperationId>,
@@ -183,7 +187,17 @@ pub enum HostCommand {
         /// The labels, each with its value; none takes it away.
         labels: BTreeMap<Name, Option<String>>,
     },
-    /// What ends a host's guests when it cannot renew the lease that has this fence.
+    /// The pools that a host sees, told by who holds the lease that has this fence.
+    Pools {
+        /// The host.
+        host: HostId,
+        /// The lease's fence.
+        fence: Fence,
+        /// The pools, by name.
+        pools: BTreeMap<Name, PoolId>,
+    },
+    /// What ends a host's guests when it cannot renew the lease that has this fence. Its node says `Guard`
+    /// after the guard has its deadline, and takes it back before it lets the guard go.
     Fencing {
         /// The host.
         host: HostId,
@@ -295,7 +309,17 @@ pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Reje
         }
         HostCommand::Restore { host, operation, moves } => restore(draft, host, operation, moves),
         HostCommand::Label { host, labels } => label(draft, host, labels),
-        HostCommand::Fencing { host, fence, fencing } => fencing::set(draft, host, fence, fencing),
+        HostCommand::Pools { host, fence, pools } => {
+            let host = fencing::driven(draft, host, fence)?;
+            draft.put(Host { pools, ..host });
+            vm::clear_pools(draft);
+            Ok(())
+        }
+        HostCommand::Fencing { host, fence, fencing } => {
+            let host = fencing::driven(draft, host, fence)?;
+            draft.put(Host { fencing, ..host });
+            Ok(())
+        }
         HostCommand::PoweredOff { host, boot, fence } => {
             fencing::powered_off(draft, host, boot, fence)
         }
@@ -361,6 +385,7 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         foreign: grant.foreign,
         schedule: old.as_ref().map(|old| old.schedule).unwrap_or_default(),
         drain: old.as_ref().and_then(|old| old.drain),
+        pools: old.as_ref().map(|old| old.pools.clone()).unwrap_or_default(),
         labels: old.map(|old| old.labels.clone()).unwrap_or_default(),
         shrank,
         // Its node tells as soon as it has seen it.
@@ -370,6 +395,7 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
         revision: fence,
     });
     settle_operations(draft, grant.host);
+    vm::clear_pools(draft);
     draft.reply_object("host", grant.host);
     Ok(())
 }

@@ -45,6 +45,8 @@ uuid_kinds! {
     StoreKind = "store" => StoreId;
     /// One boot of a host's hypervisor: a newer boot proves that older bodies ended.
     BootKind = "boot" => BootId;
+    /// A pool of disks: the identity that lies in it, whatever hosts call it.
+    PoolKind = "pool" => PoolId;
     /// A client's idempotency key.
     RequestKind = "request" => RequestId;
 }

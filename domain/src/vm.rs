@@ -8,6 +8,7 @@ mod failover;
 mod leave;
 mod mutability;
 mod phase;
+mod pool;
 mod spec;
 mod surroundings;
 mod transition;
@@ -19,6 +20,8 @@ pub use leave::may_leave;
 pub(crate) use leave::{can_leave, evacuate, send_home};
 pub use mutability::{FIELDS, Takes};
 pub use phase::Phase;
+pub use pool::missing_pool;
+pub(crate) use pool::{clear_all as clear_pools, note_cleared, note_made};
 pub use spec::{Disk, Failover, Network, Nic, RunPolicy, VmSpec, default_priority};
 pub use surroundings::{PlacementRules, Scoring, Surroundings, missing_label};
 pub(crate) use transition::{body_ended, decide, forget_if_gone};
@@ -30,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Revision, State,
     event::Change,
-    id::{HostId, ImageId, OperationId, VmId},
+    id::{HostId, ImageId, OperationId, PoolId, VmId},
     name::Name,
     table::{Resource, Row, Table},
 };
@@ -104,6 +107,9 @@ pub struct Vm {
     /// 0 when none was.
     #[serde(default)]
     pub stop_recalled_until_ms: u64,
+    /// The pool that its disks lie in, from when they were made until they are removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolId>,
     /// Why no host takes it, when none does.
     #[serde(default)]
     pub placement_failure: Option<String>,

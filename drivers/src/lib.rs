@@ -11,6 +11,7 @@ mod migration;
 mod order;
 
 pub mod conformance;
+pub mod pool;
 pub mod protocol;
 pub mod qcow2;
 pub mod simulator;
@@ -20,10 +21,14 @@ pub use guard::{Guard, GuardProcess};
 pub use migration::{Departure, Migration, cannot_migrate};
 pub use order::{FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage};
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use async_trait::async_trait;
-use domain::{Fence, id::VmId};
+use domain::{
+    Fence,
+    id::{PoolId, VmId},
+    name::Name,
+};
 use tokio::sync::broadcast;
 
 /// The life of bodies on one host. Every call is idempotent: repeating it after a lost answer, or
@@ -63,8 +68,15 @@ pub trait Driver: Send + Sync + 'static {
     /// Lets the guest go on, if the host's guard lets guests execute under `lease`.
     async fn resume(&self, vm: VmId, fence: Fence, lease: Fence) -> Result<(), DriverError>;
 
-    /// Ends the guest and removes body and disks: afterwards it is certainly absent.
+    /// Ends the guest and removes body and disks, but for those in a pool: afterwards it is certainly
+    /// absent.
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError>;
+
+    /// The pools of disks that the host sees, by the names that it has for them.
+    async fn pools(&self) -> Result<BTreeMap<Name, PoolId>, DriverError>;
+
+    /// Removes a VM's disks from a pool, once its body is released and no other will need them.
+    async fn discard(&self, vm: VmId, fence: Fence, pool: &Name) -> Result<(), DriverError>;
 
     /// Names bodies that changed without being told to. A wake-up and no truth: whoever lags or
     /// misses some observes all.

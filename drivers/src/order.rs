@@ -9,7 +9,7 @@ use std::{
 use domain::{
     Fence,
     host::Capacity,
-    id::{BootId, Digest, VmId},
+    id::{BootId, Digest, PoolId, VmId},
     image::{Image, Part},
     instance::Body,
     name::Name,
@@ -40,6 +40,8 @@ pub struct Order {
     pub reboots: u32,
     /// What it boots from.
     pub image: Arc<Image>,
+    /// The pool in which its disks were made, if they were made in one: they are not made again.
+    pub pool: Option<PoolId>,
     /// Where the image's files lie on this machine. They are read and never written.
     pub files: BTreeMap<Digest, PathBuf>,
 }

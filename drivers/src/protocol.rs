@@ -86,6 +86,7 @@ fn write_order(order: &Order) -> pb::Order {
         spec: codec::encode(&order.spec).into(),
         generation: order.generation,
         reboots: order.reboots,
+        pool: order.pool.map(|pool| pool.to_string()).unwrap_or_default(),
         lease: order.lease.as_u64(),
         image: codec::encode(&*order.image).into(),
         files: order.files.iter().map(|(file, path)| (file.to_string(), path_text(path))).collect(),
@@ -141,6 +142,10 @@ fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
         spec: codec::decode(&order.spec).map_err(protocol)?,
         generation: order.generation,
         reboots: order.reboots,
+        pool: match order.pool.as_str() {
+            "" => None,
+            pool => Some(pool.parse().map_err(protocol)?),
+        },
         image: std::sync::Arc::new(codec::decode(&order.image).map_err(protocol)?),
         files: order.files.iter().map(file).collect::<Result<_, DriverError>>()?,
     })

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use domain::{
     Fence,
     host::Capacity,
-    id::{BootId, VmId},
+    id::{BootId, PoolId, VmId},
     instance::{Body, Ended},
     name::Name,
     vm::Failover,
@@ -46,6 +46,8 @@ pub struct Options {
     pub latency_ms_max: u64,
     /// How long it takes to send a guest, milliseconds.
     pub copy_ms: u64,
+    /// The pools that it sees, by name. Disks in them are as good as any.
+    pub pools: BTreeMap<Name, PoolId>,
     /// Calls that fail, out of a thousand; the kind of failure is random too.
     pub failures_per_mille: u64,
 }
@@ -58,6 +60,7 @@ impl Default for Options {
             latency_ms_min: 1,
             latency_ms_max: 5,
             copy_ms: 100,
+            pools: BTreeMap::new(),
             failures_per_mille: 0,
         }
     }
@@ -340,6 +343,14 @@ impl Driver for Simulator {
             Ok(())
         })
         .await
+    }
+
+    async fn pools(&self) -> Result<BTreeMap<Name, PoolId>, DriverError> {
+        Ok(self.options.pools.clone())
+    }
+
+    async fn discard(&self, vm: VmId, fence: Fence, _: &Name) -> Result<(), DriverError> {
+        self.call(Call::Discard, vm, fence, |_| Ok(())).await
     }
 
     fn changes(&self) -> broadcast::Receiver<VmId> {

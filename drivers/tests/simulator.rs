@@ -43,6 +43,7 @@ fn order(n: u64, fence: Fence) -> Order {
             memory_mib: 64,
             image: name("none"),
             root_disk_mib: 0,
+            pool: None,
             disks: Vec::new(),
             nics: Vec::new(),
             cmdline: String::new(),
@@ -58,6 +59,7 @@ fn order(n: u64, fence: Fence) -> Order {
         },
         generation: 7,
         reboots: 0,
+        pool: None,
         image: Arc::new(Image {
             id: id(1),
             name: name("none"),

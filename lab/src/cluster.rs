@@ -91,6 +91,8 @@ impl Cluster {
             }
             inside.push(cluster.add(number)?);
         }
+        std::fs::create_dir(cluster.pool())?;
+        cluster.novacron(0, &["node", "make-pool", &cluster.pool().to_string_lossy()])?;
         tell("founding the cluster");
         let said = cluster.novacron(0, &["init", "--access-out", "access.json"])?;
         let access = std::fs::read_to_string(cluster.nodes[0].directory.join("access.json"))?;
@@ -183,6 +185,7 @@ impl Cluster {
                 Storage::Disk | Storage::DiskNeverSynced => 1_000,
             },
             hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),
+            pool: &self.pool(),
             guard: node.guarded.then(|| guard::socket(&node.directory)),
             agents: match self.options.fencing {
                 Fencing::None | Fencing::Guards => None,
@@ -386,6 +389,12 @@ impl Cluster {
     pub fn console_file(&self, host: &str, vm: &str) -> PathBuf {
         let node = self.root.path().join(host.replace('h', "n"));
         node.join("d/bodies").join(vm).join("console.log")
+    }
+
+    /// Where the pool lies that all hosts see.
+    #[must_use]
+    pub fn pool(&self) -> PathBuf {
+        self.root.path().join("pool")
     }
 
     /// Where a node's host keeps what a VM's body is made of.

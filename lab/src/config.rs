@@ -20,6 +20,8 @@ pub(crate) struct Config<'a> {
     pub(crate) snapshot_entries: u64,
     /// The host's hypervisor and where its driver keeps its state; none is simulated.
     pub(crate) hypervisor: Option<(&'a Hypervisor, &'a Path)>,
+    /// The pool that all hosts see.
+    pub(crate) pool: &'a Path,
     /// Where its host's guard listens, if it has one.
     pub(crate) guard: Option<PathBuf>,
     /// What cuts the power of every host, and where the hosts lie.
@@ -45,10 +47,12 @@ impl Config<'_> {
                 text,
                 "driver = \"libvirt\"\nvirt_type = \"qemu\"\nuri = \"{}\"\n\
                  migration_uri = \"{}\"\n\
-                 state_directory = \"{}\"\ncpus = 8\nmemory_mib = 2048\n",
+                 state_directory = \"{}\"\ncpus = 8\nmemory_mib = 2048\n\
+                 pools = {{ shared = \"{}\" }}\n",
                 hypervisor.uri(),
                 hypervisor.migration_uri(),
                 state.display(),
+                self.pool.display(),
             ),
             None => writeln!(text, "driver = \"simulator\""),
         };

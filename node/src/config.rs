@@ -2,6 +2,7 @@
 //! cluster runs is a setting of the cluster and not here.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroU64},
@@ -115,6 +116,11 @@ pub struct HostSection {
     /// a host that is cut off, and so they are not started elsewhere.
     #[serde(default)]
     pub guard: Option<PathBuf>,
+    /// Pools of disks: each name with the directory where it is mounted on this machine, as in
+    /// `pools = { fast = "/mnt/fast" }`. Hosts that share storage give it one name. `novacron node make-pool`
+    /// makes a directory a pool.
+    #[serde(default)]
+    pub pools: BTreeMap<Name, PathBuf>,
     /// Only for libvirt: the driver's program; beside `novacron` if absent.
     #[serde(default)]
     pub program: Option<PathBuf>,
@@ -293,6 +299,12 @@ impl Config {
             }
             if !matches!(host.driver.get_ref().as_str(), "libvirt" | "simulator") {
                 problems.add("host.driver", &host.driver, "is not known; use libvirt or simulator");
+            }
+            for (pool, directory) in &host.pools {
+                if !directory.is_absolute() {
+                    let what = format!("has pool {pool} at a relative path; use an absolute one");
+                    problems.add("host.name", &host.name, &what);
+                }
             }
         }
         let mut fenced = std::collections::BTreeSet::new();

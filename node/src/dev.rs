@@ -179,11 +179,13 @@ impl DevCluster {
     /// Every `nodes`-th host; names and identities follow from the number.
     fn hosts_of(&self, node: usize) -> Vec<Arc<LocalHost>> {
         let numbers = (0..self.options.hosts).filter(|host| host % self.options.nodes == node);
+        let shared = Name::new("shared").expect("the literal is a name");
         let hosts = numbers.map(|number| {
             let id = HostId::from_untyped_uuid(uuid::Uuid::from_u128(number as u128 + 1));
             let name = Name::new(&format!("host-{:04}", number + 1)).expect("digits make a name");
             let options = SimulatorOptions {
                 seed: number as u64,
+                pools: [hosts::simulated_pool(&shared)].into(),
                 failures_per_mille: self.options.failures_per_mille,
                 ..SimulatorOptions::default()
             };

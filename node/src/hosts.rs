@@ -1,6 +1,8 @@
 //! From a `[[host]]` of the configuration to a host with a driver.
 
 use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, atomic::AtomicU64},
@@ -11,7 +13,7 @@ use actors::LocalHost;
 use anyhow::{Context, Result};
 use domain::{
     host::Capacity,
-    id::{BootId, HostId},
+    id::{BootId, HostId, PoolId},
     name::Name,
 };
 use drivers::{
@@ -20,6 +22,7 @@ use drivers::{
     simulator::{Options, Simulator},
 };
 use newtype_uuid::GenericUuid;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 
 use crate::{config::HostSection, files};
@@ -41,6 +44,7 @@ pub fn local_hosts(data: &Path, sections: &[HostSection]) -> Result<Vec<Arc<Loca
                 let options = Options {
                     seed: seed(&name),
                     capacity: section.capacity(whole.capacity),
+                    pools: section.pools.keys().map(simulated_pool).collect(),
                     failures_per_mille: section.failures_per_mille,
                     ..whole
                 };
@@ -76,6 +80,7 @@ fn libvirt(
         migration_uri: section.migration_uri.clone(),
         virt_type: section.virt_type.as_str(),
         guard: section.guard.clone(),
+        pools: section.pools.iter().map(|(name, at)| format!("{name}={}", at.display())).collect(),
         host: name.clone(),
     };
     let driver = Arc::new(RemoteDriver::new(&process.socket));
@@ -107,18 +112,21 @@ struct DriverProcess {
     migration_uri: Option<String>,
     virt_type: &'static str,
     guard: Option<PathBuf>,
+    /// `NAME=DIRECTORY` each.
+    pools: Vec<String>,
     host: Name,
 }
 
 impl DriverProcess {
-    /// Starts the driver when none listens, for ever. One that outlived a killed node is kept: its
-    /// guests are its children.
+    /// Starts the driver when none listens, for ever. One that outlived its node is kept, unless the
+    /// configuration has changed since it was started.
     async fn watch(self) {
         const LOOK_EVERY: Duration = Duration::from_secs(1);
         const PAUSE_MAX: Duration = Duration::from_secs(30);
         let mut pause = LOOK_EVERY;
         loop {
-            if UnixStream::connect(&self.socket).await.is_ok() {
+            if let Ok(driver) = UnixStream::connect(&self.socket).await {
+                self.end_if_changed(&driver);
                 pause = LOOK_EVERY;
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
@@ -134,6 +142,33 @@ impl DriverProcess {
         }
     }
 
+    /// Ends a driver that was started with other arguments; guests go on without it for a moment.
+    fn end_if_changed(&self, driver: &UnixStream) {
+        let pid = driver.peer_cred().ok().and_then(|peer| peer.pid());
+        let Some(pid) = pid.and_then(Pid::from_raw) else { return };
+        let file = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+        let Ok(line) = std::fs::read(file) else { return };
+        // Each argument ends with a zero; the first one is the program.
+        let line = line.strip_suffix(&[0]).unwrap_or(&line);
+        let had = line.split(|byte| *byte == 0).skip(1);
+        if !had.eq(self.arguments().iter().map(|argument| argument.as_bytes())) {
+            tracing::info!(host = %self.host, "its configuration has changed: the driver is started anew");
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> =
+            vec!["--socket".into(), (&self.socket).into(), "--state".into(), (&self.state).into()];
+        let mut add = |flag: &str, value: &OsStr| arguments.extend([flag.into(), value.into()]);
+        add("--uri", self.uri.as_ref());
+        add("--virt-type", self.virt_type.as_ref());
+        self.migration_uri.iter().for_each(|uri| add("--migration-uri", uri.as_ref()));
+        self.pools.iter().for_each(|pool| add("--pool", pool.as_ref()));
+        self.guard.iter().for_each(|socket| add("--guard", socket.as_ref()));
+        arguments
+    }
+
     async fn run(&self) -> String {
         if let Err(error) = std::fs::create_dir_all(&self.state) {
             return format!("cannot make {}: {error}", self.state.display());
@@ -144,13 +179,7 @@ impl DriverProcess {
             .open(self.state.join("driver.log"));
         let log = log.map_or_else(|_| Stdio::null(), Stdio::from);
         let child = tokio::process::Command::new(&self.program)
-            .arg("--socket")
-            .arg(&self.socket)
-            .arg("--state")
-            .arg(&self.state)
-            .args(["--uri", &self.uri, "--virt-type", self.virt_type])
-            .args(self.migration_uri.iter().flat_map(|uri| ["--migration-uri", uri]))
-            .args(self.guard.iter().flat_map(|socket| [Path::new("--guard"), socket]))
+            .args(self.arguments())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -186,6 +215,13 @@ pub fn simulated(id: HostId, name: Name, reserved: Capacity, options: Options) -
         guard_socket: None,
         held_until_ns,
     })
+}
+
+/// A pool that simulated hosts see: the same name is the same pool.
+#[must_use]
+pub fn simulated_pool(name: &Name) -> (Name, PoolId) {
+    let id = PoolId::from_untyped_uuid(uuid::Uuid::from_u128(u128::from(seed(name))));
+    (name.clone(), id)
 }
 
 /// The same name gives the same behaviour.

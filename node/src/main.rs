@@ -132,6 +132,12 @@ enum Node {
         #[arg(long)]
         yes: bool,
     },
+    /// Make a directory a pool of disks, once: where it is mounted, hosts take it for the pool that it is,
+    /// and nowhere else. Then name it in each host's section of the configuration.
+    MakePool {
+        /// The directory, on storage that several hosts share.
+        directory: PathBuf,
+    },
     /// Have the cluster go on with this node alone, when a majority of its voters is lost for good. What
     /// this node was not told is lost. Its hosts' VMs are known again when it runs; those of other hosts
     /// are unknown until the hosts join anew or somebody has seen that they are off.
@@ -152,6 +158,12 @@ enum Node {
 enum ConfigVerb {
     /// Tell all problems of a configuration file at once.
     Check(ConfigFile),
+}
+
+fn make_pool(directory: &Path) -> Result<()> {
+    let id = drivers::pool::make(directory).with_context(|| format!("{}", directory.display()))?;
+    println!("{} is pool {id}", directory.display());
+    Ok(())
 }
 
 fn main() -> ExitCode {
@@ -200,6 +212,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Join { token, config } => join(&config, &token).await,
         Command::Dev(options) => dev(options).await,
         Command::Node(Node::Reset { config, yes }) => reset(&config, yes),
+        Command::Node(Node::MakePool { directory }) => make_pool(&directory),
         Command::Node(Node::Recover { config, lost, yes }) => recover(&config, &lost, yes).await,
         Command::Config(ConfigVerb::Check(file)) => {
             Config::read(&file.config)?;

@@ -23,7 +23,7 @@ use domain::{
     host::{Capacity, Host, Reserve, Share},
     id::{HostId, VmId},
     name::Name,
-    vm::{Failover, PlacementRules, Surroundings, Vm, is_failing_over},
+    vm::{Surroundings, Vm, is_failing_over},
 };
 
 /// Where VMs should go, and why the others cannot go anywhere.
@@ -68,7 +68,7 @@ struct Want<'a> {
     only: Option<&'a Name>,
     /// The host it must leave.
     leaves: Option<HostId>,
-    rules: &'a PlacementRules,
+    vm: &'a Vm,
     surroundings: Surroundings,
     /// Whether it may be made anew when its host is lost.
     movable: bool,
@@ -83,9 +83,9 @@ impl<'a> Want<'a> {
             booked: Capacity::of(&vm.spec),
             only: vm.spec.host.as_ref(),
             leaves: None,
-            rules: &vm.spec.placement,
+            vm,
             surroundings: Surroundings::of(state, vm, planned),
-            movable: vm.spec.failover == Failover::Rebuild,
+            movable: vm.spec.failover.goes_elsewhere(),
             reserve: None,
         }
     }
@@ -101,7 +101,11 @@ impl<'a> Want<'a> {
 
     /// Whether it fits wherever another of its size does.
     fn is_ordinary(&self) -> bool {
-        self.rules.is_default() && self.surroundings.is_empty() && self.reserve.is_none()
+        let spec = &self.vm.spec;
+        spec.placement.is_default()
+            && spec.pool.is_none()
+            && self.surroundings.is_empty()
+            && self.reserve.is_none()
     }
 }
 

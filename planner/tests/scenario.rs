@@ -77,6 +77,7 @@ fn world(hosts: &[&str], vms: &[&str]) -> State {
             memory_mib: memory.parse().unwrap(),
             image: name("none"),
             root_disk_mib: 0,
+            pool: None,
             disks: Vec::new(),
             nics: Vec::new(),
             cmdline: String::new(),

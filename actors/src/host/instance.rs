@@ -41,6 +41,7 @@ pub(super) struct More {
     pub(super) progress: Option<Progress>,
     pub(super) still: bool,
     pub(super) validated: bool,
+    pub(super) cleared: bool,
     /// A look that was asked for is told whatever it shows.
     pub(super) asked: bool,
 }
@@ -57,6 +58,8 @@ pub(super) struct Task {
     missing: bool,
     /// Whether somebody waits, so that each failure counts.
     awaited: bool,
+    /// Whether what the VM has in a pool goes with the body.
+    discards: bool,
 }
 
 impl Task {
@@ -77,6 +80,7 @@ impl Task {
             spec: vm.spec.clone(),
             generation: vm.generation,
             reboots: body.reboots,
+            pool: vm.pool,
             image: state.images.get(&vm.image)?.clone(),
             files: BTreeMap::new(),
         };
@@ -103,7 +107,8 @@ impl Task {
             None => makes,
         };
         let (tools, row, awaited) = (tools.clone(), body.clone(), vm.operation.is_some());
-        Some(Task { tools, row, order, departure, action, missing, awaited })
+        let discards = vm.deleting;
+        Some(Task { tools, row, order, departure, action, missing, awaited, discards })
     }
 
     pub(super) fn driver(&self) -> &dyn Driver {
@@ -184,7 +189,11 @@ impl Task {
                 Action::Reboot => driver.reboot(vm, fence).await?,
                 Action::Pause => driver.pause(vm, fence).await?,
                 Action::Resume => driver.resume(vm, fence, self.order.lease).await?,
-                Action::Release => driver.release(vm, fence).await?,
+                Action::Release => {
+                    driver.release(vm, fence).await?;
+                    self.discard().await?;
+                    more.cleared = true;
+                }
                 Action::Receive => {
                     more.landing = Some(self.migration()?.receive(&self.order).await?);
                 }
@@ -196,6 +205,22 @@ impl Task {
             Ok(more)
         };
         within(call).await
+    }
+
+    /// Removes what a VM that is on its way out has in a pool.
+    async fn discard(&self) -> Result<(), DriverError> {
+        let Some(pool) = self.order.spec.pool.as_ref().filter(|_| self.discards) else {
+            return Ok(());
+        };
+        let discarded = self.driver().discard(self.row.vm, self.row.fence, pool).await;
+        match discarded {
+            // Nobody has seen that there is anything.
+            Err(error) if self.order.pool.is_none() => {
+                tracing::warn!(vm = %self.row.vm, %error, "what may be in its pool is left");
+                Ok(())
+            }
+            discarded => discarded,
+        }
     }
 
     /// Whether the body is not any more as the row says.
@@ -231,6 +256,7 @@ impl Task {
             progress: more.progress,
             still: more.still,
             validated: more.validated,
+            cleared: more.cleared,
             failure,
             ..Report::seen(self.row.id, self.row.fence, seen.body)
         };

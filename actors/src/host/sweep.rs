@@ -1,10 +1,12 @@
 //! Compares what the driver has with what the state says, and reports the difference: guests that
 //! ended by themselves, what somebody changed behind our back, bodies that belong nowhere.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use domain::{
     State,
+    envelope::Command,
+    host::HostCommand,
     id::VmId,
     instance::{Body, Instance, Phase, Report, Role},
 };
@@ -20,6 +22,7 @@ impl HostState {
             return;
         }
         self.next_sweep = Instant::now() + SWEEP_INTERVAL;
+        self.tell_pools(state).await;
         let observed = match within(self.tools.host.driver.observe_all()).await {
             Ok(observed) => observed,
             Err(error) => {
@@ -48,6 +51,25 @@ impl HostState {
         let strays = observed.values().filter(|seen| !self.belongs_here(state, seen.vm));
         for stray in strays {
             self.remove_stray(stray).await;
+        }
+    }
+
+    /// Tells which pools the host sees, when that is not what the state says.
+    async fn tell_pools(&self, state: &State) {
+        // A file system that hangs is not waited for.
+        const PATIENCE: Duration = Duration::from_secs(3);
+        let host = &self.tools.host;
+        let Some(row) = state.hosts.get(&host.id) else { return };
+        let Ok(Ok(pools)) = tokio::time::timeout(PATIENCE, host.driver.pools()).await else {
+            tracing::warn!(host = %host.name, "its pools cannot be looked at");
+            return;
+        };
+        if pools == row.pools {
+            return;
+        }
+        let command = HostCommand::Pools { host: host.id, fence: row.fence, pools };
+        if let Err(error) = self.tools.store.propose_as_node(Command::Host(command)).await {
+            tracing::debug!(host = %host.name, %error, "its pools were not told");
         }
     }
 

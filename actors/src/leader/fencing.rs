@@ -15,7 +15,7 @@ use domain::{
     id::HostId,
     name::Name,
     setting::Key,
-    vm::{Desired, Failover},
+    vm::Desired,
 };
 use raft_store::{Consistency, Store};
 use tokio::{task::JoinHandle, time::Instant};
@@ -128,7 +128,7 @@ fn is_due(state: &State, host: &Host) -> bool {
         && !host.ended.is_some_and(known)
         && state.instances_on(host.id).any(|body| {
             let wants = state.vms.get(&body.vm).is_some_and(|vm| {
-                vm.spec.failover == Failover::Rebuild
+                vm.spec.failover.goes_elsewhere()
                     && matches!(vm.desired, Desired::Running | Desired::Paused)
             });
             let active = state.instance_of(body.vm).is_some_and(|active| active.id == body.id);

@@ -57,8 +57,20 @@ pub(super) fn check_texts(_: &State, spec: &VmSpec, violations: &mut Vec<Violati
         let message = "means something only with near or apart_from; add one, or remove it";
         violations.push(Violation::new("spec.placement.domain", message));
     }
-    if spec.failover == Failover::Rebuild && spec.host.is_some() {
-        let message = "a VM that is pinned to one host cannot be made anew on another; use stay";
+    let wrong = match (spec.failover, &spec.host, &spec.pool) {
+        (Failover::Stay, ..) => None,
+        (Failover::Rebuild | Failover::Restart, Some(_), _) => {
+            Some("a VM that is pinned to one host cannot be started on another; use stay")
+        }
+        (Failover::Rebuild, None, Some(_)) => {
+            Some("disks that lie in a pool are not made anew; use restart or stay")
+        }
+        (Failover::Restart, None, None) => {
+            Some("disks on a host are lost with it; give the VM a pool, or use rebuild or stay")
+        }
+        (Failover::Rebuild, None, None) | (Failover::Restart, None, Some(_)) => None,
+    };
+    if let Some(message) = wrong {
         violations.push(Violation::new("spec.failover", message));
     }
     if spec.cmdline.chars().any(char::is_control) {

@@ -75,18 +75,11 @@ impl Evidence {
     }
 }
 
-/// The node that drives a host tells what would end its guests. It says `Guard` after the guard has
-/// its deadline, and takes it back before it lets the guard go.
-pub(super) fn set(
-    draft: &mut Draft,
-    id: HostId,
-    fence: Fence,
-    fencing: Fencing,
-) -> Result<(), Rejected> {
+/// The host, if the node that drives it under this lease speaks of it.
+pub(super) fn driven(draft: &Draft, id: HostId, fence: Fence) -> Result<Host, Rejected> {
     let host = held(draft, id, fence)?;
     if matches!(*draft.principal(), Principal::Node(node) if node == host.node) {
-        draft.put(Host { fencing, ..host });
-        return Ok(());
+        return Ok(host);
     }
     Err(Rejected::new(Reason::Fenced, "another node drives the host"))
 }

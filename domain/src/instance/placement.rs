@@ -11,7 +11,7 @@ use crate::{
     id::{HostId, InstanceId, VmId},
     operation::{self, Class, Migration, Operation, Status, Step, StepName},
     setting::Key,
-    vm::{Failover, Surroundings, Vm, is_failing_over, missing_label},
+    vm::{Surroundings, Vm, is_failing_over, missing_label, missing_pool},
 };
 
 /// A proposal: this VM's body on that host.
@@ -56,7 +56,7 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         starts: 0,
         ended: None,
         failure: None,
-        guarded: vm.spec.failover == Failover::Rebuild,
+        guarded: vm.spec.failover.goes_elsewhere(),
         inherited: false,
         landing: None,
         revision: fence,
@@ -75,7 +75,7 @@ fn keeps_reserve(state: &State, vm: &Vm, host: &Host) -> bool {
     }
     let hosts = state.hosts.values();
     let shares = hosts.map(|host| Share::of(state, host, state.used_on(host.id)));
-    let movable = vm.spec.failover == Failover::Rebuild;
+    let movable = vm.spec.failover.goes_elsewhere();
     Reserve::of(state, shares)
         .is_none_or(|reserve| reserve.allows(host.id, Capacity::of(&vm.spec), movable))
 }
@@ -83,6 +83,7 @@ fn keeps_reserve(state: &State, vm: &Vm, host: &Host) -> bool {
 /// Whether the VM's rules, and those of others about it, let it be on the host.
 fn may_be_on(state: &State, vm: &Vm, host: &Host) -> bool {
     missing_label(&vm.spec.placement, host).is_none()
+        && missing_pool(vm, host).is_none()
         && Surroundings::of(state, vm, &[]).refusal(host).is_none()
 }
 

@@ -11,7 +11,7 @@ use crate::{
     operation::{self, Progress},
     principal::Principal,
     rejected::{Reason, Rejected},
-    vm::{self, Failover},
+    vm,
 };
 
 /// What may be asked of, and told about, bodies.
@@ -107,6 +107,9 @@ pub struct Report {
     /// Whether the guest was seen to work.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub validated: bool,
+    /// Whether the body was released, with what its VM had in a pool if that is on its way out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cleared: bool,
     /// What went wrong with the last action, if it did.
     #[serde(default)]
     pub failure: Option<Failure>,
@@ -127,6 +130,7 @@ impl Report {
             progress: None,
             still: false,
             validated: false,
+            cleared: false,
             failure: None,
         }
     }
@@ -181,11 +185,21 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
         return;
     }
     let Some(vm) = draft.state().vms.get(&old.vm).cloned() else { return };
+    if report.body != Body::Absent
+        && let Some(host) = draft.state().hosts.get(&old.host).cloned()
+    {
+        vm::note_made(draft, vm.id, &host);
+    }
     if !vm.deleting && pair::note(draft, &old, &report) {
         return operation::settle(draft, vm.id);
     }
 
     if report.body == Body::Absent && vm.deleting {
+        if report.cleared {
+            vm::note_cleared(draft, vm.id);
+        } else if vm.pool.is_some() {
+            return;
+        }
         draft.delete::<Instance>(old.id);
         vm::forget_if_gone(draft, vm.id);
         return;
@@ -208,7 +222,7 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
             new.spec = vm.spec.clone();
             new.generation = vm.generation;
             new.booked = Capacity::of(&vm.spec);
-            new.guarded = vm.spec.failover == Failover::Rebuild;
+            new.guarded = vm.spec.failover.goes_elsewhere();
         }
         Body::Absent
         | Body::Ready

@@ -22,7 +22,7 @@ pub fn awaits_failover(state: &State, vm: &Vm) -> bool {
     };
     let Some(body) = state.instance_of(vm.id) else { return false };
     wanted
-        && vm.spec.failover == Failover::Rebuild
+        && vm.spec.failover.goes_elsewhere()
         && has_ended(state, body)
         && !state.may_have_a_twin(body)
         && match state.spare_of(vm.id) {
@@ -67,7 +67,11 @@ pub(crate) fn relocate(draft: &mut Draft, id: VmId, operation: OperationId) {
     }
     let opened = operation::open(draft, operation, Kind::Failover, &vm.project, &vm.name, id);
     if let Ok(opened) = opened {
-        let message = format!("{}; its disks are made anew from the image", lost(&host));
+        let disks = match &vm.spec.pool {
+            Some(pool) => format!("it finds its disks in pool {pool}"),
+            None => "its disks are made anew from the image".to_owned(),
+        };
+        let message = format!("{}; {disks}", lost(&host));
         draft.put(Operation { message, priority: vm.spec.failover_priority, ..opened });
         draft.put(Vm { operation: Some(operation), ..Vm::clone(&vm) });
     }
@@ -86,7 +90,10 @@ fn lost(host: &Host) -> String {
 /// Why it is not known whether the VM's guest runs, and what would help; `None` when it is known.
 #[must_use]
 pub fn why_unknown(state: &State, vm: &Vm) -> Option<String> {
-    let body = state.instance_of(vm.id)?;
+    let Some(body) = state.instance_of(vm.id) else {
+        let pool = vm.spec.pool.as_ref().filter(|_| vm.deleting)?;
+        return Some(format!("its disks are removed when a host with its pool {pool} is heard of"));
+    };
     if state.may_have_a_twin(body) && !vm.deleting {
         return Some(format!(
             "it is from before the cluster was recovered, and may run on a host that has not come back; it goes \
@@ -105,14 +112,16 @@ pub fn why_unknown(state: &State, vm: &Vm) -> Option<String> {
     if has_ended(state, body) {
         let stays = match vm.spec.failover {
             Failover::Stay => "it waits for its host, since its failover is stay",
-            Failover::Rebuild => "it is started elsewhere in its turn, if it is to run",
+            Failover::Rebuild | Failover::Restart => {
+                "it is started elsewhere in its turn, if it is to run"
+            }
         };
         return Some(format!("{}; {stays}", lost(host)));
     }
     let missing = match (host.fencing, vm.spec.failover) {
         (_, Failover::Stay) => "its failover is stay, so its guest may run on there",
-        (Fencing::None, Failover::Rebuild) => "no guard ends its guest there",
-        (Fencing::Guard, Failover::Rebuild) => {
+        (Fencing::None, Failover::Rebuild | Failover::Restart) => "no guard ends its guest there",
+        (Fencing::Guard, Failover::Rebuild | Failover::Restart) => {
             "the host's guard spares it until its next start, or does not count (failover-by-guard)"
         }
     };

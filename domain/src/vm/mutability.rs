@@ -24,6 +24,7 @@ pub const FIELDS: &[(&str, Takes, Differs)] = &[
     ("image", Takes::Never, |a, b| a.image != b.image),
     ("root_disk_mib", Takes::Never, |a, b| a.root_disk_mib != b.root_disk_mib),
     ("disks", Takes::Never, |a, b| a.disks != b.disks),
+    ("pool", Takes::Never, |a, b| a.pool != b.pool),
     ("nics", Takes::NextStart, |a, b| a.nics != b.nics),
     ("cmdline", Takes::NextStart, |a, b| a.cmdline != b.cmdline),
     ("user_data", Takes::Never, |a, b| a.user_data != b.user_data),

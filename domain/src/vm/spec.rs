@@ -30,15 +30,28 @@ pub enum Failover {
     /// It is made anew on another host, with disks made from the image, as soon as it is known that its
     /// guest has ended. A guard ends the guest when its host cannot renew its lease.
     Rebuild,
+    /// It is started on another host with its disks, which lie in a pool, as soon as it is known that its
+    /// guest has ended. A guard ends the guest when its host cannot renew its lease.
+    Restart,
 }
 
 impl Failover {
+    /// Whether it is started on another host, and so ended when its own cannot renew its lease.
+    #[must_use]
+    pub const fn goes_elsewhere(self) -> bool {
+        match self {
+            Failover::Stay => false,
+            Failover::Rebuild | Failover::Restart => true,
+        }
+    }
+
     /// The name in the API and the CLI.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Failover::Stay => "stay",
             Failover::Rebuild => "rebuild",
+            Failover::Restart => "restart",
         }
     }
 }
@@ -91,6 +104,9 @@ pub struct VmSpec {
     /// Further disks.
     #[serde(default)]
     pub disks: Vec<Disk>,
+    /// The pool in which its disks lie; none for disks on its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Name>,
     /// Network cards; none is a VM without a network.
     #[serde(default)]
     pub nics: Vec<Nic>,
@@ -141,6 +157,9 @@ impl VmSpec {
     /// Disk space the VM may come to use on its host, MiB.
     #[must_use]
     pub fn disk_mib(&self) -> u64 {
+        if self.pool.is_some() {
+            return 0;
+        }
         u64::from(self.root_disk_mib)
             + self.disks.iter().map(|disk| u64::from(disk.size_mib)).sum::<u64>()
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Desired, Failover, Restarts, RunPolicy, SpecPatch, Takes, Vm, VmCommand, VmSpec,
-    awaits_failover, leave, mutability,
+    awaits_failover, leave, mutability, pool,
 };
 use crate::{
     Draft, Revision, admission,
@@ -93,6 +93,7 @@ fn create(
         stopping_since_ms: 0,
         home: None,
         stop_recalled_until_ms: 0,
+        pool: None,
         placement_failure: None,
         created_wall_ms: wall,
         revision: Revision::ZERO,
@@ -311,6 +312,11 @@ pub(crate) fn forget_if_gone(draft: &mut Draft, id: VmId) {
     let Some(vm) = draft.state().vms.get(&id).filter(|vm| vm.deleting && gone).cloned() else {
         return;
     };
+    if vm.pool.is_some() {
+        // It is forgotten when a host has removed its disks.
+        pool::clear(draft, id);
+        return;
+    }
     draft.delete::<Vm>(id);
     if let Some(operation) = vm.operation {
         operation::vm_gone(draft, operation);

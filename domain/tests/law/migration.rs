@@ -317,6 +317,7 @@ impl Machines {
             progress: None,
             still: done == Some(Action::Abort),
             validated: executes,
+            cleared: done == Some(Action::Release),
             failure: failure.map(|message| Failure { permanent: false, message: message.into() }),
         };
         self.world.node(Command::Instance(InstanceCommand::Report(vec![report]))).unwrap();

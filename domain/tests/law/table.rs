@@ -47,8 +47,9 @@ fn operation_statuses() {
 #[test]
 fn every_field_of_a_spec_is_in_the_table() {
     let mut whole = spec();
-    // Rules that ask for nothing are not written.
+    // Rules that ask for nothing are not written, nor is no pool.
     whole.placement.scoring = Scoring::Pack;
+    whole.pool = Some(whole.image.clone());
     let bytes = novacron_domain::codec::encode(&whole);
     let fields: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
         rmp_serde::from_slice(&bytes).unwrap();

@@ -125,6 +125,16 @@ impl Stage {
                 let command = HostCommand::Fencing { host, fence, fencing: Fencing::Guard };
                 return answer(self.world.node(Command::Host(command)));
             }
+            ["pools", host, rest @ ..] => {
+                let host = self.world.state.host_named(&name(host)).unwrap();
+                let (host, fence) = (host.id, host.fence);
+                let pools = rest.iter().map(|pool| {
+                    let (pool, n) = pool.split_once('=').unwrap();
+                    (name(pool), id(n.parse().unwrap()))
+                });
+                let command = HostCommand::Pools { host, fence, pools: pools.collect() };
+                return answer(self.world.node(Command::Host(command)));
+            }
             ["power-off", host] => {
                 let host = self.world.state.host_named(&name(host)).unwrap();
                 let (host, boot, fence) = (host.id, host.boot, host.fence);
@@ -204,6 +214,8 @@ impl Stage {
                         ("policy", "always") => spec.run_policy = RunPolicy::Always,
                         ("policy", "manual") => spec.run_policy = RunPolicy::Manual,
                         ("failover", "rebuild") => spec.failover = Failover::Rebuild,
+                        ("failover", "restart") => spec.failover = Failover::Restart,
+                        ("pool", n) => spec.pool = Some(name(n)),
                         ("protected", _) => spec.deletion_protection = true,
                         (other, _) => panic!("unknown word {other}"),
                     }
@@ -312,6 +324,10 @@ impl Stage {
         for word in words {
             match *word {
                 "absent" => report.body = Body::Absent,
+                "released" => {
+                    report.body = Body::Absent;
+                    report.cleared = true;
+                }
                 "ready" => report.body = Body::Ready,
                 "running" => {
                     report.body = Body::Running;

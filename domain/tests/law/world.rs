@@ -32,6 +32,7 @@ pub fn spec() -> VmSpec {
         memory_mib: 256,
         image: name("tiny"),
         root_disk_mib: 0,
+        pool: None,
         disks: Vec::new(),
         nics: Vec::new(),
         cmdline: String::new(),

@@ -108,7 +108,10 @@ impl Inner {
         Ok(Parts {
             kernel: kernel.map(|(path, _)| path.to_owned()),
             initrd: initrd.map(|(path, _)| path.to_owned()),
-            disks: disk::ensure(order, &directory, base)?,
+            disks: match self.pools.directory(order)? {
+                Some(pool) => disk::ensure_in_pool(order, &pool, base)?,
+                None => disk::ensure(order, &directory, base)?,
+            },
             seed: disk::ensure_seed(order, &directory)?,
             directory,
         })

@@ -1,4 +1,4 @@
-//! The disks of a body.
+//! The disks of a body, on its host or in a pool.
 
 use std::{
     io::Read,
@@ -19,31 +19,98 @@ pub(crate) fn ensure(
 ) -> Result<Vec<PathBuf>, DriverError> {
     let mut disks = Vec::new();
     if let Some((base, part)) = base {
-        let path = directory.join("root.qcow2");
+        let path = root(directory);
         if !path.exists() {
             if part == Part::Qcow2 {
                 must_stand_alone(base)?;
             }
-            let format = if part == Part::Raw { "raw" } else { "qcow2" };
+            let partial = partial(order, &path);
             let mut create = qemu_img();
-            create.args(["-F", format, "-b"]).arg(base).arg(partial(&path));
+            create.args(["-F", format(part), "-b"]).arg(base).arg(&partial);
             if order.spec.root_disk_mib > 0 {
                 create.arg(format!("{}M", order.spec.root_disk_mib));
             }
-            finish(create, &path)?;
+            run(create)?;
+            finish(&partial, &path)?;
         }
         disks.push(path);
     }
-    for (number, disk) in order.spec.disks.iter().enumerate() {
-        let path = directory.join(format!("disk-{number}.qcow2"));
-        if !path.exists() {
-            let mut create = qemu_img();
-            create.arg(partial(&path)).arg(format!("{}M", disk.size_mib));
-            finish(create, &path)?;
-        }
-        disks.push(path);
-    }
+    disks.extend(ensure_empty(order, directory)?);
     Ok(disks)
+}
+
+/// Makes the disks in a pool, once in the VM's life: a copy of the image's disk, since its host's file of it
+/// is of no use to another host, then the empty ones. What was made and is not there is not made again.
+pub(crate) fn ensure_in_pool(
+    order: &Order,
+    directory: &Path,
+    base: Option<(&Path, Part)>,
+) -> Result<Vec<PathBuf>, DriverError> {
+    let root = base.map(|_| root(directory));
+    let paths: Vec<_> = root.into_iter().chain(empty(order, directory)).collect();
+    if order.pool.is_some() {
+        return match paths.iter().find(|path| !path.exists()) {
+            Some(missing) => {
+                let message = format!("the VM's disk {} is not there any more", missing.display());
+                Err(DriverError::new(ErrorKind::Permanent, message))
+            }
+            None => Ok(paths),
+        };
+    }
+    std::fs::create_dir_all(directory).map_err(io("the VM's directory in its pool"))?;
+    if let Some((base, part)) = base {
+        let path = self::root(directory);
+        if !path.exists() {
+            if part == Part::Qcow2 {
+                must_stand_alone(base)?;
+            }
+            let partial = partial(order, &path);
+            let mut convert = Command::new("qemu-img");
+            convert.args(["convert", "-q", "-O", "qcow2", "-f", format(part)]);
+            convert.arg(base).arg(&partial);
+            run(convert)?;
+            if order.spec.root_disk_mib > 0 {
+                let mut resize = Command::new("qemu-img");
+                resize.args(["resize", "-q", "-f", "qcow2"]).arg(&partial);
+                resize.arg(format!("{}M", order.spec.root_disk_mib));
+                run(resize)?;
+            }
+            finish(&partial, &path)?;
+        }
+    }
+    ensure_empty(order, directory)?;
+    Ok(paths)
+}
+
+fn root(directory: &Path) -> PathBuf {
+    directory.join("root.qcow2")
+}
+
+/// Where the disks beside the image's own lie.
+fn empty(order: &Order, directory: &Path) -> Vec<PathBuf> {
+    let count = order.spec.disks.len();
+    (0..count).map(|number| directory.join(format!("disk-{number}.qcow2"))).collect()
+}
+
+fn ensure_empty(order: &Order, directory: &Path) -> Result<Vec<PathBuf>, DriverError> {
+    let paths = empty(order, directory);
+    for (disk, path) in order.spec.disks.iter().zip(&paths) {
+        if !path.exists() {
+            let partial = partial(order, path);
+            let mut create = qemu_img();
+            create.arg(&partial).arg(format!("{}M", disk.size_mib));
+            run(create)?;
+            finish(&partial, path)?;
+        }
+    }
+    Ok(paths)
+}
+
+const fn format(part: Part) -> &'static str {
+    match part {
+        Part::Raw => "raw",
+        Part::Qcow2 | Part::Kernel | Part::Initrd => "qcow2",
+    }
 }
 
 /// A base that names another file would give the guest that file.
@@ -70,8 +137,10 @@ pub(crate) fn ensure_seed(order: &Order, directory: &Path) -> Result<Option<Path
         std::fs::write(files.join("user-data"), &order.spec.user_data).map_err(io("the seed"))?;
         let mut make = Command::new("genisoimage");
         make.args(["-quiet", "-volid", "cidata", "-joliet", "-rock", "-output"]);
-        make.arg(partial(&path)).arg(&files);
-        finish(make, &path)?;
+        let partial = partial(order, &path);
+        make.arg(&partial).arg(&files);
+        run(make)?;
+        finish(&partial, &path)?;
     }
     Ok(Some(path))
 }
@@ -82,17 +151,29 @@ fn qemu_img() -> Command {
     command
 }
 
-/// A file is made under this name first: half a disk must not be taken for one.
-fn partial(path: &Path) -> PathBuf {
-    path.with_extension("partial")
+/// A file is made under this name first: half a disk must not be taken for one. In a pool another host may
+/// be at it too, under another fence.
+fn partial(order: &Order, path: &Path) -> PathBuf {
+    path.with_extension(format!("{}.partial", order.fence.as_u64()))
 }
 
-fn finish(mut command: Command, path: &Path) -> Result<(), DriverError> {
+fn run(mut command: Command) -> Result<(), DriverError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(io(&program))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(DriverError::new(ErrorKind::Transient, format!("{program}: {said}")));
     }
-    std::fs::rename(partial(path), path).map_err(io(&program))
+    Ok(())
+}
+
+/// Gives a file its name. One that has it already stays: it may be a disk in use.
+fn finish(partial: &Path, path: &Path) -> Result<(), DriverError> {
+    match std::fs::hard_link(partial, path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(io("a new disk")(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::remove_file(partial).map_err(io("a new disk"))
 }

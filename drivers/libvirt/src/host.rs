@@ -1,7 +1,7 @@
 //! The host: its connection, its bodies' locks, and the driver's face.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc},
     time::Duration,
@@ -9,7 +9,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use domain::{Fence, host::Capacity, id::VmId, instance::Body, name::Name};
+use domain::{
+    Fence,
+    host::Capacity,
+    id::{PoolId, VmId},
+    instance::Body,
+    name::Name,
+};
 use drivers::{
     Driver, DriverError, ErrorKind, FOREIGN_MAX, Foreign, Inventory, Migration, Observation, Order,
     Usage,
@@ -23,6 +29,7 @@ use crate::{
     error::libvirt,
     event,
     migration::Sending,
+    pool::Pools,
     record::{Record, Records},
 };
 
@@ -39,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) migration_address: Option<String>,
     /// Where the host's guard listens, if it has one.
     guard: Option<PathBuf>,
+    pub(crate) pools: Pools,
     connection: Mutex<Option<Connect>>,
     pub(crate) records: Records,
     pub(crate) bodies: PathBuf,
@@ -64,6 +72,7 @@ impl LibvirtHost {
         virt_type: &str,
         migration_address: Option<String>,
         guard: Option<PathBuf>,
+        pools: Pools,
     ) -> Result<LibvirtHost> {
         let bodies = state.join("bodies");
         std::fs::create_dir_all(&bodies)
@@ -74,6 +83,7 @@ impl LibvirtHost {
             virt_type: virt_type.to_owned(),
             migration_address,
             guard,
+            pools,
             connection: Mutex::new(None),
             records: Records::open(state)?,
             bodies: bodies.canonicalize()?,
@@ -312,6 +322,19 @@ impl Driver for LibvirtHost {
 
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
         self.on_body(vm, move |inner| inner.release(vm, fence)).await
+    }
+
+    async fn pools(&self) -> Result<BTreeMap<Name, PoolId>, DriverError> {
+        self.blocking(|inner| inner.pools.identities()).await
+    }
+
+    async fn discard(&self, vm: VmId, fence: Fence, pool: &Name) -> Result<(), DriverError> {
+        let pool = pool.clone();
+        self.on_body(vm, move |inner| {
+            inner.records.claim(vm, fence)?;
+            inner.pools.discard(&pool, vm)
+        })
+        .await
     }
 
     fn changes(&self) -> broadcast::Receiver<VmId> {

@@ -14,6 +14,7 @@ mod job;
 mod landing;
 mod migration;
 mod observe;
+mod pool;
 mod process;
 mod record;
 mod usage;
@@ -49,6 +50,10 @@ struct Options {
     /// encrypts what is copied, `qemu+tcp://h1/system` does not. Without it no guest can come here.
     #[arg(long, value_name = "URI")]
     migration_uri: Option<String>,
+    /// A pool of disks and where it is mounted; repeat for more. `novacron node make-pool` makes a directory
+    /// one.
+    #[arg(long = "pool", value_name = "NAME=DIRECTORY", value_parser = pool::read)]
+    pools: Vec<(domain::name::Name, PathBuf)>,
     /// The socket of the host's guard. No guest is let execute unless it says that it may.
     #[arg(long, value_name = "PATH")]
     guard: Option<PathBuf>,
@@ -79,6 +84,7 @@ fn run(options: Options) -> Result<()> {
         &options.virt_type,
         options.migration_uri,
         options.guard,
+        pool::Pools::new(options.pools),
     )?;
     let host = Arc::new(host);
     host.listen()?;

@@ -214,7 +214,7 @@ impl Inner {
         let id = departure.vm.to_string();
         let traveller =
             traveller.lookup_domain_by_uuid_string(&id).map_err(|error| self.failed(&error))?;
-        let (flags, parameters) = terms(departure, &domain)?;
+        let (flags, parameters) = self.terms(departure, &domain)?;
         let address = departure.landing.address.clone();
         let (tell, ended) = mpsc::channel();
         std::thread::spawn(move || {
@@ -341,6 +341,57 @@ impl Inner {
         Err(DriverError::new(ErrorKind::Transient, "the sending does not end"))
     }
 
+    /// How libvirt is asked to send the guest.
+    fn terms(
+        &self,
+        departure: &Departure,
+        domain: &Domain,
+    ) -> Result<(u32, MigrateParameters), DriverError> {
+        let CopyPolicy { bandwidth_mib_s, auto_converge, .. } = departure.policy;
+        let address = &departure.landing.address;
+        let mut flags = sys::VIR_MIGRATE_LIVE
+            | sys::VIR_MIGRATE_PEER2PEER
+            | sys::VIR_MIGRATE_PAUSED
+            | sys::VIR_MIGRATE_PERSIST_DEST
+            | sys::VIR_MIGRATE_UNDEFINE_SOURCE
+            | sys::VIR_MIGRATE_ABORT_ON_ERROR;
+        if broken::goes_on_unasked() {
+            flags &= !sys::VIR_MIGRATE_PAUSED;
+        }
+        if auto_converge {
+            flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
+        }
+        if address.starts_with("qemu+tls:") {
+            flags |= sys::VIR_MIGRATE_TLS;
+        }
+        let (shared, own): (Vec<_>, Vec<_>) =
+            xml::written_disks(domain)?.into_iter().partition(|disk| self.pools.has(&disk.file));
+        // The base of each disk is on the target already: only what the guest wrote is copied.
+        if !own.is_empty() {
+            flags |= sys::VIR_MIGRATE_NON_SHARED_INC;
+        }
+        // libvirt knows some file systems that hosts share; that the target sees the same pool is known, and
+        // its disks are cached by nobody.
+        if !shared.is_empty() {
+            flags |= sys::VIR_MIGRATE_UNSAFE;
+        }
+        let disks: Vec<_> = own.into_iter().map(|disk| disk.device).collect();
+        let host = xml::host_of(address).map(|host| format!("tcp://{host}"));
+        let live = domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE | sys::VIR_DOMAIN_XML_SECURE);
+        let live = live.map_err(|error| crate::error::libvirt(&error))?;
+        let definition = Places::read(&departure.landing.definition)?.apply(&live)?;
+        let parameters = MigrateParameters {
+            bandwidth: (bandwidth_mib_s > 0).then_some(u64::from(bandwidth_mib_s)),
+            dest_xml: Some(definition.clone()),
+            persist_xml: Some(definition),
+            disks_uri: host.clone().filter(|_| !disks.is_empty()),
+            migrate_disks: disks,
+            uri: host,
+            ..MigrateParameters::default()
+        };
+        Ok((flags, parameters))
+    }
+
     fn sending_progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError> {
         if let Some(sending) = self.sendings().get(&vm) {
             return Ok(*sending.progress.lock().unwrap_or_else(PoisonError::into_inner));
@@ -352,46 +403,6 @@ impl Inner {
 
 fn has_job(domain: &Domain) -> Result<bool, virt::error::Error> {
     Ok(domain.is_active()? && job::progress(domain)?.is_some())
-}
-
-/// How libvirt is asked to send the guest.
-fn terms(departure: &Departure, domain: &Domain) -> Result<(u32, MigrateParameters), DriverError> {
-    let CopyPolicy { bandwidth_mib_s, auto_converge, .. } = departure.policy;
-    let address = &departure.landing.address;
-    let mut flags = sys::VIR_MIGRATE_LIVE
-        | sys::VIR_MIGRATE_PEER2PEER
-        | sys::VIR_MIGRATE_PAUSED
-        | sys::VIR_MIGRATE_PERSIST_DEST
-        | sys::VIR_MIGRATE_UNDEFINE_SOURCE
-        | sys::VIR_MIGRATE_ABORT_ON_ERROR;
-    if broken::goes_on_unasked() {
-        flags &= !sys::VIR_MIGRATE_PAUSED;
-    }
-    if auto_converge {
-        flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
-    }
-    if address.starts_with("qemu+tls:") {
-        flags |= sys::VIR_MIGRATE_TLS;
-    }
-    // The base of each disk is on the target already: only what the guest wrote is copied.
-    let disks = xml::written_disks(domain)?;
-    if !disks.is_empty() {
-        flags |= sys::VIR_MIGRATE_NON_SHARED_INC;
-    }
-    let host = xml::host_of(address).map(|host| format!("tcp://{host}"));
-    let live = domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE | sys::VIR_DOMAIN_XML_SECURE);
-    let live = live.map_err(|error| crate::error::libvirt(&error))?;
-    let definition = Places::read(&departure.landing.definition)?.apply(&live)?;
-    let parameters = MigrateParameters {
-        bandwidth: (bandwidth_mib_s > 0).then_some(u64::from(bandwidth_mib_s)),
-        dest_xml: Some(definition.clone()),
-        persist_xml: Some(definition),
-        disks_uri: host.clone().filter(|_| !disks.is_empty()),
-        migrate_disks: disks,
-        uri: host,
-        ..MigrateParameters::default()
-    };
-    Ok((flags, parameters))
 }
 
 #[async_trait]

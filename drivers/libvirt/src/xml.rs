@@ -163,6 +163,8 @@ struct DiskDriver {
     name: &'static str,
     #[serde(rename = "@type")]
     kind: &'static str,
+    #[serde(rename = "@cache", skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
     #[serde(rename = "@discard", skip_serializing_if = "Option::is_none")]
     discard: Option<&'static str>,
 }
@@ -324,12 +326,14 @@ pub(crate) fn domain(order: &Order, parts: &Parts, virt_type: &str) -> Result<St
 
 fn devices(order: &Order, parts: &Parts) -> Devices {
     let names = ('a'..='z').map(|letter| format!("vd{letter}"));
+    // Of what several hosts see none keeps a copy.
+    let cache = order.spec.pool.as_ref().map(|_| "none");
     let disks = parts.disks.iter().map(|file| (file, "qcow2", Some("unmap"), None));
     let seed = parts.seed.iter().map(|file| (file, "raw", None, Some(Empty {})));
     let disk = disks.chain(seed).zip(names).map(|((file, kind, discard, readonly), name)| Disk {
         kind: "file",
         device: "disk",
-        driver: DiskDriver { name: "qemu", kind, discard },
+        driver: DiskDriver { name: "qemu", kind, cache, discard },
         source: FileSource { file: file.clone() },
         target: Target { device: name, bus: "virtio" },
         readonly,
@@ -381,8 +385,15 @@ struct LiveDevices {
 
 #[derive(Deserialize)]
 struct LiveDisk {
+    source: Option<LiveSource>,
     target: LiveTarget,
     readonly: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct LiveSource {
+    #[serde(rename = "@file")]
+    file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -391,14 +402,26 @@ struct LiveTarget {
     device: String,
 }
 
-/// The disks that a running guest writes to.
-pub(crate) fn written_disks(domain: &virt::domain::Domain) -> Result<Vec<String>, DriverError> {
+/// A disk that a guest writes to.
+pub(crate) struct WrittenDisk {
+    pub(crate) device: String,
+    pub(crate) file: PathBuf,
+}
+
+/// The disks that a guest writes to.
+pub(crate) fn written_disks(
+    domain: &virt::domain::Domain,
+) -> Result<Vec<WrittenDisk>, DriverError> {
     let text = domain.xml_desc(0).map_err(|error| crate::error::libvirt(&error))?;
     let live: Live = quick_xml::de::from_str(&text).map_err(|error| {
         DriverError::new(ErrorKind::Protocol, format!("libvirt's definition: {error}"))
     })?;
     let written = live.devices.disk.into_iter().filter(|disk| disk.readonly.is_none());
-    Ok(written.map(|disk| disk.target.device).collect())
+    let disk = |disk: LiveDisk| WrittenDisk {
+        device: disk.target.device,
+        file: disk.source.and_then(|source| source.file).unwrap_or_default(),
+    };
+    Ok(written.map(disk).collect())
 }
 
 /// The host in a libvirt address: `qemu+tcp://HOST/system`.

@@ -1,12 +1,20 @@
 //! The node's side.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use domain::{Fence, host::Capacity, id::VmId, instance::Landing, name::Name, operation::Progress};
+use domain::{
+    Fence,
+    host::Capacity,
+    id::{PoolId, VmId},
+    instance::Landing,
+    name::Name,
+    operation::Progress,
+};
 use proto::driver::{self as pb, driver_client::DriverClient};
 use tokio::{net::UnixStream, sync::broadcast};
 use tonic::transport::{Channel, Endpoint};
@@ -150,6 +158,19 @@ impl Driver for RemoteDriver {
 
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
         call!(self.release(RemoteDriver::call(vm, fence))).map(drop)
+    }
+
+    async fn pools(&self) -> Result<BTreeMap<Name, PoolId>, DriverError> {
+        let pools = call!(self.get_pools(pb::PoolsRequest {}))?.pools;
+        let read = |(name, id): (String, String)| {
+            Ok((Name::new(&name).map_err(protocol)?, id.parse().map_err(protocol)?))
+        };
+        pools.into_iter().map(read).collect()
+    }
+
+    async fn discard(&self, vm: VmId, fence: Fence, pool: &Name) -> Result<(), DriverError> {
+        let (vm, fence, pool) = (vm.to_string(), fence.as_u64(), pool.to_string());
+        call!(self.discard(pb::DiscardRequest { vm, fence, pool })).map(drop)
     }
 
     fn changes(&self) -> broadcast::Receiver<VmId> {

@@ -12,7 +12,9 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::{BroadcastStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
 
-use super::{PROTOCOL, path_text, read_departure, read_order, status, vm, write_observation};
+use super::{
+    PROTOCOL, path_text, protocol, read_departure, read_order, status, vm, write_observation,
+};
 use crate::{Driver, DriverError, Foreign, Migration, migration::cannot_migrate};
 
 /// Serves `driver` on a Unix socket that only this user may use, until the process ends.
@@ -168,6 +170,23 @@ impl Service for Adapter {
     async fn release(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {
         let (id, fence) = target(request.get_ref())?;
         done(self.0.release(id, fence).await)
+    }
+
+    async fn get_pools(&self, _: Request<pb::PoolsRequest>) -> Result<Response<pb::Pools>, Status> {
+        let pools = self.0.pools().await.map_err(|error| status(&error))?;
+        let pools = pools.iter().map(|(name, id)| (name.to_string(), id.to_string())).collect();
+        Ok(Response::new(pb::Pools { pools }))
+    }
+
+    async fn discard(
+        &self,
+        request: Request<pb::DiscardRequest>,
+    ) -> Result<Response<pb::Done>, Status> {
+        let request = request.into_inner();
+        let id = vm(&request.vm).map_err(|error| status(&error))?;
+        let pool =
+            domain::name::Name::new(&request.pool).map_err(|error| status(&protocol(error)))?;
+        done(self.0.discard(id, Fence::from_u64(request.fence), &pool).await)
     }
 
     type ChangesStream = Pin<Box<dyn Stream<Item = Result<pb::Change, Status>> + Send>>;

@@ -25,6 +25,8 @@ pub enum Call {
     Resume,
     /// See [`crate::Driver::release`].
     Release,
+    /// See [`crate::Driver::discard`].
+    Discard,
     /// See [`crate::Migration::receive`].
     Receive,
     /// See [`crate::Migration::send`].

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use domain::{
     Fence,
     instance::{Body, Ended},
-    vm::Failover,
 };
 
 use super::{Simulator, World, lock};
@@ -31,7 +30,7 @@ impl World {
 
     fn end(&mut self, all: bool) {
         let doomed =
-            self.domains.values_mut().filter(|domain| all || domain.failover == Failover::Rebuild);
+            self.domains.values_mut().filter(|domain| all || domain.failover.goes_elsewhere());
         for domain in doomed {
             match domain.body {
                 Body::Running | Body::Paused | Body::Arrived => {

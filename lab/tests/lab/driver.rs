@@ -89,6 +89,7 @@ impl conformance::Fixture for Libvirt {
                 memory_mib: 96,
                 image: name("tiny"),
                 root_disk_mib: 0,
+                pool: None,
                 disks: Vec::new(),
                 nics: Vec::new(),
                 cmdline: "g.noshell=1".to_owned(),
@@ -104,6 +105,7 @@ impl conformance::Fixture for Libvirt {
             },
             generation: 1,
             reboots: 0,
+            pool: None,
             image: self.image.clone(),
             files: self.files.clone(),
         }

@@ -85,7 +85,7 @@ impl Traveller {
         Traveller::create_from(client, name, v1::VmSpec { cmdline, failover, ..spec("tiny") }).await
     }
 
-    async fn create_from(client: &Client, name: &str, spec: v1::VmSpec) -> Traveller {
+    pub async fn create_from(client: &Client, name: &str, spec: v1::VmSpec) -> Traveller {
         create(client, name, spec).await.unwrap();
         await_phase(client, name, "running", PATIENCE).await;
         let id = get(client, name).await.unwrap().id;

@@ -11,8 +11,9 @@ use std::{
 use actors::LocalHost;
 use domain::{
     Fence,
-    id::VmId,
+    id::{PoolId, VmId},
     instance::{Body, Landing},
+    name::Name,
     operation::Progress,
 };
 use drivers::{
@@ -229,6 +230,12 @@ impl Driver for Scripted {
     }
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
         call!(self, vm, Call::Release, self.below.release(vm, fence))
+    }
+    async fn pools(&self) -> Result<BTreeMap<Name, PoolId>, DriverError> {
+        self.below.pools().await
+    }
+    async fn discard(&self, vm: VmId, fence: Fence, pool: &Name) -> Result<(), DriverError> {
+        call!(self, vm, Call::Discard, self.below.discard(vm, fence, pool))
     }
     fn changes(&self) -> broadcast::Receiver<VmId> {
         self.below.changes()

@@ -2,14 +2,15 @@
 
 use domain::{
     host::{Schedule, Status},
-    vm::missing_label,
+    vm::{missing_label, missing_pool},
 };
 
 use super::{Candidate, Want};
 
 type Filter = fn(&Candidate, &Want) -> Option<String>;
 
-const FILTERS: &[Filter] = &[ready, open, elsewhere, pinned, labels, neighbours, capacity, reserve];
+const FILTERS: &[Filter] =
+    &[ready, open, elsewhere, pinned, labels, pool, neighbours, capacity, reserve];
 
 /// The first reason why `candidate` cannot take what is wanted, worded to follow a count of hosts.
 pub(super) fn refusal(candidate: &Candidate, want: &Want) -> Option<String> {
@@ -43,7 +44,11 @@ fn pinned(candidate: &Candidate, want: &Want) -> Option<String> {
 }
 
 fn labels(candidate: &Candidate, want: &Want) -> Option<String> {
-    missing_label(want.rules, candidate.host)
+    missing_label(&want.vm.spec.placement, candidate.host)
+}
+
+fn pool(candidate: &Candidate, want: &Want) -> Option<String> {
+    missing_pool(want.vm, candidate.host)
 }
 
 fn neighbours(candidate: &Candidate, want: &Want) -> Option<String> {

@@ -6,7 +6,7 @@ use super::{Candidate, Want};
 
 /// How good a host is for what is wanted; more is better.
 pub(super) fn score(candidate: &Candidate, want: &Want) -> u64 {
-    match want.rules.scoring {
+    match want.vm.spec.placement.scoring {
         Scoring::Spread => spread(candidate),
         Scoring::Pack => WHOLE - spread(candidate),
     }

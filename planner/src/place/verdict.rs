@@ -49,7 +49,7 @@ pub fn verdicts(state: &State, vm: &Vm) -> Vec<Verdict> {
             (index, verdict)
         })
         .collect();
-    let order = |verdict: &Verdict| match want.rules.scoring {
+    let order = |verdict: &Verdict| match want.vm.spec.placement.scoring {
         Scoring::Spread => u64::MAX - verdict.free_ppm,
         Scoring::Pack => verdict.free_ppm,
     };

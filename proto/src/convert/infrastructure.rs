@@ -38,6 +38,7 @@ pub fn host(state: &State, host: &Host) -> v1::Host {
         .to_owned(),
         fencing: host.fencing.as_str().to_owned(),
         ended: host.ended.map(|ended| ended.as_str().to_owned()).unwrap_or_default(),
+        pools: host.pools.keys().map(ToString::to_string).collect(),
         labels: host.labels.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
     }
 }

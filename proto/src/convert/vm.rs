@@ -70,6 +70,7 @@ pub fn spec(spec: &VmSpec) -> v1::VmSpec {
         failover_after: spec.failover_after.iter().map(ToString::to_string).collect(),
         deletion_protection: spec.deletion_protection,
         host: spec.host.as_ref().map(ToString::to_string).unwrap_or_default(),
+        pool: spec.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
         labels: shown(&spec.labels),
         placement: (!spec.placement.is_default()).then(|| v1::PlacementRules {
             host_labels: shown(&spec.placement.host_labels),
@@ -116,6 +117,10 @@ pub fn read_spec(spec: Option<v1::VmSpec>) -> Result<VmSpec, Rejected> {
         "" => None,
         host => problems.name("spec.host", host),
     };
+    let pool = match spec.pool.as_str() {
+        "" => None,
+        pool => problems.name("spec.pool", pool),
+    };
     let run_policy = match spec.run_policy.as_str() {
         "always" => RunPolicy::Always,
         "" | "on_failure" => RunPolicy::OnFailure,
@@ -128,8 +133,9 @@ pub fn read_spec(spec: Option<v1::VmSpec>) -> Result<VmSpec, Rejected> {
     let failover = match spec.failover.as_str() {
         "" | "stay" => Failover::Stay,
         "rebuild" => Failover::Rebuild,
+        "restart" => Failover::Restart,
         _ => {
-            problems.add("spec.failover", "use stay or rebuild");
+            problems.add("spec.failover", "use stay, rebuild or restart");
             Failover::Stay
         }
     };
@@ -165,6 +171,7 @@ pub fn read_spec(spec: Option<v1::VmSpec>) -> Result<VmSpec, Rejected> {
         image,
         root_disk_mib: spec.root_disk_mib,
         disks: spec.disks.iter().map(|disk| Disk { size_mib: disk.size_mib }).collect(),
+        pool,
         nics,
         cmdline: spec.cmdline,
         user_data: spec.user_data,
