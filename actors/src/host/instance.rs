@@ -7,6 +7,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{
     State,
     instance::{Action, Failure, Instance, Landing, Report},
+    limit,
     operation::Progress,
 };
 use drivers::{Departure, Driver, DriverError, ErrorKind, Observation, Order};
@@ -19,7 +20,7 @@ use crate::{files::ImageFiles, reporter::Reporter};
 /// The reason with which an actor ends that has done its work.
 pub(super) const FINISHED: &str = "finished";
 /// Longest time a driver's call may take; after that it may have happened.
-const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+const CALL_TIMEOUT: Duration = Duration::from_millis(limit::DRIVER_CALL_MS_MAX);
 /// Attempts before a failure that may pass is told to people.
 const ATTEMPTS: usize = 5;
 /// Between two requests to a guest that does not shut down.

@@ -344,8 +344,10 @@ pub(super) fn wish_back(draft: &mut Draft, operation: &Operation, id: VmId) {
             vm.desired = if before == Desired::Killed { Desired::Stopped } else { before };
             vm.desired_since_ms = state.now_ms;
             if operation.kind == Kind::Stop && operation.status != Status::Queued {
-                // What the guest was asked cannot be taken back: if it goes down, it is started again.
-                vm.stop_recalled_until_ms = state.now_ms + state.setting(Key::StopGraceMs);
+                // What the guest was asked cannot be taken back, nor a call that is on its way: if it goes
+                // down, it is started again.
+                let late_ms = limit::DRIVER_CALL_MS_MAX + state.setting(Key::StopGraceMs);
+                vm.stop_recalled_until_ms = state.now_ms + late_ms;
             }
         }
         None => vm.deleting = true,

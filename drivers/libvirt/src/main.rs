@@ -12,11 +12,13 @@ mod event;
 mod host;
 mod job;
 mod landing;
+mod live;
 mod migration;
 mod observe;
 mod pool;
 mod process;
 mod record;
+mod terms;
 mod usage;
 mod xml;
 

@@ -18,16 +18,12 @@ use domain::{
     Fence,
     id::VmId,
     instance::{Body, Ended, Landing},
-    operation::{CopyPolicy, Progress},
+    operation::Progress,
 };
 use drivers::{Departure, DriverError, ErrorKind, Migration, Order};
-use virt::{
-    domain::{Domain, MigrateParameters},
-    sys,
-};
+use virt::{domain::Domain, sys};
 
 use crate::{
-    broken,
     host::{Inner, LibvirtHost, lock},
     job,
     landing::Places,
@@ -339,57 +335,6 @@ impl Inner {
             std::thread::sleep(LOOK);
         }
         Err(DriverError::new(ErrorKind::Transient, "the sending does not end"))
-    }
-
-    /// How libvirt is asked to send the guest.
-    fn terms(
-        &self,
-        departure: &Departure,
-        domain: &Domain,
-    ) -> Result<(u32, MigrateParameters), DriverError> {
-        let CopyPolicy { bandwidth_mib_s, auto_converge, .. } = departure.policy;
-        let address = &departure.landing.address;
-        let mut flags = sys::VIR_MIGRATE_LIVE
-            | sys::VIR_MIGRATE_PEER2PEER
-            | sys::VIR_MIGRATE_PAUSED
-            | sys::VIR_MIGRATE_PERSIST_DEST
-            | sys::VIR_MIGRATE_UNDEFINE_SOURCE
-            | sys::VIR_MIGRATE_ABORT_ON_ERROR;
-        if broken::goes_on_unasked() {
-            flags &= !sys::VIR_MIGRATE_PAUSED;
-        }
-        if auto_converge {
-            flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
-        }
-        if address.starts_with("qemu+tls:") {
-            flags |= sys::VIR_MIGRATE_TLS;
-        }
-        let (shared, own): (Vec<_>, Vec<_>) =
-            xml::written_disks(domain)?.into_iter().partition(|disk| self.pools.has(&disk.file));
-        // The base of each disk is on the target already: only what the guest wrote is copied.
-        if !own.is_empty() {
-            flags |= sys::VIR_MIGRATE_NON_SHARED_INC;
-        }
-        // libvirt knows some file systems that hosts share; that the target sees the same pool is known, and
-        // its disks are cached by nobody.
-        if !shared.is_empty() {
-            flags |= sys::VIR_MIGRATE_UNSAFE;
-        }
-        let disks: Vec<_> = own.into_iter().map(|disk| disk.device).collect();
-        let host = xml::host_of(address).map(|host| format!("tcp://{host}"));
-        let live = domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE | sys::VIR_DOMAIN_XML_SECURE);
-        let live = live.map_err(|error| crate::error::libvirt(&error))?;
-        let definition = Places::read(&departure.landing.definition)?.apply(&live)?;
-        let parameters = MigrateParameters {
-            bandwidth: (bandwidth_mib_s > 0).then_some(u64::from(bandwidth_mib_s)),
-            dest_xml: Some(definition.clone()),
-            persist_xml: Some(definition),
-            disks_uri: host.clone().filter(|_| !disks.is_empty()),
-            migrate_disks: disks,
-            uri: host,
-            ..MigrateParameters::default()
-        };
-        Ok((flags, parameters))
     }
 
     fn sending_progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError> {

@@ -28,6 +28,12 @@ struct Case {
     kind: Kind,
     before: Picture,
     after: Picture,
+    /// Whether the VM's disks lie in a pool.
+    pool: bool,
+}
+
+const fn case(kind: Kind, before: Picture, after: Picture) -> Case {
+    Case { kind, before, after, pool: false }
 }
 
 const HOSTS: [&str; 3] = ["host-0001", "host-0002", "host-0003"];
@@ -39,27 +45,34 @@ const PAUSED: Picture = ("paused", 1);
 /// The kinds whose work is done by drivers' calls for a VM. A failover needs a lost host and is begun by
 /// it; drains are made of migrations, and probes have no calls of this kind.
 const CASES: &[Case] = &[
-    Case { kind: Kind::Create, before: GONE, after: RUNNING },
-    Case { kind: Kind::Start, before: STOPPED, after: RUNNING },
-    Case { kind: Kind::Stop, before: RUNNING, after: STOPPED },
-    Case { kind: Kind::Kill, before: RUNNING, after: STOPPED },
-    Case { kind: Kind::Reboot, before: RUNNING, after: RUNNING },
-    Case { kind: Kind::Pause, before: RUNNING, after: PAUSED },
-    Case { kind: Kind::Resume, before: PAUSED, after: RUNNING },
-    Case { kind: Kind::Delete, before: RUNNING, after: GONE },
-    Case { kind: Kind::Migrate, before: RUNNING, after: RUNNING },
-    Case { kind: Kind::Migrate, before: STOPPED, after: STOPPED },
-    Case { kind: Kind::Migrate, before: PAUSED, after: PAUSED },
+    case(Kind::Create, GONE, RUNNING),
+    case(Kind::Start, STOPPED, RUNNING),
+    case(Kind::Stop, RUNNING, STOPPED),
+    case(Kind::Kill, RUNNING, STOPPED),
+    case(Kind::Reboot, RUNNING, RUNNING),
+    case(Kind::Pause, RUNNING, PAUSED),
+    case(Kind::Resume, PAUSED, RUNNING),
+    case(Kind::Delete, RUNNING, GONE),
+    case(Kind::Migrate, RUNNING, RUNNING),
+    case(Kind::Migrate, STOPPED, STOPPED),
+    case(Kind::Migrate, PAUSED, PAUSED),
+    Case { pool: true, ..case(Kind::Delete, RUNNING, GONE) },
 ];
 
 impl Case {
-    /// Its kind, and what it is done to where that is not a VM that runs.
+    /// Its kind, and what it is done to where that is not an ordinary VM.
     fn name(&self) -> &'static str {
-        match (self.kind, self.before) {
-            (Kind::Migrate, STOPPED) => "migrate-stopped",
-            (Kind::Migrate, PAUSED) => "migrate-paused",
-            (kind, _) => kind.as_str(),
+        match (self.kind, self.before, self.pool) {
+            (Kind::Migrate, STOPPED, _) => "migrate-stopped",
+            (Kind::Migrate, PAUSED, _) => "migrate-paused",
+            (Kind::Delete, _, true) => "delete-pooled",
+            (kind, ..) => kind.as_str(),
         }
+    }
+
+    fn spec(&self) -> v1::VmSpec {
+        let pool = if self.pool { "shared" } else { "" };
+        v1::VmSpec { pool: pool.to_owned(), ..spec() }
     }
 }
 
@@ -175,7 +188,7 @@ impl Stage {
     }
 
     async fn begin<'a>(&self, case: &'a Case, vm: String, at: usize, fault: Fault) -> Trial<'a> {
-        self.make(case, &vm, spec()).await;
+        self.make(case, &vm, case.spec()).await;
         self.ask(case, vm, at, fault).await
     }
 
@@ -373,7 +386,7 @@ async fn lose(stage: &mut Stage, steps: &[(&'static Case, usize)], lost: &str, l
     let made_on = async |there: bool| {
         stage_now.only(|host| (host == lost) == there).await;
         let here = rows.iter().filter(|(_, _, way, _)| (*way != "to") == there).collect();
-        all(here, async |(case, _, _, vm)| stage_now.make(case, vm, spec()).await).await;
+        all(here, async |(case, _, _, vm)| stage_now.make(case, vm, case.spec()).await).await;
     };
     made_on(false).await;
     made_on(true).await;
