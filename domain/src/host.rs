@@ -490,6 +490,7 @@ pub(crate) fn lose(draft: &mut Draft, id: HostId) {
         let host = Host { status: Status::Lost, ..Host::clone(host) };
         draft.put(host);
     }
+    vm::clear_pools(draft);
     settle_operations(draft, id);
 }
 

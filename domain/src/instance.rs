@@ -106,7 +106,9 @@ impl Phase {
             // A driver cannot always tell a body that never ran from one that ended long ago.
             (Phase::Stopped, Body::Ready) | (_, Body::Stopped(_)) => Phase::Stopped,
             (_, Body::Ready | Body::Incoming) => Phase::Ready,
-            (Phase::Reserved | Phase::Ready | Phase::Arrived, Body::Arrived) => Phase::Arrived,
+            (Phase::Reserved | Phase::Ready | Phase::Arrived | Phase::Failed, Body::Arrived) => {
+                Phase::Arrived
+            }
             // It was switched to, and has not been resumed yet.
             (_, Body::Arrived) => Phase::Paused,
             (_, Body::Running) => Phase::Running,

@@ -21,7 +21,7 @@ pub(crate) use leave::{can_leave, evacuate, send_home};
 pub use mutability::{FIELDS, Takes};
 pub use phase::Phase;
 pub use pool::missing_pool;
-pub(crate) use pool::{clear_all as clear_pools, note_cleared, note_made};
+pub(crate) use pool::{clear as clear_pool, clear_all as clear_pools, note_cleared, note_made};
 pub use spec::{Disk, Failover, Network, Nic, RunPolicy, VmSpec, default_priority};
 pub use surroundings::{PlacementRules, Scoring, Surroundings, missing_label};
 pub(crate) use transition::{body_ended, decide, forget_if_gone};
@@ -107,9 +107,12 @@ pub struct Vm {
     /// 0 when none was.
     #[serde(default)]
     pub stop_recalled_until_ms: u64,
-    /// The pool that its disks lie in, from when they were made until they are removed.
+    /// The pool that its disks lie in, from when it was placed first until they are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolId>,
+    /// Whether they were made there. From then on they are looked for and never made anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disks_made: bool,
     /// Why no host takes it, when none does.
     #[serde(default)]
     pub placement_failure: Option<String>,

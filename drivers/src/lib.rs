@@ -76,7 +76,14 @@ pub trait Driver: Send + Sync + 'static {
     async fn pools(&self) -> Result<BTreeMap<Name, PoolId>, DriverError>;
 
     /// Removes a VM's disks from a pool, once its body is released and no other will need them.
-    async fn discard(&self, vm: VmId, fence: Fence, pool: &Name) -> Result<(), DriverError>;
+    /// The pool is one that has this name and this identity.
+    async fn discard(
+        &self,
+        vm: VmId,
+        fence: Fence,
+        pool: &Name,
+        identity: PoolId,
+    ) -> Result<(), DriverError>;
 
     /// Names bodies that changed without being told to. A wake-up and no truth: whoever lags or
     /// misses some observes all.

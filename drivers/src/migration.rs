@@ -48,6 +48,8 @@ pub struct Departure {
     pub policy: CopyPolicy,
     /// Whether the body is at rest. One that is not as was thought is not sent.
     pub at_rest: bool,
+    /// Whether its disks lie in a pool, which the target sees too: they are not copied.
+    pub pooled: bool,
 }
 
 /// What one says who cannot.

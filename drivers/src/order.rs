@@ -40,8 +40,10 @@ pub struct Order {
     pub reboots: u32,
     /// What it boots from.
     pub image: Arc<Image>,
-    /// The pool in which its disks were made, if they were made in one: they are not made again.
+    /// The pool in which its disks lie, if they lie in one.
     pub pool: Option<PoolId>,
+    /// Whether they were made there: they are not made again.
+    pub disks_made: bool,
     /// Where the image's files lie on this machine. They are read and never written.
     pub files: BTreeMap<Digest, PathBuf>,
 }

@@ -87,6 +87,7 @@ fn write_order(order: &Order) -> pb::Order {
         generation: order.generation,
         reboots: order.reboots,
         pool: order.pool.map(|pool| pool.to_string()).unwrap_or_default(),
+        disks_made: order.disks_made,
         lease: order.lease.as_u64(),
         image: codec::encode(&*order.image).into(),
         files: order.files.iter().map(|(file, path)| (file.to_string(), path_text(path))).collect(),
@@ -104,6 +105,7 @@ fn write_departure(departure: &Departure) -> pb::Departure {
         auto_converge: departure.policy.auto_converge,
         rounds_max: departure.policy.rounds_max,
         at_rest: departure.at_rest,
+        pooled: departure.pooled,
     }
 }
 
@@ -119,6 +121,7 @@ fn read_departure(departure: pb::Departure) -> Result<Departure, DriverError> {
             rounds_max: departure.rounds_max,
         },
         at_rest: departure.at_rest,
+        pooled: departure.pooled,
     })
 }
 
@@ -146,6 +149,7 @@ fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
             "" => None,
             pool => Some(pool.parse().map_err(protocol)?),
         },
+        disks_made: order.disks_made,
         image: std::sync::Arc::new(codec::decode(&order.image).map_err(protocol)?),
         files: order.files.iter().map(file).collect::<Result<_, DriverError>>()?,
     })

@@ -349,7 +349,13 @@ impl Driver for Simulator {
         Ok(self.options.pools.clone())
     }
 
-    async fn discard(&self, vm: VmId, fence: Fence, _: &Name) -> Result<(), DriverError> {
+    async fn discard(
+        &self,
+        vm: VmId,
+        fence: Fence,
+        _: &Name,
+        _: PoolId,
+    ) -> Result<(), DriverError> {
         self.call(Call::Discard, vm, fence, |_| Ok(())).await
     }
 

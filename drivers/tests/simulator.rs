@@ -60,6 +60,7 @@ fn order(n: u64, fence: Fence) -> Order {
         generation: 7,
         reboots: 0,
         pool: None,
+        disks_made: false,
         image: Arc::new(Image {
             id: id(1),
             name: name("none"),

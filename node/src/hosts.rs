@@ -124,13 +124,18 @@ impl DriverProcess {
         const LOOK_EVERY: Duration = Duration::from_secs(1);
         const PAUSE_MAX: Duration = Duration::from_secs(30);
         let mut pause = LOOK_EVERY;
+        let mut is_ours = false;
         loop {
             if let Ok(driver) = UnixStream::connect(&self.socket).await {
-                self.end_if_changed(&driver);
+                if !is_ours {
+                    self.end_if_changed(&driver);
+                    is_ours = true;
+                }
                 pause = LOOK_EVERY;
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
             }
+            is_ours = true;
             let started = std::time::Instant::now();
             let ended = self.run().await;
             tracing::warn!(host = %self.host, %ended, "the driver has ended; it is started again");
@@ -142,7 +147,8 @@ impl DriverProcess {
         }
     }
 
-    /// Ends a driver that was started with other arguments; guests go on without it for a moment.
+    /// Ends a driver that was started with other arguments, or whose program was replaced since; guests go
+    /// on without it for a moment.
     fn end_if_changed(&self, driver: &UnixStream) {
         let pid = driver.peer_cred().ok().and_then(|peer| peer.pid());
         let Some(pid) = pid.and_then(Pid::from_raw) else { return };
@@ -151,7 +157,10 @@ impl DriverProcess {
         // Each argument ends with a zero; the first one is the program.
         let line = line.strip_suffix(&[0]).unwrap_or(&line);
         let had = line.split(|byte| *byte == 0).skip(1);
-        if !had.eq(self.arguments().iter().map(|argument| argument.as_bytes())) {
+        let program = std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero()));
+        let replaced =
+            program.is_ok_and(|path| path.as_os_str().as_bytes().ends_with(b" (deleted)"));
+        if replaced || !had.eq(self.arguments().iter().map(|argument| argument.as_bytes())) {
             tracing::info!(host = %self.host, "its configuration has changed: the driver is started anew");
             let _ = kill_process(pid, Signal::TERM);
         }

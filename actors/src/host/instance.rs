@@ -82,6 +82,7 @@ impl Task {
             generation: vm.generation,
             reboots: body.reboots,
             pool: vm.pool,
+            disks_made: vm.disks_made,
             image: state.images.get(&vm.image)?.clone(),
             files: BTreeMap::new(),
         };
@@ -98,6 +99,7 @@ impl Task {
             landing,
             policy,
             at_rest: body.phase.is_at_rest(),
+            pooled: vm.pool.is_some(),
         });
         let makes = matches!(action, Some(Action::Prepare | Action::Start | Action::Receive));
         let missing = match tools.images.paths(&order.image) {
@@ -193,7 +195,7 @@ impl Task {
                 Action::Release => {
                     driver.release(vm, fence).await?;
                     self.discard().await?;
-                    more.cleared = true;
+                    more.cleared = self.discards;
                 }
                 Action::Receive => {
                     more.landing = Some(self.migration()?.receive(&self.order).await?);
@@ -210,13 +212,15 @@ impl Task {
 
     /// Removes what a VM that is on its way out has in a pool.
     async fn discard(&self) -> Result<(), DriverError> {
-        let Some(pool) = self.order.spec.pool.as_ref().filter(|_| self.discards) else {
+        let (Some(pool), Some(identity), true) =
+            (&self.order.spec.pool, self.order.pool, self.discards)
+        else {
             return Ok(());
         };
-        let discarded = self.driver().discard(self.row.vm, self.row.fence, pool).await;
-        match discarded {
+        let (vm, fence) = (self.row.vm, self.row.fence);
+        match self.driver().discard(vm, fence, pool, identity).await {
             // Nobody has seen that there is anything.
-            Err(error) if self.order.pool.is_none() => {
+            Err(error) if !self.order.disks_made && error.kind != ErrorKind::Fenced => {
                 tracing::warn!(vm = %self.row.vm, %error, "what may be in its pool is left");
                 Ok(())
             }

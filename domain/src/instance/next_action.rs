@@ -90,6 +90,7 @@ impl State {
             (Phase::Ready | Phase::Stopped, Desired::Running | Desired::Paused) => {
                 match vm.restarts.not_before_ms {
                     not_before if not_before > self.now_ms => Action::Wait(not_before),
+                    _ if vm.pool.is_some() && self.may_write_elsewhere(vm.id) => Action::Rest,
                     _ => Action::Start,
                 }
             }
@@ -124,6 +125,19 @@ impl State {
 
     fn validates(&self, vm: VmId) -> bool {
         self.migration_of(vm).is_some_and(|(_, migration)| migration.step == Step::Validate)
+    }
+
+    /// Whether a guest of the VM that is given up may still execute, and write to the disks in its pool.
+    fn may_write_elsewhere(&self, vm: VmId) -> bool {
+        self.spare_of(vm).is_some_and(|spare| {
+            let host = self.hosts.get(&spare.host);
+            let ended = host.and_then(|host| host.ended).is_some_and(|how| how.covers(spare));
+            !ended
+                && match spare.phase {
+                    Phase::Running | Phase::Paused | Phase::Arrived | Phase::Failed => true,
+                    Phase::Reserved | Phase::Ready | Phase::Stopped | Phase::Yielded => false,
+                }
+        })
     }
 
     fn has_arrived(&self, vm: VmId) -> bool {

@@ -8,7 +8,7 @@ use super::{Instance, Phase, Role, pair};
 use crate::{
     Draft, State,
     host::{Capacity, Host, Reserve, Share},
-    id::{HostId, InstanceId, VmId},
+    id::{HostId, InstanceId, PoolId, VmId},
     operation::{self, Class, Migration, Operation, Status, Step, StepName},
     setting::Key,
     vm::{Surroundings, Vm, is_failing_over, missing_label, missing_pool},
@@ -61,10 +61,16 @@ pub(super) fn place(draft: &mut Draft, row: Place) {
         landing: None,
         revision: fence,
     });
-    if vm.placement_failure.is_some() {
-        draft.put(Vm { placement_failure: None, ..Vm::clone(&vm) });
+    let pool = vm.pool.or_else(|| host_pool(draft, &vm, row.host));
+    if vm.placement_failure.is_some() || pool != vm.pool {
+        draft.put(Vm { placement_failure: None, pool, ..Vm::clone(&vm) });
     }
     operation::begin(draft, vm.id);
+}
+
+/// The pool in which a VM's disks will lie that is placed on this host.
+fn host_pool(draft: &Draft, vm: &Vm, host: HostId) -> Option<PoolId> {
+    draft.state().hosts.get(&host)?.pools.get(vm.spec.pool.as_ref()?).copied()
 }
 
 /// Whether there is room for a lost host's VMs afterwards. What comes from a lost host is what the room was

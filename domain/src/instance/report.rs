@@ -185,20 +185,28 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
         return;
     }
     let Some(vm) = draft.state().vms.get(&old.vm).cloned() else { return };
-    if report.body != Body::Absent
-        && let Some(host) = draft.state().hosts.get(&old.host).cloned()
-    {
-        vm::note_made(draft, vm.id, &host);
+    if report.body != Body::Absent {
+        vm::note_made(draft, vm.id);
     }
     if !vm.deleting && pair::note(draft, &old, &report) {
         return operation::settle(draft, vm.id);
     }
 
     if report.body == Body::Absent && vm.deleting {
-        if report.cleared {
-            vm::note_cleared(draft, vm.id);
-        } else if vm.pool.is_some() {
-            return;
+        let failed = report.failure.as_ref();
+        match (vm.pool, failed) {
+            (Some(_), _) if report.cleared => vm::note_cleared(draft, vm.id),
+            // Its host has released the body and cannot remove the disks: another one may.
+            (Some(_), Some(failure)) => {
+                operation::failed(draft, vm.id, &failure.message);
+                draft.delete::<Instance>(old.id);
+                if draft.state().spare_of(vm.id).is_none() {
+                    vm::clear_pool(draft, vm.id, Some(old.host));
+                }
+                return;
+            }
+            (Some(_), None) => return,
+            (None, _) => {}
         }
         draft.delete::<Instance>(old.id);
         vm::forget_if_gone(draft, vm.id);

@@ -9,7 +9,7 @@ use super::{Vm, VmSpec, transition::forget_if_gone};
 use crate::{
     Draft,
     host::{Capacity, Host, Status},
-    id::{InstanceId, VmId},
+    id::{HostId, InstanceId, VmId},
     instance::{Instance, Phase, Role},
     operation,
 };
@@ -27,35 +27,36 @@ pub fn missing_pool(vm: &Vm, host: &Host) -> Option<String> {
     }
 }
 
-/// A body of the VM has been made on `host`, and with it the VM's disks: from now on they are looked for
-/// and never made anew.
-pub(crate) fn note_made(draft: &mut Draft, id: VmId, host: &Host) {
-    let Some(vm) = draft.state().vms.get(&id).filter(|vm| vm.pool.is_none()) else { return };
-    let Some(pool) = vm.spec.pool.as_ref().and_then(|pool| host.pools.get(pool)) else { return };
-    let vm = Vm { pool: Some(*pool), ..Vm::clone(vm) };
-    draft.put(vm);
+/// A body of the VM has been made, and with it the disks.
+pub(crate) fn note_made(draft: &mut Draft, id: VmId) {
+    let Some(vm) = draft.state().vms.get(&id) else { return };
+    if vm.pool.is_some() && !vm.disks_made {
+        let vm = Vm { disks_made: true, ..Vm::clone(vm) };
+        draft.put(vm);
+    }
 }
 
 /// A host has removed the disks of a VM that is on its way out.
 pub(crate) fn note_cleared(draft: &mut Draft, id: VmId) {
     let Some(vm) = draft.state().vms.get(&id).filter(|vm| vm.pool.is_some()) else { return };
-    let vm = Vm { pool: None, ..Vm::clone(vm) };
+    let vm = Vm { pool: None, disks_made: false, ..Vm::clone(vm) };
     draft.put(vm);
 }
 
 /// Has a host remove the disks of a VM that is on its way out and has no body left, if one that has them is
-/// heard of.
-pub(super) fn clear(draft: &mut Draft, id: VmId) {
+/// heard of: the next one after `last`, which could not.
+pub(crate) fn clear(draft: &mut Draft, id: VmId, last: Option<HostId>) {
     let state = draft.state();
     let Some(vm) = state.vms.get(&id).filter(|vm| vm.pool.is_some()) else { return };
     let has_it = |host: &&std::sync::Arc<Host>| {
         host.status == Status::Ready && missing_pool(vm, host).is_none()
     };
-    let Some(host) = state.hosts.values().find(has_it) else { return };
+    let next =
+        state.hosts.values().filter(has_it).min_by_key(|host| (Some(host.id) <= last, host.id));
+    let Some(host) = next else { return };
     let fence = draft.revision();
     let body = Instance {
-        // Nobody proposes it. A VM has one such body at most, and it is its last.
-        id: InstanceId::from_untyped_uuid(id.into_untyped_uuid()),
+        id: clearing_body(id),
         vm: id,
         host: host.id,
         role: Role::Active,
@@ -78,10 +79,28 @@ pub(super) fn clear(draft: &mut Draft, id: VmId) {
     operation::begin(draft, id);
 }
 
-/// A host has come, or has a pool that it had not: disks are removed there that nobody could remove.
+/// Hosts have come or gone, or pools have: disks are removed elsewhere that could not be removed.
 pub(crate) fn clear_all(draft: &mut Draft) {
     let state = draft.state();
     let waits = |vm: &&std::sync::Arc<Vm>| vm.deleting && vm.pool.is_some();
     let waiting: Vec<_> = state.vms.values().filter(waits).map(|vm| vm.id).collect();
-    waiting.into_iter().for_each(|vm| forget_if_gone(draft, vm));
+    for vm in waiting {
+        let body = draft.state().instance_of(vm).filter(|body| body.id == clearing_body(vm));
+        let host = body.and_then(|body| draft.state().hosts.get(&body.host));
+        // Nothing of it is there but the task.
+        if let (Some(body), Some(host)) = (body, host)
+            && host.status != Status::Ready
+        {
+            let (body, host) = (body.id, host.id);
+            draft.delete::<Instance>(body);
+            clear(draft, vm, Some(host));
+        }
+        forget_if_gone(draft, vm);
+    }
+}
+
+/// The id of the body that only removes a VM's disks. Nobody proposes it; a VM has one at most, and it is its
+/// last.
+fn clearing_body(vm: VmId) -> InstanceId {
+    InstanceId::from_untyped_uuid(vm.into_untyped_uuid())
 }

@@ -94,6 +94,7 @@ fn create(
         home: None,
         stop_recalled_until_ms: 0,
         pool: None,
+        disks_made: false,
         placement_failure: None,
         created_wall_ms: wall,
         revision: Revision::ZERO,
@@ -314,7 +315,7 @@ pub(crate) fn forget_if_gone(draft: &mut Draft, id: VmId) {
     };
     if vm.pool.is_some() {
         // It is forgotten when a host has removed its disks.
-        pool::clear(draft, id);
+        pool::clear(draft, id, None);
         return;
     }
     draft.delete::<Vm>(id);

@@ -212,6 +212,10 @@ impl Inner {
             record.ended = Some(Ended::Killed);
             self.records.write(id, &record)?;
             domain.destroy().map_err(|error| self.failed(&error))?;
+            if record.receiving {
+                record.receiving = false;
+                self.records.write(id, &record)?;
+            }
         } else {
             self.existing(id)?;
         }

@@ -1,6 +1,7 @@
 //! The disks of a body, on its host or in a pool.
 
 use std::{
+    fs::File,
     io::Read,
     path::{Path, PathBuf},
     process::Command,
@@ -48,14 +49,14 @@ pub(crate) fn ensure_in_pool(
 ) -> Result<Vec<PathBuf>, DriverError> {
     let root = base.map(|_| root(directory));
     let paths: Vec<_> = root.into_iter().chain(empty(order, directory)).collect();
-    if order.pool.is_some() {
-        return match paths.iter().find(|path| !path.exists()) {
-            Some(missing) => {
-                let message = format!("the VM's disk {} is not there any more", missing.display());
-                Err(DriverError::new(ErrorKind::Permanent, message))
+    if order.disks_made {
+        for path in &paths {
+            if !path.try_exists().map_err(io("a disk in the pool"))? {
+                let message = format!("the VM's disk {} is not there any more", path.display());
+                return Err(DriverError::new(ErrorKind::Permanent, message));
             }
-            None => Ok(paths),
-        };
+        }
+        return Ok(paths);
     }
     std::fs::create_dir_all(directory).map_err(io("the VM's directory in its pool"))?;
     if let Some((base, part)) = base {
@@ -116,7 +117,7 @@ const fn format(part: Part) -> &'static str {
 /// A base that names another file would give the guest that file.
 fn must_stand_alone(base: &Path) -> Result<(), DriverError> {
     let mut head = Vec::new();
-    let file = std::fs::File::open(base).map_err(io("the image"))?;
+    let file = File::open(base).map_err(io("the image"))?;
     file.take(qcow2::HEAD_BYTES as u64).read_to_end(&mut head).map_err(io("the image"))?;
     qcow2::check(&head).map_err(|why| {
         DriverError::new(ErrorKind::Permanent, format!("the image's disk {why}; use another image"))
@@ -169,11 +170,15 @@ fn run(mut command: Command) -> Result<(), DriverError> {
 
 /// Gives a file its name. One that has it already stays: it may be a disk in use.
 fn finish(partial: &Path, path: &Path) -> Result<(), DriverError> {
+    // After a loss of power a name with half a disk behind it would be taken for one.
+    File::open(partial).and_then(|file| file.sync_all()).map_err(io("a new disk"))?;
     match std::fs::hard_link(partial, path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(io("a new disk")(error));
         }
         Ok(()) | Err(_) => {}
     }
-    std::fs::remove_file(partial).map_err(io("a new disk"))
+    std::fs::remove_file(partial).map_err(io("a new disk"))?;
+    let directory = path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
+    directory.map_err(io("a new disk"))
 }

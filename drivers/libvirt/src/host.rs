@@ -328,11 +328,17 @@ impl Driver for LibvirtHost {
         self.blocking(|inner| inner.pools.identities()).await
     }
 
-    async fn discard(&self, vm: VmId, fence: Fence, pool: &Name) -> Result<(), DriverError> {
+    async fn discard(
+        &self,
+        vm: VmId,
+        fence: Fence,
+        pool: &Name,
+        identity: PoolId,
+    ) -> Result<(), DriverError> {
         let pool = pool.clone();
         self.on_body(vm, move |inner| {
             inner.records.claim(vm, fence)?;
-            inner.pools.discard(&pool, vm)
+            inner.pools.discard(&pool, identity, vm)
         })
         .await
     }

@@ -1,7 +1,5 @@
 //! What libvirt says of a domain that is there.
 
-use std::path::PathBuf;
-
 use drivers::{DriverError, ErrorKind};
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -18,15 +16,8 @@ struct LiveDevices {
 
 #[derive(Deserialize)]
 struct LiveDisk {
-    source: Option<LiveSource>,
     target: LiveTarget,
     readonly: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct LiveSource {
-    #[serde(rename = "@file")]
-    file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -35,26 +26,14 @@ struct LiveTarget {
     device: String,
 }
 
-/// A disk that a guest writes to.
-pub(crate) struct WrittenDisk {
-    pub(crate) device: String,
-    pub(crate) file: PathBuf,
-}
-
-/// The disks that a guest writes to.
-pub(crate) fn written_disks(
-    domain: &virt::domain::Domain,
-) -> Result<Vec<WrittenDisk>, DriverError> {
+/// The disks that a guest writes to, by the names that it has for them.
+pub(crate) fn written_disks(domain: &virt::domain::Domain) -> Result<Vec<String>, DriverError> {
     let text = domain.xml_desc(0).map_err(|error| crate::error::libvirt(&error))?;
     let live: Live = quick_xml::de::from_str(&text).map_err(|error| {
         DriverError::new(ErrorKind::Protocol, format!("libvirt's definition: {error}"))
     })?;
     let written = live.devices.disk.into_iter().filter(|disk| disk.readonly.is_none());
-    let disk = |disk: LiveDisk| WrittenDisk {
-        device: disk.target.device,
-        file: disk.source.and_then(|source| source.file).unwrap_or_default(),
-    };
-    Ok(written.map(disk).collect())
+    Ok(written.map(|disk| disk.target.device).collect())
 }
 
 /// The host in a libvirt address: `qemu+tcp://HOST/system`.

@@ -110,7 +110,8 @@ impl Inner {
             let message = "a body of the VM is here already";
             return Err(DriverError::new(ErrorKind::Conflict, message));
         }
-        if !record.receiving {
+        // What is left of an earlier stay here counts no more.
+        if !record.receiving || record.sending || record.at_rest {
             let record = Record {
                 fence: record.fence,
                 generation: Some(order.generation),

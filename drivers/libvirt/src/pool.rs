@@ -46,44 +46,40 @@ impl Pools {
         Ok(mounted.collect())
     }
 
-    /// Where the disks of a VM lie, if it has a pool: in the one that they were made in.
+    /// Where the disks of a VM lie, if it has a pool.
     pub(crate) fn directory(&self, order: &Order) -> Result<Option<PathBuf>, DriverError> {
         let Some(name) = &order.spec.pool else { return Ok(None) };
-        let (directory, id) = self.mounted(name)?;
-        if order.pool.is_some_and(|made| made != id) {
-            let message = format!("pool {name} is here another one than the VM's disks lie in");
-            return Err(DriverError::new(ErrorKind::Permanent, message));
-        }
-        Ok(Some(pool::directory_of(directory, order.vm)))
+        let id = order.pool.ok_or_else(|| {
+            DriverError::new(ErrorKind::Protocol, format!("it is not said which pool {name} is"))
+        })?;
+        Ok(Some(pool::directory_of(self.mounted(name, id)?, order.vm)))
     }
 
-    fn mounted(&self, name: &Name) -> Result<(&Path, PoolId), DriverError> {
-        let missing = || {
-            let message = format!("the host has no pool {name}");
-            DriverError::new(ErrorKind::Permanent, message)
-        };
+    /// Where a pool is mounted, if it is the one meant.
+    fn mounted(&self, name: &Name, id: PoolId) -> Result<&Path, DriverError> {
+        let failed = |message: String| DriverError::new(ErrorKind::Transient, message);
+        let missing = || failed(format!("the host has no pool {name}"));
         let directory = self.directories.get(name).ok_or_else(missing)?;
-        let id = pool::identity(directory).map_err(|error| {
-            let message = format!("pool {name} is not mounted at {}: {error}", directory.display());
-            DriverError::new(ErrorKind::Transient, message)
+        let there = pool::identity(directory).map_err(|error| {
+            failed(format!("pool {name} is not mounted at {}: {error}", directory.display()))
         })?;
-        Ok((directory, id))
+        if there != id {
+            return Err(failed(format!(
+                "pool {name} is here another one than that of the VM's disks"
+            )));
+        }
+        Ok(directory)
     }
 
     /// Removes a VM's disks.
-    pub(crate) fn discard(&self, name: &Name, vm: VmId) -> Result<(), DriverError> {
-        let (directory, _) = self.mounted(name)?;
+    pub(crate) fn discard(&self, name: &Name, id: PoolId, vm: VmId) -> Result<(), DriverError> {
+        let directory = self.mounted(name, id)?;
         match std::fs::remove_dir_all(pool::directory_of(directory, vm)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(crate::error::io("the VM's disks")(error))
             }
             Ok(()) | Err(_) => Ok(()),
         }
-    }
-
-    /// Whether a file lies in a pool.
-    pub(crate) fn has(&self, file: &Path) -> bool {
-        self.directories.values().any(|directory| file.starts_with(directory))
     }
 }
 

@@ -38,18 +38,16 @@ impl Inner {
         if address.starts_with("qemu+tls:") {
             flags |= sys::VIR_MIGRATE_TLS;
         }
-        let (shared, own): (Vec<_>, Vec<_>) =
-            written_disks(domain)?.into_iter().partition(|disk| self.pools.has(&disk.file));
+        let disks = if departure.pooled { Vec::new() } else { written_disks(domain)? };
         // The base of each disk is on the target already: only what the guest wrote is copied.
-        if !own.is_empty() {
+        if !disks.is_empty() {
             flags |= sys::VIR_MIGRATE_NON_SHARED_INC;
         }
         // libvirt knows some file systems that hosts share; that the target sees the same pool is known, and
         // its disks are cached by nobody.
-        if !shared.is_empty() {
+        if departure.pooled {
             flags |= sys::VIR_MIGRATE_UNSAFE;
         }
-        let disks: Vec<_> = own.into_iter().map(|disk| disk.device).collect();
         let host = host_of(address).map(|host| format!("tcp://{host}"));
         let live = domain.xml_desc(sys::VIR_DOMAIN_XML_MIGRATABLE | sys::VIR_DOMAIN_XML_SECURE);
         let live = live.map_err(|error| crate::error::libvirt(&error))?;

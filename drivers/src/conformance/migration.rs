@@ -46,7 +46,7 @@ async fn prepared(from: &dyn Fixture, to: &dyn Fixture) -> Result<(VmId, Departu
     }
     await_body(to, there.vm, |body| body == Body::Ready).await?;
     let (vm, policy) = (there.vm, CopyPolicy::default());
-    Ok((vm, Departure { vm, fence: fence(3), landing, policy, at_rest: false }))
+    Ok((vm, Departure { vm, fence: fence(3), landing, policy, at_rest: false, pooled: false }))
 }
 
 async fn cleared(from: &dyn Fixture, to: &dyn Fixture, vm: VmId) -> Result<(), String> {

@@ -168,9 +168,16 @@ impl Driver for RemoteDriver {
         pools.into_iter().map(read).collect()
     }
 
-    async fn discard(&self, vm: VmId, fence: Fence, pool: &Name) -> Result<(), DriverError> {
-        let (vm, fence, pool) = (vm.to_string(), fence.as_u64(), pool.to_string());
-        call!(self.discard(pb::DiscardRequest { vm, fence, pool })).map(drop)
+    async fn discard(
+        &self,
+        vm: VmId,
+        fence: Fence,
+        pool: &Name,
+        identity: PoolId,
+    ) -> Result<(), DriverError> {
+        let (vm, fence) = (vm.to_string(), fence.as_u64());
+        let (pool, identity) = (pool.to_string(), identity.to_string());
+        call!(self.discard(pb::DiscardRequest { vm, fence, pool, identity })).map(drop)
     }
 
     fn changes(&self) -> broadcast::Receiver<VmId> {

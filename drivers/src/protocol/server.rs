@@ -186,7 +186,8 @@ impl Service for Adapter {
         let id = vm(&request.vm).map_err(|error| status(&error))?;
         let pool =
             domain::name::Name::new(&request.pool).map_err(|error| status(&protocol(error)))?;
-        done(self.0.discard(id, Fence::from_u64(request.fence), &pool).await)
+        let identity = request.identity.parse().map_err(|error| status(&protocol(error)))?;
+        done(self.0.discard(id, Fence::from_u64(request.fence), &pool, identity).await)
     }
 
     type ChangesStream = Pin<Box<dyn Stream<Item = Result<pb::Change, Status>> + Send>>;

@@ -106,6 +106,7 @@ impl conformance::Fixture for Libvirt {
             generation: 1,
             reboots: 0,
             pool: None,
+            disks_made: false,
             image: self.image.clone(),
             files: self.files.clone(),
         }

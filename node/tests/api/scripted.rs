@@ -234,8 +234,14 @@ impl Driver for Scripted {
     async fn pools(&self) -> Result<BTreeMap<Name, PoolId>, DriverError> {
         self.below.pools().await
     }
-    async fn discard(&self, vm: VmId, fence: Fence, pool: &Name) -> Result<(), DriverError> {
-        call!(self, vm, Call::Discard, self.below.discard(vm, fence, pool))
+    async fn discard(
+        &self,
+        vm: VmId,
+        fence: Fence,
+        pool: &Name,
+        identity: PoolId,
+    ) -> Result<(), DriverError> {
+        call!(self, vm, Call::Discard, self.below.discard(vm, fence, pool, identity))
     }
     fn changes(&self) -> broadcast::Receiver<VmId> {
         self.below.changes()
