@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     cluster::{Cluster, PATIENCE},
+    hypervisor::Hypervisor,
     network::Network,
     power,
     proxy::Proxy,
@@ -79,9 +80,8 @@ impl Cluster {
     /// # Errors
     /// When the host has none.
     pub fn intercept(&self, node: usize, strike: Strike) -> Result<Proxy> {
-        let row = &self.nodes[node];
-        let hypervisor = row.hypervisor.as_ref().context("there is no hypervisor")?;
-        let program = row.programs.join("novacron-lab-rpc-proxy");
+        let hypervisor = self.hypervisor(node)?;
+        let program = self.nodes[node].programs.join("novacron-lab-rpc-proxy");
         let space = self.network()?.space(node);
         Proxy::start(&program, space, node, hypervisor.directory(), strike)
     }
@@ -135,8 +135,41 @@ impl Cluster {
     /// # Errors
     /// When the host has none.
     pub fn kill_libvirtd(&self, node: usize) -> Result<()> {
-        let hypervisor = self.nodes[node].hypervisor.as_ref().context("there is no hypervisor")?;
-        hypervisor.kill_daemon()
+        self.hypervisor(node)?.kill_daemon()
+    }
+
+    /// Has every network that a host's libvirtd starts wait, as behind a script of the machine's owner that
+    /// hangs. The call that is made for a guest's network is held up with it, and no other.
+    ///
+    /// # Errors
+    /// When the host has none.
+    pub fn hold_networks(&self, node: usize) -> Result<()> {
+        self.hypervisor(node)?.hold_networks()
+    }
+
+    /// Waits until a network waits.
+    ///
+    /// # Errors
+    /// When none does in time.
+    pub async fn await_held_network(&self, node: usize) -> Result<()> {
+        let (hypervisor, begun) = (self.hypervisor(node)?, Instant::now());
+        while !hypervisor.network_was_held() {
+            ensure!(begun.elapsed() < PATIENCE, "no network is being started");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Lets what [`Cluster::hold_networks`] holds go on.
+    ///
+    /// # Errors
+    /// When nothing is held.
+    pub fn release_networks(&self, node: usize) -> Result<()> {
+        self.hypervisor(node)?.release_networks()
+    }
+
+    fn hypervisor(&self, node: usize) -> Result<&Hypervisor> {
+        self.nodes[node].hypervisor.as_ref().context("there is no hypervisor")
     }
 
     /// Kills the processes of a host that execute a VM's guest; the answer is how many there were.

@@ -2,7 +2,9 @@
 //! When its processes have ended nothing of it is left.
 
 use std::{
+    fs::Permissions,
     net::Ipv4Addr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -33,6 +35,20 @@ const PKI: &str = "/etc/libvirt/pki";
 
 /// While this file is in its directory a killed libvirtd is not started again.
 const STOPPED: &str = "stopped";
+
+/// libvirtd's hook for networks, as it sees it, and how it is held up: a network that is started waits while
+/// the first file is there, and says so with the second one. Nothing else of libvirtd's waits with it.
+const HOOK: &str = "etc/hooks/network";
+const HOLD: &str = "etc/hold";
+const HELD: &str = "etc/held";
+const HOOK_SCRIPT: &str = r#"#!/bin/sh
+[ "$2" = start ] || exit 0
+for tenth in $(seq 1200); do
+    [ -e /etc/libvirt/hold ] || exit 0
+    touch /etc/libvirt/held
+    sleep 0.1
+done
+"#;
 
 /// A running libvirtd.
 pub struct Hypervisor {
@@ -67,6 +83,10 @@ impl Hypervisor {
             std::fs::create_dir_all(path).with_context(|| format!("cannot make {path}"))?;
         }
         write_settings(directory, address)?;
+        let hook = directory.join(HOOK);
+        std::fs::create_dir_all(directory.join("etc/hooks"))?;
+        std::fs::write(&hook, HOOK_SCRIPT)?;
+        std::fs::set_permissions(&hook, Permissions::from_mode(0o755))?;
         qemu::install(directory, ledgers)?;
         network.pki().write(&directory.join("etc/pki"), address)?;
         let daemon = spawn(directory, &name, &network.space(number), programs)?;
@@ -128,6 +148,27 @@ impl Hypervisor {
     pub(crate) fn kill_daemon(&self) -> Result<()> {
         let daemon = pid_in(&self.directory.join("run/libvirtd.pid")).and_then(Pid::from_raw);
         Ok(kill_process(daemon.context("libvirtd does not run")?, Signal::KILL)?)
+    }
+
+    /// Has networks wait before they are started, for two minutes at most.
+    ///
+    /// # Errors
+    /// When its files cannot be written.
+    pub(crate) fn hold_networks(&self) -> Result<()> {
+        Ok(std::fs::write(self.directory.join(HOLD), "")?)
+    }
+
+    /// Whether one waits, or has waited.
+    pub(crate) fn network_was_held(&self) -> bool {
+        self.directory.join(HELD).exists()
+    }
+
+    /// Lets networks that wait be started.
+    ///
+    /// # Errors
+    /// When they were not held.
+    pub(crate) fn release_networks(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.directory.join(HOLD))?)
     }
 
     /// Ends libvirtd and everything it started. The reaper ends by itself when nothing is left.

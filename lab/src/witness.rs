@@ -37,6 +37,9 @@ impl Interval {
 pub struct Witness {
     /// In the order in which they began.
     pub intervals: Vec<Interval>,
+    /// The processes that were made for it, also those that never executed it: the host of each, and when it
+    /// was started, microseconds as in [`Interval`].
+    pub processes: Vec<(usize, u64)>,
 }
 
 /// What a process wrote of one change.
@@ -57,7 +60,7 @@ struct Record {
 impl Witness {
     /// Reads what the hosts that lie in these directories have of a VM's guest.
     pub(crate) fn read(hosts: &[&Path], vm: &str) -> Result<Witness> {
-        let mut intervals = Vec::new();
+        let (mut intervals, mut processes) = (Vec::new(), Vec::new());
         for (host, directory) in hosts.iter().enumerate() {
             let ends = std::fs::read_to_string(qemu::ends(directory))?;
             for file in std::fs::read_dir(qemu::records(directory))? {
@@ -68,12 +71,13 @@ impl Witness {
                 let text = std::fs::read_to_string(&path)?;
                 let changes =
                     changes(&text).with_context(|| format!("{} is damaged", path.display()))?;
+                processes.push((host, started_us));
                 let record = Record { host, pid, started_us, changes };
                 intervals.extend(record.intervals(end(&ends, pid, started_us)?)?);
             }
         }
         intervals.sort_unstable();
-        Ok(Witness { intervals })
+        Ok(Witness { intervals, processes })
     }
 
     /// The pairs of processes that executed the guest at one time. There may never be one.
@@ -194,7 +198,7 @@ mod tests {
             intervals.extend(record.intervals(*ended_us)?);
         }
         intervals.sort_unstable();
-        Ok(Witness { intervals })
+        Ok(Witness { intervals, processes: Vec::new() })
     }
 
     #[test]

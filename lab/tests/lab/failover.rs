@@ -13,10 +13,13 @@ use std::{
 };
 
 use client::{Client, v1};
-use novacron_lab::{Cluster, Fencing, Hosts, is_possible};
+use novacron_lab::{Broken, Cluster, Fencing};
 use v1::{hosts_client::HostsClient, vms_client::VmsClient};
 
-use crate::harness::{await_phase, cluster_with, create, get, guest, spec};
+use crate::{
+    harness::{await_phase, create, get, spec},
+    traveller::{possible, real_cluster},
+};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -39,24 +42,6 @@ enum Way {
 
 /// What guards alone cope with.
 const WAYS: &[Way] = &[Way::Power, Way::NodeKilled, Way::NodePaused, Way::DriverPaused, Way::Cut];
-
-fn possible() -> bool {
-    let Err(why) = is_possible() else { return true };
-    assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
-    println!("SKIPPED lost hosts with real guests: {why}");
-    false
-}
-
-async fn real_cluster(fencing: Fencing) -> Cluster {
-    let (kernel, initrd) = guest();
-    let cluster = cluster_with(3, Hosts::Real, fencing).await;
-    let (kernel, initrd) = (kernel.to_str().unwrap(), initrd.to_str().unwrap());
-    cluster
-        .novacron(0, &["image", "create", "tiny", "--kernel", kernel, "--initrd", initrd])
-        .unwrap();
-    cluster.await_voters(3).await.unwrap();
-    cluster
-}
 
 /// When a guest's consoles grew: for each host, first and last.
 struct Consoles {
@@ -317,11 +302,11 @@ async fn await_gone(cluster: &Cluster, node: usize, vm: &str) {
 
 /// FAILOVER_ROUNDS=20 loses a host so often in each way, FAILOVER_WAYS=Cut,Power in these alone.
 async fn lose_hosts(fencing: Fencing, ways: &[Way]) {
-    if !possible() {
+    if !possible("lost hosts with real guests") {
         return;
     }
     let rounds = std::env::var("FAILOVER_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
-    let mut cluster = real_cluster(fencing).await;
+    let mut cluster = real_cluster(fencing, Broken::Nothing).await;
     let client = cluster.client().unwrap();
     create(&client, "web", ticking("rebuild")).await.unwrap();
     await_phase(&client, "web", "running", PATIENCE).await;

@@ -26,17 +26,22 @@ pub async fn cluster_of(nodes: usize, hosts: Hosts) -> Cluster {
 }
 
 pub async fn cluster_with(nodes: usize, hosts: Hosts, fencing: Fencing) -> Cluster {
-    broken_cluster(nodes, hosts, fencing, Broken::Nothing).await
+    start(ClusterOptions { nodes, fencing, ..options(hosts) }).await
 }
 
-pub async fn broken_cluster(
-    nodes: usize,
-    hosts: Hosts,
-    fencing: Fencing,
-    broken: Broken,
-) -> Cluster {
-    let storage = Storage::Directory;
-    let options = ClusterOptions { nodes, hosts, programs: programs(), storage, fencing, broken };
+/// Three nodes that are well, and nothing that would fence them.
+pub fn options(hosts: Hosts) -> ClusterOptions {
+    ClusterOptions {
+        nodes: 3,
+        hosts,
+        programs: programs(),
+        storage: Storage::Directory,
+        fencing: Fencing::None,
+        broken: Broken::Nothing,
+    }
+}
+
+pub async fn start(options: ClusterOptions) -> Cluster {
     Cluster::start(options, |step| println!("{step}")).await.unwrap()
 }
 

@@ -6,11 +6,11 @@ use client::{
     Client,
     v1::{self, operations_client::OperationsClient, vms_client::VmsClient},
 };
-use novacron_lab::{Broken, Cluster, Fencing, Hosts, is_possible};
+use novacron_lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, is_possible};
 
 use crate::{
     consoles::Consoles,
-    harness::{await_phase, broken_cluster, create, get, guest, spec},
+    harness::{await_phase, create, get, guest, options, spec, start},
 };
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ pub fn possible(what: &str) -> bool {
 /// A cluster on real hypervisors with the tiny guest's image.
 pub async fn real_cluster(fencing: Fencing, broken: Broken) -> Cluster {
     let (kernel, initrd) = guest();
-    let cluster = broken_cluster(3, Hosts::Real, fencing, broken).await;
+    let cluster = start(ClusterOptions { fencing, broken, ..options(Hosts::Real) }).await;
     let (kernel, initrd) = (kernel.to_str().unwrap(), initrd.to_str().unwrap());
     cluster
         .novacron(0, &["image", "create", "tiny", "--kernel", kernel, "--initrd", initrd])
@@ -78,11 +78,13 @@ impl Traveller {
         Traveller::create_from(client, name, v1::VmSpec { cmdline, disks, ..spec("tiny") }).await
     }
 
-    /// A new one that is started elsewhere when its host is lost.
+    /// A new one that is started elsewhere when its host is lost, and is plugged into the host's network.
     pub async fn create_rebuilt(client: &Client, name: &str) -> Traveller {
         let (cmdline, failover) =
             ("g.tick=0.1 g.noshell=1 g.witness=1".to_owned(), "rebuild".to_owned());
-        Traveller::create_from(client, name, v1::VmSpec { cmdline, failover, ..spec("tiny") }).await
+        let nics = vec![v1::Nic { network: "nat".to_owned() }];
+        let spec = v1::VmSpec { cmdline, failover, nics, ..spec("tiny") };
+        Traveller::create_from(client, name, spec).await
     }
 
     pub async fn create_from(client: &Client, name: &str, spec: v1::VmSpec) -> Traveller {
