@@ -94,9 +94,9 @@ pub struct Vm {
     /// The operation under way.
     #[serde(default)]
     pub operation: Option<OperationId>,
-    /// Lease time at which its last migration ended, milliseconds; 0 before the first.
+    /// Lease time at which its last migration failed, milliseconds; 0 when none did.
     #[serde(default)]
-    pub migration_ended_ms: u64,
+    pub migration_failed_ms: u64,
     /// Lease time at which its stop got a worker, milliseconds: a guest has its whole grace period.
     #[serde(default)]
     pub stopping_since_ms: u64,

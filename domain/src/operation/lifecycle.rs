@@ -375,7 +375,7 @@ pub(crate) fn end(draft: &mut Draft, id: OperationId, status: Status, message: S
     {
         let mut vm = Vm { operation: None, ..Vm::clone(vm) };
         if operation.kind == Kind::Migrate {
-            vm.migration_ended_ms = draft.state().now_ms;
+            vm.migration_failed_ms = if status == Status::Done { 0 } else { draft.state().now_ms };
         }
         draft.put(vm);
     }

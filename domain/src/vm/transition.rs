@@ -89,7 +89,7 @@ fn create(
         deleting: false,
         restarts: Restarts::default(),
         operation: Some(operation),
-        migration_ended_ms: 0,
+        migration_failed_ms: 0,
         stopping_since_ms: 0,
         home: None,
         stop_recalled_until_ms: 0,

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use client::{Client, Error, v1};
+use domain::{limit, operation::Kind};
 use v1::{
     hosts_client::HostsClient, operations_client::OperationsClient,
     settings_client::SettingsClient, vms_client::VmsClient,
 };
 
-use crate::harness::{Lab, create, done, get, spec};
+use crate::{
+    harness::{Lab, create, done, get, spec},
+    kinds::act,
+};
 
 pub async fn migrate(
     client: &Client,
@@ -249,5 +253,16 @@ async fn a_drained_host_is_left_by_all_that_can_leave() {
     }
     let again = schedule(&client, name, "restore").await;
     assert_eq!(done(&client, &again).await.message, "no VM is to come back to it");
+
+    // Who has just come leaves again, stopped or not: only who failed to leave waits before it tries again.
+    let stopped = act(&client, Kind::Stop, &residents[0], "").await.unwrap();
+    assert_eq!(done(&client, &stopped).await.status, "done");
+    let pause = Duration::from_millis(limit::EVACUATION_PAUSE_MS);
+    let drain = schedule(&client, name, "drain").await;
+    let drained = client.wait(&drain.operation, pause / 2, |_| ()).await.unwrap();
+    assert_eq!(drained.status, "done");
+    let left = get(&client, &residents[0]).await.unwrap();
+    assert_eq!(left.phase, "stopped");
+    assert_ne!(left.host, name);
     lab.cluster.stop().await;
 }

@@ -122,8 +122,8 @@ pub fn leavers(state: &State, limit: usize) -> Vec<VmId> {
     let fates = draining.flat_map(|host| evacuation(state, host.id));
     let rested = |vm: &VmId| {
         state.vms.get(vm).is_some_and(|vm| {
-            vm.migration_ended_ms == 0
-                || state.now_ms >= vm.migration_ended_ms + limit::EVACUATION_PAUSE_MS
+            vm.migration_failed_ms == 0
+                || state.now_ms >= vm.migration_failed_ms + limit::EVACUATION_PAUSE_MS
         })
     };
     fates
