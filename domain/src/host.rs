@@ -14,6 +14,7 @@ mod capacity;
 mod fencing;
 mod lease;
 mod reserve;
+mod schedule;
 
 pub use capacity::Capacity;
 pub(crate) use fencing::forget_bodies;
@@ -21,6 +22,8 @@ pub use fencing::{Evidence, Fencing};
 pub use lease::Lease;
 pub(crate) use lease::expire;
 pub use reserve::{Reserve, Share};
+pub use schedule::Schedule;
+pub(crate) use schedule::settle_drains;
 
 use std::collections::BTreeMap;
 
@@ -57,31 +60,6 @@ impl Status {
         match self {
             Status::Ready => "ready",
             Status::Lost => "lost",
-        }
-    }
-}
-
-/// Whether bodies may come to the host, and whether those on it are to leave.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Schedule {
-    /// Bodies come and stay.
-    #[default]
-    Open,
-    /// None comes; those on it stay.
-    Cordoned,
-    /// None comes; those on it leave.
-    Draining,
-}
-
-impl Schedule {
-    /// The name in the API and the CLI.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Schedule::Open => "open",
-            Schedule::Cordoned => "cordoned",
-            Schedule::Draining => "draining",
         }
     }
 }
@@ -305,12 +283,18 @@ pub(crate) fn decide(draft: &mut Draft, command: HostCommand) -> Result<(), Reje
         HostCommand::Grant(grant) => take_up(draft, *grant),
         HostCommand::Renew(rows) => lease::renew(draft, &rows),
         HostCommand::Schedule { host, schedule, operation } => {
-            set_schedule(draft, host, schedule, operation)
+            schedule::set(draft, host, schedule, operation)
         }
-        HostCommand::Restore { host, operation, moves } => restore(draft, host, operation, moves),
+        HostCommand::Restore { host, operation, moves } => {
+            schedule::restore(draft, host, operation, moves)
+        }
         HostCommand::Label { host, labels } => label(draft, host, labels),
         HostCommand::Pools { host, fence, pools } => {
             let host = fencing::driven(draft, host, fence)?;
+            if pools.len() > limit::HOST_POOLS_MAX {
+                let message = format!("a host has at most {} pools", limit::HOST_POOLS_MAX);
+                return Err(Rejected::new(Reason::TooLarge, message));
+            }
             draft.put(Host { pools, ..host });
             vm::clear_pools(draft);
             Ok(())
@@ -400,20 +384,6 @@ fn take_up(draft: &mut Draft, grant: Grant) -> Result<(), Rejected> {
     Ok(())
 }
 
-fn restore(
-    draft: &mut Draft,
-    id: HostId,
-    operation: OperationId,
-    moves: Vec<(VmId, OperationId)>,
-) -> Result<(), Rejected> {
-    if moves.len() > limit::BATCH_MAX {
-        return Err(Rejected::new(Reason::TooLarge, "too many rows in one command"));
-    }
-    set_schedule(draft, id, Schedule::Open, None)?;
-    let host = draft.state().hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?.clone();
-    operation::begin_restore(draft, &host, operation, moves)
-}
-
 fn label(
     draft: &mut Draft,
     id: HostId,
@@ -442,47 +412,6 @@ fn label(
     Ok(())
 }
 
-/// A drain that is called off lets those stay that have not begun to leave.
-fn set_schedule(
-    draft: &mut Draft,
-    id: HostId,
-    schedule: Schedule,
-    operation: Option<OperationId>,
-) -> Result<(), Rejected> {
-    let state = draft.state();
-    let host = state.hosts.get(&id).ok_or_else(|| Rejected::not_found("host", id))?;
-    let host = Host { schedule, ..Host::clone(host) };
-    draft.put(host.clone());
-    draft.reply_object("host", id);
-    if schedule == Schedule::Draining {
-        let under_way = host.drain.filter(|drain| {
-            draft.state().operations.get(drain).is_some_and(|drain| !drain.status.is_final())
-        });
-        match (under_way, operation) {
-            // It is under way.
-            (Some(drain), _) => draft.reply_operation(drain),
-            (None, Some(operation)) => operation::begin_drain(draft, &host, operation)?,
-            (None, None) => {}
-        }
-        operation::settle_drain(draft, id);
-        return Ok(());
-    }
-    operation::end_drain(draft, id);
-    let state = draft.state();
-    let waiting: Vec<_> = state
-        .instances_on(id)
-        .filter_map(|body| state.migration_of(body.vm))
-        .filter(|(operation, _)| operation.status == operation::Status::Queued)
-        .filter(|(operation, _)| matches!(operation.author, Principal::Node(_)))
-        .map(|(operation, _)| operation.id)
-        .collect();
-    for operation in waiting {
-        let why = "the host is not drained any more".to_owned();
-        operation::end(draft, operation, operation::Status::RolledBack, why);
-    }
-    Ok(())
-}
-
 /// Takes the lease of a host away at once.
 pub(crate) fn lose(draft: &mut Draft, id: HostId) {
     draft.revoke_lease(id);
@@ -490,16 +419,7 @@ pub(crate) fn lose(draft: &mut Draft, id: HostId) {
         let host = Host { status: Status::Lost, ..Host::clone(host) };
         draft.put(host);
     }
-    vm::clear_pools(draft);
     settle_operations(draft, id);
-}
-
-/// Ends the drains of hosts that are empty; called as time passes.
-pub(crate) fn settle_drains(draft: &mut Draft) {
-    let draining = draft.state().hosts.values().filter(|host| host.drain.is_some());
-    for id in draining.map(|host| host.id).collect::<Vec<_>>() {
-        operation::settle_drain(draft, id);
-    }
 }
 
 /// What a host's coming and going means for what is to be done on it.

@@ -13,6 +13,8 @@ pub const TURN_PATIENCE_MS: u64 = 10_000;
 pub const WORKERS_LOOK_MS: u64 = 60_000;
 /// VMs after which a VM is to be started elsewhere.
 pub const FAILOVER_AFTER_MAX: usize = 16;
+/// Pools that one host sees.
+pub const HOST_POOLS_MAX: usize = 64;
 /// Longest time a driver's call may take, milliseconds; after that it may have happened, or yet happen.
 pub const DRIVER_CALL_MS_MAX: u64 = 120_000;
 /// How long after it was taken up a host is counted on to have been looked over, milliseconds.

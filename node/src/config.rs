@@ -12,7 +12,7 @@ use std::{
 };
 
 use actors::FencingAgent;
-use domain::{host::Capacity, name::Name};
+use domain::{host::Capacity, limit::HOST_POOLS_MAX, name::Name};
 use raft_store::Timing;
 use serde::Deserialize;
 use toml::Spanned;
@@ -299,6 +299,10 @@ impl Config {
             }
             if !matches!(host.driver.get_ref().as_str(), "libvirt" | "simulator") {
                 problems.add("host.driver", &host.driver, "is not known; use libvirt or simulator");
+            }
+            if host.pools.len() > HOST_POOLS_MAX {
+                let what = format!("has more than {HOST_POOLS_MAX} pools");
+                problems.add("host.name", &host.name, &what);
             }
             for (pool, directory) in &host.pools {
                 if !directory.is_absolute() {

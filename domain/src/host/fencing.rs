@@ -98,6 +98,7 @@ pub(super) fn powered_off(
     }
     super::lose(draft, id);
     end(draft, id, Evidence::Agent);
+    vm::clear_pools(draft);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use crate::{
     id::{BootId, HostId},
     limit,
     rejected::{Reason, Rejected},
+    vm,
 };
 
 /// Time-bound ownership. Times are lease time, milliseconds.
@@ -64,8 +65,11 @@ pub(crate) fn expire(draft: &mut Draft) {
         .filter(|(_, lease)| lease.is_lapsed(state.now_ms))
         .map(|(host, _)| *host)
         .collect();
-    for id in lapsed {
-        super::lose(draft, id);
-        super::fencing::lapsed(draft, id);
+    for id in &lapsed {
+        super::lose(draft, *id);
+        super::fencing::lapsed(draft, *id);
+    }
+    if !lapsed.is_empty() {
+        vm::clear_pools(draft);
     }
 }
