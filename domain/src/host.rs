@@ -174,7 +174,7 @@ pub enum HostCommand {
         /// The pools, by name.
         pools: BTreeMap<Name, PoolId>,
     },
-    /// What ends a host's guests when it cannot renew the lease that has this fence. Its node says `Guard`
+    /// What ends a host's guests when it cannot renew the lease that has this fence. Its node says `Guard` or `Watchdog`
     /// after the guard has its deadline, and takes it back before it lets the guard go.
     Fencing {
         /// The host.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ::guard::{Request, Warrant};
+use ::guard::{Level, Request, Warrant};
 use async_trait::async_trait;
 
 use crate::{DriverError, ErrorKind};
@@ -11,8 +11,8 @@ use crate::{DriverError, ErrorKind};
 #[async_trait]
 pub trait Guard: Send + Sync + 'static {
     /// Lets guests execute until the deadline that follows from a renewal of the host's lease, and ends
-    /// them then.
-    async fn hold(&self, warrant: Warrant) -> Result<(), DriverError>;
+    /// them then. The answer is what it makes sure of under this lease.
+    async fn hold(&self, warrant: Warrant) -> Result<Level, DriverError>;
 
     /// Ends every guest at once, also those that are to stay.
     async fn end(&self) -> Result<(), DriverError>;
@@ -30,7 +30,7 @@ impl GuardProcess {
         GuardProcess { socket }
     }
 
-    async fn ask(&self, request: Request) -> Result<(), DriverError> {
+    async fn ask(&self, request: Request) -> Result<String, DriverError> {
         let socket = self.socket.clone();
         let asked = tokio::task::spawn_blocking(move || ::guard::ask(&socket, &request));
         // To connect to one that stands still may take for ever.
@@ -42,7 +42,7 @@ impl GuardProcess {
             DriverError::new(ErrorKind::Transient, error.to_string())
         };
         match asked {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(said)) => Ok(said),
             Ok(Err(error)) => Err(failed(&error)),
             Err(error) => Err(failed(&error)),
         }
@@ -51,11 +51,13 @@ impl GuardProcess {
 
 #[async_trait]
 impl Guard for GuardProcess {
-    async fn hold(&self, warrant: Warrant) -> Result<(), DriverError> {
-        self.ask(Request::Hold(warrant)).await
+    async fn hold(&self, warrant: Warrant) -> Result<Level, DriverError> {
+        let said = self.ask(Request::Hold(warrant)).await?;
+        // An older one has no watchdog and says nothing.
+        Ok(if said == Level::Watchdog.as_str() { Level::Watchdog } else { Level::Guard })
     }
 
     async fn end(&self) -> Result<(), DriverError> {
-        self.ask(Request::End).await
+        self.ask(Request::End).await.map(drop)
     }
 }

@@ -2,12 +2,15 @@
 
 use std::{
     ffi::OsStr,
-    os::unix::ffi::OsStrExt,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
 use guard::{MANUFACTURER, SPARED_FAMILY};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 
 /// The directory that has one directory for each body of the host.
 pub(crate) struct Guests(PathBuf);
@@ -17,15 +20,22 @@ impl Guests {
         Guests(bodies)
     }
 
-    /// Sends SIGKILL to the host's guests; those that are to stay only if `all`. The answer is how many
+    /// Sends SIGKILL to the host's guests; those that are to stay only if `all`. The answer is those that
     /// there were.
-    pub(crate) fn kill(&self, all: bool) -> usize {
-        pids().filter(|pid| self.kill_if(*pid, |guest| all || !guest.stays)).count()
+    pub(crate) fn kill(&self, all: bool) -> Vec<Ending> {
+        pids().filter_map(|pid| self.kill_if(pid, |guest| all || !guest.stays)).collect()
     }
 
     /// The same for one VM's guest alone.
-    pub(crate) fn kill_one(&self, id: &str) -> usize {
-        pids().filter(|pid| self.kill_if(*pid, |guest| guest.id == id)).count()
+    pub(crate) fn kill_one(&self, id: &str) -> Vec<Ending> {
+        pids().filter_map(|pid| self.kill_if(pid, |guest| guest.id == id)).collect()
+    }
+
+    /// Whether there is one that [`Guests::kill`] would end.
+    pub(crate) fn has_any(&self, all: bool) -> bool {
+        pids().any(|pid| {
+            Guest::of(pid).is_some_and(|guest| (all || !guest.stays) && self.has(pid, &guest))
+        })
     }
 
     /// Whether there is a guest of this VM here: one that would be found.
@@ -36,14 +46,15 @@ impl Guests {
 
     /// Kills a process if it is a guest of this host and doomed. It is pinned before it is looked at for
     /// the second time, so that no other takes its number in between.
-    fn kill_if(&self, pid: Pid, doomed: impl Fn(&Guest) -> bool) -> bool {
+    fn kill_if(&self, pid: Pid, doomed: impl Fn(&Guest) -> bool) -> Option<Ending> {
         let is_doomed =
             || Guest::of(pid).is_some_and(|guest| doomed(&guest) && self.has(pid, &guest));
         if !is_doomed() {
-            return false;
+            return None;
         }
-        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-        is_doomed() && pidfd_send_signal(process, Signal::KILL).is_ok()
+        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let killed = is_doomed() && pidfd_send_signal(&process, Signal::KILL).is_ok();
+        killed.then_some(Ending(process))
     }
 
     /// Whether a guest is this host's: it holds a file or a socket of its body open here, its console at
@@ -58,6 +69,17 @@ impl Guests {
         files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|open| {
             open.starts_with(&body) || ours.iter().any(|socket| open.as_os_str() == &**socket)
         })
+    }
+}
+
+/// A process that was sent SIGKILL, by its pidfd. It may take a while, or for ever, when it waits for a disk.
+pub(crate) struct Ending(OwnedFd);
+
+impl Ending {
+    /// Whether all of it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut process = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut process, Some(&Timespec::default())).is_ok_and(|ready| ready == 1)
     }
 }
 

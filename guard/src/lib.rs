@@ -6,7 +6,7 @@
 
 mod request;
 
-pub use request::{Request, Warrant, deadline, since_boot};
+pub use request::{Level, Request, WATCHDOG, Warrant, deadline, may_pet, since_boot};
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -6,6 +6,7 @@
 
 mod guests;
 mod record;
+mod watchdog;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -15,19 +16,23 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use guard::{MANUFACTURER, PATIENCE, Request, Warrant, deadline, since_boot};
-use guests::Guests;
+use guard::{Level, MANUFACTURER, PATIENCE, Request, Warrant, deadline, may_pet, since_boot};
+use guests::{Ending, Guests};
 use record::{Held, Record};
 use rustix::{
     mm::{MlockAllFlags, mlockall},
     process::Signal,
 };
+use watchdog::Watchdog;
 
 /// Ends the guests of one host when the host cannot renew its lease.
 #[derive(Parser)]
@@ -40,6 +45,10 @@ struct Options {
     /// The directory with the host's bodies: `bodies` in the state directory of its driver.
     #[arg(long, value_name = "DIRECTORY")]
     bodies: PathBuf,
+    /// A watchdog device, as /dev/watchdog, that no other program uses. The machine is reset when this guard
+    /// stands still, or a guest does not end that is to. Without one nothing covers that.
+    #[arg(long, value_name = "DEVICE")]
+    watchdog: Option<PathBuf>,
 }
 
 /// Between two looks for guests that are to be ended.
@@ -77,7 +86,9 @@ fn run(options: &Options) -> Result<()> {
     let guests = Guests::of(bodies.clone());
     let record = Record::open(&options.socket.with_extension("state"))?;
     let held = record.read().context("what was told last cannot be read")?;
-    let guard = Guard { record, held: Mutex::new(held), guests };
+    let (watchdog, ending) = (OnceLock::new(), Arc::new(AtomicBool::new(false)));
+    signal_hook::flag::register(Signal::TERM.as_raw(), ending.clone())?;
+    let guard = Guard { record, held: Mutex::new(held), guests, watchdog, ending };
     std::thread::scope(|scope| {
         // First of all: one that is started again must keep its deadline, whatever else fails.
         scope.spawn(|| guard.watch());
@@ -127,7 +138,7 @@ fn try_out(guests: &Guests, bodies: &Path) -> Result<()> {
         .context("cannot start a process to try itself on")?;
     let begun = Instant::now();
     let ended = loop {
-        if guests.kill_one(ID) == 0 && begun.elapsed() > PATIENCE {
+        if guests.kill_one(ID).is_empty() && begun.elapsed() > PATIENCE {
             break None;
         }
         if let Some(status) = victim.try_wait()? {
@@ -149,6 +160,10 @@ struct Guard {
     /// Nothing before the first lease of a boot: then the cluster knows of no guard here.
     held: Mutex<Option<Held>>,
     guests: Guests,
+    /// Set once it counts.
+    watchdog: OnceLock<Watchdog>,
+    /// Whether somebody wants this process to end.
+    ending: Arc<AtomicBool>,
 }
 
 impl Guard {
@@ -156,9 +171,14 @@ impl Guard {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tries itself out, and opens its socket.
+    /// Tries itself and its watchdog out, and opens its socket.
     fn listen(&self, options: &Options, bodies: &Path) -> Result<UnixListener> {
         try_out(&self.guests, bodies)?;
+        if let (Some(device), None) = (&options.watchdog, self.watchdog.get()) {
+            let watchdog = Watchdog::open(device)?;
+            let _ = self.watchdog.set(watchdog);
+            say(&format!("{} resets the machine when this guard stands still", device.display()));
+        }
         // Somebody else's socket is of no use to a guard that was killed.
         let _ = std::fs::remove_file(&options.socket);
         let listener = UnixListener::bind(&options.socket)
@@ -169,27 +189,59 @@ impl Guard {
 
     /// Ends guests from the deadline on, and goes on: one that is being started must not slip through.
     fn watch(&self) {
-        let mut over = false;
+        let (mut over, mut endings) = (false, Vec::<Ending>::new());
         loop {
             std::thread::sleep(LOOK_EVERY);
-            let Some(held) = self.held() else { continue };
-            if !held.over && since_boot() < held.until {
+            if self.ending.load(Ordering::SeqCst) {
+                self.leave();
+            }
+            let (held, now) = (self.held(), since_boot());
+            let Some(held) = held.filter(|held| held.over || now >= held.until) else {
                 if over {
                     say("the lease is renewed");
                 }
                 over = false;
+                if held.is_none_or(|held| !held.watched || may_pet(held.until, now)) {
+                    self.pet();
+                }
                 continue;
-            }
+            };
             // First the guests, then the journal.
-            let count = self.guests.kill(held.over);
+            let killed = self.guests.kill(held.over);
             if !over {
                 say("the lease was not renewed in time: guests are ended");
             }
             over = true;
-            if count > 0 {
-                say(&format!("{count} guests are ended"));
+            if !killed.is_empty() {
+                say(&format!("{} guests are ended", killed.len()));
+            }
+            endings.extend(killed);
+            endings.retain(|ending| !ending.is_over());
+            // None is left, and none begins without being told that it may. Otherwise the machine is reset.
+            if endings.is_empty() {
+                self.pet();
             }
         }
+    }
+
+    fn pet(&self) {
+        let Some(Err(error)) = self.watchdog.get().map(Watchdog::pet) else { return };
+        say(&format!("the watchdog does not hear: {error}"));
+    }
+
+    /// Ends this process. The watchdog goes on counting while there is a guest that it is for: whoever starts a
+    /// guard again in time has nothing to fear from it.
+    fn leave(&self) -> ! {
+        let over = self.held().is_some_and(|held| held.over);
+        if !self.guests.has_any(over) {
+            let disarmed = self.watchdog.get().map(Watchdog::disarm);
+            if let Some(Err(error)) = disarmed {
+                say(&format!("the watchdog cannot be stopped: {error}"));
+            }
+        } else if self.watchdog.get().is_some() {
+            say("guests run: without a guard the machine is reset soon");
+        }
+        std::process::exit(0)
     }
 
     fn answer(&self, stream: &UnixStream) -> Result<()> {
@@ -199,7 +251,7 @@ impl Guard {
         BufReader::new(stream).read_line(&mut line)?;
         let said = match line.parse().map_err(anyhow::Error::msg).and_then(|asked| self.take(asked))
         {
-            Ok(()) => "ok\n".to_owned(),
+            Ok(said) => format!("{}\n", format!("ok {said}").trim_end()),
             Err(why) => format!("no {why}\n"),
         };
         let mut stream = stream;
@@ -207,11 +259,12 @@ impl Guard {
         Ok(())
     }
 
-    fn take(&self, request: Request) -> Result<()> {
+    /// The answer is what is said besides `ok`.
+    fn take(&self, request: Request) -> Result<&'static str> {
         // Requests come one after the other, so nobody changes it meanwhile; the watch must not wait.
         let now = self.held().unwrap_or_default();
         let next = match request {
-            Request::Ready => return Ok(()),
+            Request::Ready => return Ok(""),
             Request::May(lease, _)
                 if now.over || since_boot() >= now.until || lease != now.lease =>
             {
@@ -219,7 +272,9 @@ impl Guard {
             }
             Request::May(_, vm) => {
                 ensure!(self.guests.has_one(&vm), "the guest is not where it guards");
-                return Ok(());
+                // Asked last: a guest that was there before is seen by whoever leaves.
+                ensure!(!self.ending.load(Ordering::SeqCst), "the guard ends");
+                return Ok("");
             }
             Request::Hold(warrant) if warrant.lease < now.lease => {
                 bail!("the host was taken up anew since")
@@ -228,13 +283,18 @@ impl Guard {
                 let until = deadline(asked, ttl);
                 // Renewals of one lease may come in any order.
                 let until = if lease == now.lease { until.max(now.until) } else { until };
-                Held { lease, until, over: false }
+                let watched = self.level(ttl) == Level::Watchdog;
+                Held { lease, until, over: false, watched }
             }
             Request::End => Held { over: true, ..now },
         };
         // On the disk first: a guard that is started again may know more than it said, never less.
         self.record.write(next).context("what was told cannot be written down")?;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
-        Ok(())
+        Ok(if next.watched { Level::Watchdog } else { Level::Guard }.as_str())
+    }
+
+    fn level(&self, ttl: Duration) -> Level {
+        self.watchdog.get().map_or(Level::Guard, |_| Level::with_watchdog(ttl))
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Held {
     pub(crate) until: Duration,
     /// Whether every guest is to end, spared ones too.
     pub(crate) over: bool,
+    /// Whether it was said that the machine is reset when the guard stands still.
+    pub(crate) watched: bool,
 }
 
 /// The file it is kept in. It is not synced: what the machine forgets when it loses power is of no use
@@ -37,19 +39,26 @@ impl Record {
         };
         let damaged = || Error::new(ErrorKind::InvalidData, format!("{text:?} is no record"));
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
-        let [boot, lease, until_ns, over] = words[..] else { return Err(damaged()) };
+        let (boot, lease, until_ns, over, watched) = match words[..] {
+            [boot, lease, until_ns, over] => (boot, lease, until_ns, over, false),
+            [boot, lease, until_ns, over, "watched"] => (boot, lease, until_ns, over, true),
+            _ => return Err(damaged()),
+        };
         let number = |word: &str| word.parse::<u64>().map_err(|_| damaged());
         let held = Held {
             lease: number(lease)?,
             until: Duration::from_nanos(number(until_ns)?),
             over: over == "over",
+            watched,
         };
         Ok((boot == self.boot).then_some(held))
     }
 
     pub(crate) fn write(&self, held: Held) -> Result<()> {
         let over = if held.over { "over" } else { "held" };
-        let text = format!("{} {} {} {over}\n", self.boot, held.lease, held.until.as_nanos());
+        let watched = if held.watched { " watched" } else { "" };
+        let (boot, lease, until_ns) = (&self.boot, held.lease, held.until.as_nanos());
+        let text = format!("{boot} {lease} {until_ns} {over}{watched}\n");
         let temporary = self.path.with_extension("tmp");
         std::fs::write(&temporary, text)?;
         std::fs::rename(&temporary, &self.path)
@@ -66,9 +75,12 @@ mod tests {
         let path = directory.path().join("guard.state");
         let record = Record::open(&path).unwrap();
         assert_eq!(record.read().unwrap(), None);
-        let held = Held { lease: 5, until: Duration::from_nanos(7), over: true };
-        record.write(held).unwrap();
-        assert_eq!(Record::open(&path).unwrap().read().unwrap(), Some(held));
+        let until = Duration::from_nanos(7);
+        for (over, watched) in [(true, true), (false, true), (true, false)] {
+            let held = Held { lease: 5, until, over, watched };
+            record.write(held).unwrap();
+            assert_eq!(Record::open(&path).unwrap().read().unwrap(), Some(held));
+        }
         let later = Record { boot: "another".into(), path: path.clone() };
         assert_eq!(later.read().unwrap(), None);
         std::fs::write(&path, "5 7").unwrap();

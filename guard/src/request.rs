@@ -34,6 +34,49 @@ const DRIFT_PERCENT: u32 = 10;
 /// How long killing may take.
 const KILL_BUDGET: Duration = Duration::from_secs(2);
 
+/// How long after the last sign of life of its guard a host with a watchdog is reset.
+pub const WATCHDOG: Duration = Duration::from_secs(12);
+/// By how much a watchdog may be late: some count whole seconds.
+const WATCHDOG_ROUNDING: Duration = Duration::from_secs(1);
+/// How old a renewal may be at least, for how long a watchdog must be kept quiet: what is slow for a moment
+/// must not reset a host.
+const RENEWAL_AGE: Duration = Duration::from_secs(3);
+
+/// What a guard makes sure of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// That guests end, if it can do it itself.
+    Guard,
+    /// That they end also when it stands still: then the machine is reset.
+    Watchdog,
+}
+
+impl Level {
+    /// What a guard with a watchdog makes sure of under leases that last so long. Under a short one the
+    /// watchdog could not wait for a renewal.
+    #[must_use]
+    pub fn with_watchdog(ttl: Duration) -> Level {
+        let until = deadline(Duration::ZERO, ttl);
+        if may_pet(until, RENEWAL_AGE) { Level::Watchdog } else { Level::Guard }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Level::Guard => "guard",
+            Level::Watchdog => "watchdog",
+        }
+    }
+}
+
+/// Whether the watchdog of a guard whose [`deadline`] is `until` may be had count anew: should nobody be heard of
+/// from now on, the machine is reset before others act.
+#[must_use]
+pub fn may_pet(until: Duration, now: Duration) -> bool {
+    now + WATCHDOG + WATCHDOG_ROUNDING <= until + KILL_BUDGET
+}
+
 /// When the guests of a host must have begun to be ended. Others act when the lease has lapsed by the
 /// leader's clock, which was read after `asked`; this is before that by the drift and the time that
 /// killing takes.
@@ -96,6 +139,24 @@ mod tests {
         assert_eq!(deadline(seconds(100), seconds(10)), seconds(107));
         // One that is shorter than the margins is over at once, and not in the past.
         assert_eq!(deadline(seconds(100), seconds(1)), seconds(100));
+    }
+
+    #[test]
+    fn a_watchdog_resets_before_others_act() {
+        let seconds = Duration::from_secs;
+        // By the slowest clock that is allowed for they act 18 s after the renewal was asked for.
+        let until = deadline(seconds(100), seconds(20));
+        assert!(may_pet(until, seconds(105)));
+        assert!(!may_pet(until, Duration::from_millis(105_001)));
+        for (ttl_s, level) in [
+            (10, Level::Guard),
+            (17, Level::Guard),
+            (18, Level::Watchdog),
+            (20, Level::Watchdog),
+            (120, Level::Watchdog),
+        ] {
+            assert_eq!(Level::with_watchdog(seconds(ttl_s)), level, "{ttl_s} s");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::{
     node::Node,
     options::{ClusterOptions, Fencing, Hosts, Storage},
     programs,
+    watchdog::Watchdog,
     witness::Witness,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -161,9 +162,11 @@ impl Cluster {
             None => (free()?, free()?),
         };
         let real = self.options.hosts == Hosts::Real;
+        let watched = real && self.options.fencing == Fencing::Watchdogs;
         let mut node = Node {
             boot: real.then(|| Boot::first(&directory)).transpose()?,
             guarded: real && self.options.fencing != Fencing::None,
+            watchdog: watched.then(|| Watchdog::make(&directory)).transpose()?,
             guard: None,
             directory,
             programs,
@@ -188,7 +191,7 @@ impl Cluster {
             pool: &self.pool(),
             guard: node.guarded.then(|| guard::socket(&node.directory)),
             agents: match self.options.fencing {
-                Fencing::None | Fencing::Guards => None,
+                Fencing::None | Fencing::Guards | Fencing::Watchdogs => None,
                 Fencing::GuardsAndAgents => {
                     Some((node.programs.join("novacron-lab-power"), self.root.path().to_owned()))
                 }

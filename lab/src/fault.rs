@@ -12,6 +12,7 @@ use crate::{
     power,
     proxy::Proxy,
     rpc::Strike,
+    watchdog::Watchdog,
 };
 
 impl Cluster {
@@ -203,7 +204,16 @@ impl Cluster {
         let ended = power::cut(&row.directory)?;
         row.kill()?;
         row.kill_guard()?;
+        if let Some(watchdog) = &row.watchdog {
+            watchdog.power_off();
+        }
         Ok(ended)
+    }
+
+    /// How often the watchdog of a node's host has cut its power.
+    #[must_use]
+    pub fn watchdog_resets(&self, node: usize) -> usize {
+        self.nodes[node].watchdog.as_ref().map_or(0, Watchdog::resets)
     }
 
     /// Boots a host whose power was cut.

@@ -21,6 +21,7 @@ mod programs;
 mod proxy;
 mod qemu;
 pub mod rpc;
+mod watchdog;
 mod witness;
 
 pub use cluster::{Cluster, status};
@@ -32,4 +33,5 @@ pub use ledger::Ledger;
 pub use network::is_possible as bridges_are_possible;
 pub use options::{Broken, ClusterOptions, Fencing, Hosts, Storage};
 pub use proxy::Proxy;
+pub use watchdog::Watchdog;
 pub use witness::{Interval, Witness};

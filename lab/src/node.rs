@@ -15,6 +15,7 @@ use crate::{
     guard::{self, Boot},
     hypervisor::Hypervisor,
     network::Space,
+    watchdog::Watchdog,
 };
 
 pub(crate) struct Node {
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) boot: Option<Boot>,
     /// Whether its host has a guard.
     pub(crate) guarded: bool,
+    /// Its guard's watchdog, if it has one.
+    pub(crate) watchdog: Option<Watchdog>,
     pub(crate) guard: Option<Child>,
     pub(crate) process: Option<Child>,
 }
@@ -72,7 +75,10 @@ impl Node {
     /// Starts its host's guard, if it has one.
     pub(crate) fn run_guard(&mut self) -> Result<()> {
         if self.guarded {
-            let command = self.command(self.programs.join("novacron-guard"));
+            let mut command = self.command(self.programs.join("novacron-guard"));
+            if let Some(watchdog) = &self.watchdog {
+                command.arg("--watchdog").arg(watchdog.path());
+            }
             self.guard = Some(guard::start(command, &self.directory, &self.bodies())?);
         }
         Ok(())

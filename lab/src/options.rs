@@ -51,7 +51,9 @@ pub enum Fencing {
     None,
     /// Each real host has a guard.
     Guards,
-    /// The same, and there are agents that cut the power of hosts.
+    /// The same, and each guard has a watchdog that cuts its host's power.
+    Watchdogs,
+    /// Guards without watchdogs, and there are agents that cut the power of hosts.
     GuardsAndAgents,
 }
 

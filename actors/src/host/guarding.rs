@@ -8,7 +8,7 @@ use domain::{
     host::{Fencing, Host, HostCommand, Status},
     rejected::Reason,
 };
-use guard::Warrant;
+use guard::{Level, Warrant};
 use raft_store::{ProposeError, Store};
 
 use super::LocalHost;
@@ -36,16 +36,17 @@ pub(crate) async fn renewed(
     let ttl = Duration::from_millis(row.ttl_ms);
     let warrant = Warrant { lease: lease.as_u64(), asked, ttl };
     let fencing = match hold(local, warrant, host.fencing).await {
-        Ok(()) => Fencing::Guard,
+        Ok(Level::Guard) => Fencing::Guard,
+        Ok(Level::Watchdog) => Fencing::Watchdog,
         Err(error) => {
             // Told once; it is tried with every beat.
-            if host.fencing == Fencing::Guard {
+            if host.fencing != Fencing::None {
                 tracing::warn!(host = %local.name, %error, "nothing would end the host's guests");
             }
             Fencing::None
         }
     };
-    local.note_held((fencing == Fencing::Guard).then(|| guard::deadline(asked, ttl)));
+    local.note_held((fencing != Fencing::None).then(|| guard::deadline(asked, ttl)));
     if fencing != host.fencing {
         let command = HostCommand::Fencing { host: host.id, fence: lease, fencing };
         if let Err(error) = store.propose_as_node(Command::Host(command)).await {
@@ -56,9 +57,9 @@ pub(crate) async fn renewed(
 
 /// Has the guard hold, if there is one. Before it is counted on for the first time the driver must say
 /// that it asks the same: one that was started before the guard was configured asks nobody.
-async fn hold(local: &LocalHost, warrant: Warrant, before: Fencing) -> Result<(), String> {
+async fn hold(local: &LocalHost, warrant: Warrant, before: Fencing) -> Result<Level, String> {
     let guard = local.guard.as_ref().ok_or("no guard is configured")?;
-    guard.hold(warrant).await.map_err(|error| error.to_string())?;
+    let level = guard.hold(warrant).await.map_err(|error| error.to_string())?;
     if before == Fencing::None {
         let inventory = local.driver.inventory().await.map_err(|error| error.to_string())?;
         if inventory.guard != local.guard_socket {
@@ -68,7 +69,7 @@ async fn hold(local: &LocalHost, warrant: Warrant, before: Fencing) -> Result<()
             );
         }
     }
-    Ok(())
+    Ok(level)
 }
 
 /// The host was not taken up. If it was said to be off, its guests may run elsewhere by now.

@@ -29,6 +29,9 @@ pub enum Fencing {
     /// The guard, a process of its own on the host. It was seen to work, and has a deadline that lies
     /// before the end of the lease.
     Guard,
+    /// The guard and a watchdog, which resets the machine before the end of the lease when the guard stands
+    /// still.
+    Watchdog,
 }
 
 impl Fencing {
@@ -38,6 +41,17 @@ impl Fencing {
         match self {
             Fencing::None => "none",
             Fencing::Guard => "guard",
+            Fencing::Watchdog => "watchdog",
+        }
+    }
+
+    /// The setting that says whether a lapsed lease proves anything where this ends the guests; none where
+    /// nothing does.
+    const fn counts_by(self) -> Option<Key> {
+        match self {
+            Fencing::None => None,
+            Fencing::Guard => Some(Key::FailoverByGuard),
+            Fencing::Watchdog => Some(Key::FailoverByWatchdog),
         }
     }
 }
@@ -46,7 +60,7 @@ impl Fencing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
-    /// The lease lapsed, and the host's guard ends its guests before that.
+    /// The lease lapsed, and the host's guard ends its guests before that, or its watchdog resets it.
     Guard,
     /// A fencing agent cut the host's power and read it back as off.
     Agent,
@@ -128,7 +142,7 @@ pub(super) fn confirm_dead(draft: &mut Draft, id: HostId, boot: BootId) -> Resul
 pub(super) fn lapsed(draft: &mut Draft, id: HostId) {
     let state = draft.state();
     let Some(host) = state.hosts.get(&id) else { return };
-    if host.fencing == Fencing::Guard && state.setting(Key::FailoverByGuard) == 1 {
+    if host.fencing.counts_by().is_some_and(|key| state.setting(key) == 1) {
         end(draft, id, Evidence::Guard);
     }
 }

@@ -79,6 +79,9 @@ pub(crate) fn relocate(draft: &mut Draft, id: VmId, operation: OperationId) {
 
 fn lost(host: &Host) -> String {
     let how = match host.ended {
+        Some(Evidence::Guard) if host.fencing == Fencing::Watchdog => {
+            "its guard has ended the guest, or its watchdog has reset it"
+        }
         Some(Evidence::Guard) => "its guard has ended the guest",
         Some(Evidence::Agent) => "its power was cut by its fencing agent",
         Some(Evidence::Person) => "somebody has seen that it is off",
@@ -123,6 +126,9 @@ pub fn why_unknown(state: &State, vm: &Vm) -> Option<String> {
         (Fencing::None, Failover::Rebuild | Failover::Restart) => "no guard ends its guest there",
         (Fencing::Guard, Failover::Rebuild | Failover::Restart) => {
             "the host's guard spares it until its next start, or does not count (failover-by-guard)"
+        }
+        (Fencing::Watchdog, Failover::Rebuild | Failover::Restart) => {
+            "the host's guard spares it until its next start, or does not count (failover-by-watchdog)"
         }
     };
     Some(format!(

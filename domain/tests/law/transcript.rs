@@ -119,10 +119,11 @@ impl Stage {
                 };
                 return answer(self.world.node(command));
             }
-            ["guard", host] => {
+            [kind @ ("guard" | "watchdog"), host] => {
                 let host = self.world.state.host_named(&name(host)).unwrap();
                 let (host, fence) = (host.id, host.fence);
-                let command = HostCommand::Fencing { host, fence, fencing: Fencing::Guard };
+                let fencing = if *kind == "guard" { Fencing::Guard } else { Fencing::Watchdog };
+                let command = HostCommand::Fencing { host, fence, fencing };
                 return answer(self.world.node(Command::Host(command)));
             }
             ["pools", host, rest @ ..] => {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ::guard::{Warrant, deadline, since_boot};
+use ::guard::{Level, Warrant, deadline, since_boot};
 use async_trait::async_trait;
 use domain::{
     Fence,
@@ -56,7 +56,7 @@ impl World {
 
 #[async_trait]
 impl Guard for Simulator {
-    async fn hold(&self, Warrant { lease, asked, ttl }: Warrant) -> Result<(), DriverError> {
+    async fn hold(&self, Warrant { lease, asked, ttl }: Warrant) -> Result<Level, DriverError> {
         let mut world = lock(&self.shared.world);
         world.expire();
         let until = deadline(asked, ttl);
@@ -68,7 +68,7 @@ impl Guard for Simulator {
             Some(held) if held.lease == lease => Some(Held { until: until.max(held.until), lease }),
             Some(_) | None => Some(Held { lease, until }),
         };
-        Ok(())
+        Ok(Level::Guard)
     }
 
     async fn end(&self) -> Result<(), DriverError> {

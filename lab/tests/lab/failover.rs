@@ -19,6 +19,7 @@ use v1::{hosts_client::HostsClient, vms_client::VmsClient};
 use crate::{
     harness::{await_phase, create, get, spec},
     traveller::{possible, real_cluster},
+    watchdog::has_watchdog,
 };
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -36,8 +37,10 @@ enum Way {
     DriverPaused,
     /// Nobody reaches it, and everything on it runs on.
     Cut,
-    /// Its node and its guard stand still: only an agent is left.
+    /// Its node and its guard stand still: only an agent or a watchdog is left.
     GuardPaused,
+    /// Its node stands still, and its guard too just before it would end guests.
+    GuardPausedLate,
 }
 
 /// What guards alone cope with.
@@ -170,14 +173,19 @@ fn ticking(failover: &str) -> v1::VmSpec {
     v1::VmSpec { cmdline, failover: failover.to_owned(), ..spec("tiny") }
 }
 
+/// What guards with watchdogs cope with, and what watchdogs have no business with.
+const WAYS_WITH_WATCHDOGS: &[Way] = &[Way::GuardPaused, Way::GuardPausedLate, Way::Cut];
+
 /// What agents cope with.
 const WAYS_WITH_AGENTS: &[Way] = &[Way::Cut, Way::GuardPaused, Way::Power];
 
 /// One host is lost and comes back; the answer is how long `web` was away. Where there are agents the host
-/// is off afterwards, however it was lost.
-async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Duration {
+/// is off afterwards, however it was lost; where there are watchdogs, only if its guard stood still.
+async fn lose(cluster: &mut Cluster, way: Way, fencing: Fencing, round: usize) -> Duration {
     let client = cluster.client().unwrap();
-    await_hosts(&client, "guarded", |host| host.status == "ready" && host.fencing == "guard").await;
+    let agents = fencing == Fencing::GuardsAndAgents;
+    let level = if fencing == Fencing::Watchdogs { "watchdog" } else { "guard" };
+    await_hosts(&client, level, |host| host.status == "ready" && host.fencing == level).await;
     let web = get(&client, "web").await.unwrap();
     let victim = number(&web.host);
     let stays = format!("stays{round}");
@@ -194,6 +202,7 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
 
     let resumes = Resumes::watch(cluster, victim);
     let others = cluster.client_without(victim).unwrap();
+    let resets = cluster.watchdog_resets(victim);
     let lost = Instant::now();
     match way {
         Way::Power => assert!(cluster.cut_host(victim).unwrap() >= 4),
@@ -213,6 +222,12 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
             cluster.pause(victim).unwrap();
             cluster.pause_guard(victim).unwrap();
         }
+        Way::GuardPausedLate => {
+            cluster.pause(victim).unwrap();
+            // The guard's deadline is 16 s after a renewal that may be a second old.
+            tokio::time::sleep(Duration::from_secs(14)).await;
+            cluster.pause_guard(victim).unwrap();
+        }
     }
     let away = await_elsewhere(&others, "web", &web.host, lost).await;
     if way == Way::Cut {
@@ -222,11 +237,13 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
     await_tick(cluster, &elsewhere.host, &web.id).await;
     let left = cluster.guests_of(victim, &web.id);
     assert!(left.is_empty(), "{left:?} runs on the lost host:\n{}", cluster.guard_log(victim));
-    let survives = way != Way::Power && !agents;
-    if agents {
-        let known = hosts(&others).await.into_iter().find(|host| host.name == web.host).unwrap();
-        assert_eq!((&*known.status, &*known.ended), ("lost", "agent"));
-    }
+    let guard_paused = matches!(way, Way::GuardPaused | Way::GuardPausedLate);
+    let survives = way != Way::Power && !guard_paused && !agents;
+    let known = hosts(&others).await.into_iter().find(|host| host.name == web.host).unwrap();
+    let by = if agents { "agent" } else { "guard" };
+    assert_eq!((&*known.status, &*known.ended), ("lost", by));
+    let was_reset = fencing == Fencing::Watchdogs && guard_paused;
+    assert_eq!(cluster.watchdog_resets(victim) - resets, usize::from(was_reset), "{way:?}");
     if survives {
         assert_eq!(cluster.guests_of(victim, &stays_id), stays_pids, "what stays was ended");
         assert_eq!(get(&others, &stays).await.unwrap().phase, "unknown");
@@ -237,7 +254,7 @@ async fn lose(cluster: &mut Cluster, way: Way, agents: bool, round: usize) -> Du
             cluster.heal().unwrap();
             cluster.boot_host(victim).unwrap();
         }
-        Way::Power | Way::GuardPaused => cluster.boot_host(victim).unwrap(),
+        Way::Power | Way::GuardPaused | Way::GuardPausedLate => cluster.boot_host(victim).unwrap(),
         Way::NodeKilled => cluster.run(victim).unwrap(),
         Way::NodePaused => cluster.resume(victim).unwrap(),
         Way::DriverPaused => {
@@ -316,8 +333,7 @@ async fn lose_hosts(fencing: Fencing, ways: &[Way]) {
     for way in ways.iter().filter(wanted) {
         let mut took = Vec::new();
         for round in 0..rounds {
-            let agents = fencing == Fencing::GuardsAndAgents;
-            took.push(lose(&mut cluster, *way, agents, round).await);
+            took.push(lose(&mut cluster, *way, fencing, round).await);
         }
         took.sort();
         let at = |percent: usize| took[(took.len() * percent).div_ceil(100).max(1) - 1];
@@ -333,4 +349,12 @@ async fn a_lost_host_costs_no_guest_and_doubles_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_is_faster_than_a_lease() {
     lose_hosts(Fencing::GuardsAndAgents, WAYS_WITH_AGENTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watchdog_covers_a_guard_that_stands_still() {
+    if !has_watchdog() {
+        return;
+    }
+    lose_hosts(Fencing::Watchdogs, WAYS_WITH_WATCHDOGS).await;
 }

@@ -18,3 +18,4 @@ mod strike;
 mod tally;
 mod traveller;
 mod trial;
+mod watchdog;
