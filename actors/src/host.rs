@@ -293,6 +293,7 @@ impl HostState {
                     | Change::Image(_)
                     | Change::Operation(Row::Delete(_))
                     | Change::Setting(_)
+                    | Change::MigrationPolicy(_)
                     | Change::Node(_)
                     | Change::Token(_)
                     | Change::Credential(_)

@@ -18,6 +18,7 @@ mod exit;
 mod host;
 mod image;
 mod lock;
+mod migration_policy;
 mod operation;
 mod output;
 mod progress;
@@ -88,6 +89,9 @@ pub enum Command {
     /// Spaces of VM names.
     #[command(subcommand)]
     Project(admin::ProjectVerb),
+    /// How VMs are migrated: those of a project, or with certain labels.
+    #[command(subcommand)]
+    MigrationPolicy(migration_policy::Verb),
     /// What can change while the cluster runs.
     #[command(subcommand)]
     Setting(admin::SettingVerb),
@@ -139,6 +143,7 @@ pub async fn run(command: Command, common: Common) -> Result<()> {
         Command::Operation(verb) => operation::run(&session, verb).await,
         Command::Event(verb) => event::run(&session, verb).await,
         Command::Project(verb) => admin::run_project(&session, verb).await,
+        Command::MigrationPolicy(verb) => migration_policy::run(&session, verb).await,
         Command::Setting(verb) => admin::run_setting(&session, verb).await,
         Command::Credential(verb) => admin::run_credential(&session, verb).await,
         Command::Token(verb) => admin::run_token(&session, verb).await,

@@ -65,6 +65,7 @@ const COLUMNS: &[Column] = &[
     wide("ENDED", |row| at(row, "endedAt")),
     wide("FAILURES", |row| at(row, "failures")),
     wide("PARENT", |row| at(row, "parent")),
+    wide("POLICY", |row| at(row, "migrationPolicy")),
     column("MESSAGE", |row| at(row, "message")),
 ];
 

@@ -40,10 +40,10 @@ pub struct MigrateFlags {
     /// The host they are to go to; any that can take them, when none is named.
     #[arg(long, value_name = "HOST", default_value = "")]
     to: String,
-    /// Most bandwidth, MiB/s; 0 for as much as there is.
+    /// Most bandwidth, MiB/s; 0 for what its migration policy says, or as much as there is.
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     bandwidth: u32,
-    /// Longest time a guest may stand still at the end, milliseconds; 0 for 300.
+    /// Longest time a guest may stand still at the end, milliseconds; 0 for what the policy says, or 300.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     downtime: u32,
     /// Do not slow a guest down that writes faster than can be copied.

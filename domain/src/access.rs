@@ -8,6 +8,7 @@ use crate::{
     host::HostCommand,
     image::ImageCommand,
     lock::LockCommand,
+    migration_policy::MigrationPolicyCommand,
     node::NodeCommand,
     operation::OperationCommand,
     principal::{Access, Principal, Role},
@@ -46,6 +47,7 @@ impl Command {
             | Command::Token(_)
             | Command::Credential(_)
             | Command::Setting(_)
+            | Command::MigrationPolicy(_)
             | Command::Project(_) => Access::Role(Role::Admin),
             Command::Image(ImageCommand::Create { .. } | ImageCommand::Delete { .. })
             | Command::Vm(
@@ -79,6 +81,7 @@ impl Command {
             | Command::Image(ImageCommand::Create { .. })
             | Command::Project(crate::project::ProjectCommand::Create { .. })
             | Command::Credential(crate::credential::CredentialCommand::Create { .. })
+            | Command::MigrationPolicy(MigrationPolicyCommand::Set { .. })
             | Command::Operation(OperationCommand::Probe { .. })
             | Command::Lock(LockCommand::Acquire { .. })
             | Command::Node(NodeCommand::Join(_))
@@ -88,6 +91,7 @@ impl Command {
             | Command::Token(crate::token::TokenCommand::Revoke { .. })
             | Command::Credential(crate::credential::CredentialCommand::Revoke { .. })
             | Command::Setting(_)
+            | Command::MigrationPolicy(MigrationPolicyCommand::Delete { .. })
             | Command::Project(crate::project::ProjectCommand::Delete { .. })
             | Command::Host(_)
             | Command::Image(ImageCommand::Held { .. } | ImageCommand::Delete { .. })

@@ -11,6 +11,7 @@ use crate::{
     image::ImageCommand,
     instance::InstanceCommand,
     lock::LockCommand,
+    migration_policy::MigrationPolicyCommand,
     node::NodeCommand,
     operation::OperationCommand,
     principal::Principal,
@@ -37,6 +38,8 @@ pub enum Command {
     Credential(CredentialCommand),
     /// Settings.
     Setting(SettingCommand),
+    /// Migration policies.
+    MigrationPolicy(MigrationPolicyCommand),
     /// Projects.
     Project(ProjectCommand),
     /// Hosts and their leases.

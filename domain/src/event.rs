@@ -15,6 +15,7 @@ use crate::{
     instance::Instance,
     limit,
     lock::{Lock, LockKey},
+    migration_policy::MigrationPolicy,
     name::Name,
     node::Node,
     operation::Operation,
@@ -45,6 +46,8 @@ pub enum Change {
     Lock(Row<Lock>),
     /// A setting.
     Setting(Row<Setting>),
+    /// A migration policy.
+    MigrationPolicy(Row<MigrationPolicy>),
     /// A node.
     Node(Row<Node>),
     /// A join token.
@@ -95,11 +98,13 @@ impl Change {
             Change::Operation(Row::Put(operation)) => operation.message.len(),
             Change::Image(Row::Put(image)) => image.origin.len(),
             Change::Lock(Row::Put(lock)) => lock.weight_bytes(),
+            Change::MigrationPolicy(Row::Put(policy)) => policy.text_bytes(),
             Change::Vm(Row::Delete(_))
             | Change::Instance(Row::Delete(_))
             | Change::Operation(Row::Delete(_))
             | Change::Image(Row::Delete(_))
             | Change::Lock(Row::Delete(_))
+            | Change::MigrationPolicy(Row::Delete(_))
             | Change::Project(_)
             | Change::Host(_)
             | Change::Setting(_)
@@ -128,6 +133,7 @@ impl Change {
             Change::Operation(row) => RowKey::Operation(of(row)),
             Change::Lock(row) => RowKey::Lock(of(row)),
             Change::Setting(row) => RowKey::Setting(of(row)),
+            Change::MigrationPolicy(row) => RowKey::MigrationPolicy(of(row)),
             Change::Node(row) => RowKey::Node(of(row)),
             Change::Token(row) => RowKey::Token(of(row)),
             Change::Credential(row) => RowKey::Credential(of(row)),
@@ -145,6 +151,7 @@ impl Change {
             Change::Image(row) => matches!(row, Row::Delete(_)),
             Change::Operation(row) => matches!(row, Row::Delete(_)),
             Change::Lock(row) => matches!(row, Row::Delete(_)),
+            Change::MigrationPolicy(row) => matches!(row, Row::Delete(_)),
             Change::Setting(row) => matches!(row, Row::Delete(_)),
             Change::Node(row) => matches!(row, Row::Delete(_)),
             Change::Token(row) => matches!(row, Row::Delete(_)),
@@ -172,6 +179,8 @@ pub enum RowKey {
     Lock(LockKey),
     /// A setting.
     Setting(crate::setting::Key),
+    /// A migration policy.
+    MigrationPolicy(Name),
     /// A node.
     Node(NodeId),
     /// A join token.
@@ -196,6 +205,7 @@ impl RowKey {
             RowKey::Operation(key) => row::<Operation>(state, key),
             RowKey::Lock(key) => row::<Lock>(state, key),
             RowKey::Setting(key) => row::<Setting>(state, key),
+            RowKey::MigrationPolicy(key) => row::<MigrationPolicy>(state, key),
             RowKey::Node(key) => row::<Node>(state, key),
             RowKey::Token(key) => row::<JoinToken>(state, key),
             RowKey::Credential(key) => row::<Credential>(state, key),

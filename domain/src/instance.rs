@@ -35,10 +35,10 @@ mod placement;
 mod report;
 
 pub use next_action::Action;
-pub(crate) use pair::{abandon, host_ended, retire, settle as settle_pair, unwind};
+pub(crate) use pair::{abandon, host_ended, outcome, retire, settle as settle_pair, unwind};
 pub use placement::Place;
 pub(crate) use report::decide;
-pub use report::{Body, Ended, Failure, InstanceCommand, Report};
+pub use report::{Body, Ended, Failure, InstanceCommand, Life, Report};
 
 use std::sync::Arc;
 

@@ -18,6 +18,7 @@ pub mod instance;
 pub mod invariant;
 pub mod limit;
 pub mod lock;
+pub mod migration_policy;
 pub mod name;
 pub mod node;
 pub mod operation;

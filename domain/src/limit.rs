@@ -39,6 +39,14 @@ pub const HOSTS_MAX: usize = 10_000;
 pub const IMAGES_MAX: usize = 10_000;
 /// Nodes that keep a copy of each image, beside those whose hosts use it.
 pub const IMAGE_COPIES: usize = 2;
+/// Most migration policies in a cluster.
+pub const MIGRATION_POLICIES_MAX: usize = 100;
+/// Longest time that a guest may be let stand still at a migration's end, milliseconds.
+pub const DOWNTIME_MS_MAX: u32 = 60_000;
+/// Most connections over which one guest's memory is copied.
+pub const MIGRATION_CONNECTIONS_MAX: u8 = 16;
+/// Most rounds for which a copying may make no headway.
+pub const MIGRATION_ROUNDS_MAX: u32 = 1_000;
 /// Most projects in a cluster.
 pub const PROJECTS_MAX: usize = 1_000;
 /// Most credentials in a cluster, revoked ones included until they are swept.

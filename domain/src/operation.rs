@@ -27,7 +27,7 @@ pub use kind::{Definition, Kind};
 pub(crate) use lifecycle::{
     decide, end, expire, failed, open, overtake, settle, vm_gone, withdraw,
 };
-pub use migration::{CopyPolicy, Migration, Progress, Step};
+pub use migration::{CopyPolicy, CopyWish, Migration, Progress, Step, Terms, WhenSilent};
 pub(crate) use parent::{begin_drain, begin_restore, end_drain, settle_drain};
 pub(crate) use probe::{heard, host_gone};
 pub use queue::Grown;

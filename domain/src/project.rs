@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Draft, Revision, State,
     event::Change,
-    limit,
+    limit, migration_policy,
     name::Name,
     rejected::{Reason, Rejected},
     table::{Resource, Row, Table},
@@ -74,6 +74,7 @@ pub(crate) fn decide(draft: &mut Draft, command: ProjectCommand) -> Result<(), R
             if !state.projects.contains_key(&name) {
                 return Err(Rejected::not_found("project", name));
             }
+            migration_policy::none_for(state, &name)?;
             let vms = state.vms_in(&name).count();
             let locks = state.locks_in(&name).count();
             if vms > 0 || locks > 0 || name == Name::default_project() {

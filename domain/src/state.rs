@@ -20,6 +20,7 @@ use crate::{
     image::Image,
     instance::Instance,
     lock::{Lock, LockKey},
+    migration_policy::MigrationPolicy,
     name::Name,
     node::Node,
     operation::{Class, Grown, Operation, Turn},
@@ -65,6 +66,8 @@ pub struct State {
     pub locks: Table<Lock>,
     /// Settings that somebody set.
     pub settings: Table<Setting>,
+    /// Migration policies.
+    pub migration_policies: Table<MigrationPolicy>,
     /// Members.
     pub nodes: Table<Node>,
     /// Join tokens.
@@ -120,6 +123,7 @@ impl Default for State {
             operations: Table::new(),
             locks: Table::new(),
             settings: Table::new(),
+            migration_policies: Table::new(),
             nodes: Table::new(),
             tokens: Table::new(),
             credentials: Table::new(),

@@ -33,6 +33,9 @@ pub trait Migration: Send + Sync {
 
     /// How far a sending is; none when none is under way.
     async fn progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError>;
+
+    /// Whether the guest's agent answers; none when the guest has no agent that listens.
+    async fn answers(&self, vm: VmId) -> Result<Option<bool>, DriverError>;
 }
 
 /// A guest that is to be sent.

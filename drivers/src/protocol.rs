@@ -19,7 +19,7 @@ use tonic::Status;
 use crate::{Departure, DriverError, ErrorKind, Observation, Order};
 
 /// The version this program speaks.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// The metadata that carries the kind of a failure.
 const KIND: &str = "novacron-kind";
@@ -104,6 +104,8 @@ fn write_departure(departure: &Departure) -> pb::Departure {
         downtime_ms: departure.policy.downtime_ms,
         auto_converge: departure.policy.auto_converge,
         rounds_max: departure.policy.rounds_max,
+        connections: departure.policy.connections.into(),
+        stalled_downtime_ms: departure.policy.stalled_downtime_ms,
         at_rest: departure.at_rest,
         pooled: departure.pooled,
     }
@@ -118,7 +120,9 @@ fn read_departure(departure: pb::Departure) -> Result<Departure, DriverError> {
             bandwidth_mib_s: departure.bandwidth_mib_s,
             downtime_ms: departure.downtime_ms,
             auto_converge: departure.auto_converge,
+            connections: u8::try_from(departure.connections).unwrap_or(u8::MAX),
             rounds_max: departure.rounds_max,
+            stalled_downtime_ms: departure.stalled_downtime_ms,
         },
         at_rest: departure.at_rest,
         pooled: departure.pooled,

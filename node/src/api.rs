@@ -16,6 +16,7 @@ mod hosts;
 mod images;
 mod list;
 mod locks;
+mod migration_policies;
 mod operations;
 mod plan;
 mod relay;
@@ -97,9 +98,10 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         backups_server::BackupsServer, clusters_server::ClustersServer,
         consoles_server::ConsolesServer, credentials_server::CredentialsServer,
         events_server::EventsServer, hosts_server::HostsServer, images_server::ImagesServer,
-        locks_server::LocksServer, operations_server::OperationsServer,
-        projects_server::ProjectsServer, settings_server::SettingsServer,
-        tokens_server::TokensServer, uploads_server::UploadsServer, vms_server::VmsServer,
+        locks_server::LocksServer, migration_policies_server::MigrationPoliciesServer,
+        operations_server::OperationsServer, projects_server::ProjectsServer,
+        settings_server::SettingsServer, tokens_server::TokensServer,
+        uploads_server::UploadsServer, vms_server::VmsServer,
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
@@ -108,6 +110,9 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .add_service(OperationsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(HostsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(LocksServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
+        .add_service(
+            MigrationPoliciesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX),
+        )
         .add_service(ImagesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ProjectsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(SettingsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))

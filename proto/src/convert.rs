@@ -5,6 +5,7 @@ pub mod admin;
 pub mod event;
 pub mod infrastructure;
 pub mod lock;
+pub mod migration_policy;
 pub mod operation;
 pub mod vm;
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use domain::{
     State,
-    instance::{Action, Failure, Instance, Landing, Report},
+    instance::{Action, Failure, Instance, Landing, Life, Report},
     limit,
     operation::Progress,
 };
@@ -41,7 +41,8 @@ pub(super) struct More {
     pub(super) landing: Option<Landing>,
     pub(super) progress: Option<Progress>,
     pub(super) still: bool,
-    pub(super) validated: bool,
+    pub(super) agent: bool,
+    pub(super) life: Option<Life>,
     pub(super) cleared: bool,
     /// A look that was asked for is told whatever it shows.
     pub(super) asked: bool,
@@ -92,7 +93,7 @@ impl Task {
             order.generation = body.generation;
         }
         let landing = state.spare_of(vm.id).and_then(|spare| spare.landing.clone());
-        let policy = state.migration_of(vm.id).map(|(_, migration)| migration.policy);
+        let policy = state.migration_of(vm.id).map(|(_, migration)| migration.terms.copy);
         let departure = landing.zip(policy).map(|(landing, policy)| Departure {
             vm: vm.id,
             fence: body.fence,
@@ -260,7 +261,8 @@ impl Task {
             landing: more.landing,
             progress: more.progress,
             still: more.still,
-            validated: more.validated,
+            agent: more.agent,
+            life: more.life,
             cleared: more.cleared,
             failure,
             ..Report::seen(self.row.id, self.row.fence, seen.body)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::instance::{Action, Body, Ended};
+use domain::instance::{Action, Body, Ended, Life};
 use drivers::{DriverError, ErrorKind, Migration, cannot_migrate};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -26,8 +26,9 @@ impl Task {
         let Some(departure) = &self.departure else { return Ok(()) };
         let migration = match self.migration() {
             Ok(migration) => migration,
-            Err(error) => return self.tell(Err(error)).await,
+            Err(error) => return self.tell(Err(error), false).await,
         };
+        let agent = !departure.at_rest && self.agent_answers(migration).await;
         let mut sending = migration.send(departure);
         let mut views = self.tools.store.views();
         let mut beat = interval(PROGRESS);
@@ -35,7 +36,7 @@ impl Task {
         beat.tick().await;
         loop {
             tokio::select! {
-                sent = &mut sending => return self.tell(sent).await,
+                sent = &mut sending => return self.tell(sent, agent).await,
                 _ = views.changed() => {
                     let state = views.borrow_and_update().state.clone();
                     let row = state.instances.get(&self.row.id);
@@ -53,7 +54,7 @@ impl Task {
 
     /// Tells how the sending ended. What is not known to have failed is asked for again: the driver
     /// then waits for what is under way.
-    async fn tell(&self, sent: Result<(), DriverError>) -> Result<(), String> {
+    async fn tell(&self, sent: Result<(), DriverError>, agent: bool) -> Result<(), String> {
         let failure = sent.err();
         if let Some(error) = &failure
             && matches!(error.kind, ErrorKind::Ambiguous | ErrorKind::Fenced)
@@ -68,7 +69,8 @@ impl Task {
             Body::Stopped(_) => !at_rest,
             Body::Ready | Body::Running | Body::Paused | Body::Incoming | Body::Arrived => false,
         };
-        self.report(&seen, failure.filter(|_| !left), More::default()).await
+        let more = More { agent: agent && left, ..More::default() };
+        self.report(&seen, failure.filter(|_| !left), more).await
     }
 
     async fn tell_progress(&self, migration: &dyn Migration) {
@@ -94,9 +96,13 @@ impl Task {
         self.report(&seen, None, More { asked: true, ..More::default() }).await
     }
 
-    /// Waits for a sign of life: processor time that grows.
+    /// Waits for a sign of life: processor time that grows, and an answer of the guest's agent, if that gave
+    /// one before it left.
     pub(super) async fn validate(&self) -> Result<(), String> {
         let (vm, begun) = (self.row.vm, Instant::now());
+        let migration = self.migration().map_err(|error| error.to_string())?;
+        let state = self.tools.store.view().state.clone();
+        let agent = state.migration_of(vm).is_some_and(|(_, migration)| migration.agent);
         let mut before = None;
         let wanted = || {
             let state = self.tools.store.view().state.clone();
@@ -110,14 +116,24 @@ impl Task {
             let used = within(self.driver().usage(vm)).await.ok().map(|usage| usage.cpu_ns);
             if let (Some(before), Some(used)) = (before, used)
                 && used > before
+                && (!agent || self.agent_answers(migration).await)
             {
                 let seen = within(self.driver().observe(vm)).await;
                 let seen = seen.map_err(|error| format!("cannot observe: {error}"))?;
-                return self.report(&seen, None, More { validated: true, ..More::default() }).await;
+                let more = More { life: Some(Life::Seen), ..More::default() };
+                return self.report(&seen, None, more).await;
             }
             before = before.or(used);
             tokio::time::sleep(LOOK).await;
         }
-        Err("the guest has shown no sign of life".to_owned())
+        let why = format!("the guest has shown no sign of life for {} s", SIGN_OF_LIFE.as_secs());
+        let seen = within(self.driver().observe(vm)).await;
+        let seen = seen.map_err(|error| format!("cannot observe: {error}"))?;
+        let more = More { life: Some(Life::Missed), ..More::default() };
+        self.report(&seen, Some(DriverError::new(ErrorKind::Transient, why)), more).await
+    }
+
+    async fn agent_answers(&self, migration: &dyn Migration) -> bool {
+        matches!(within(migration.answers(self.row.vm)).await, Ok(Some(true)))
     }
 }

@@ -6,19 +6,23 @@
 //! is given up for good. Whatever tears the hosts apart, one of them is a body and the log says
 //! which.
 
-use super::{Body, Ended, Instance, Phase, Report, Role};
+use super::{Body, Ended, Instance, Life, Phase, Report, Role};
 use crate::{
-    Draft,
+    Draft, State,
     host::{Evidence, Status as HostStatus},
     id::{HostId, VmId},
     limit,
-    operation::{self, Kind, Migration, Operation, Status, Step},
+    operation::{self, Kind, Migration, Operation, Status, Step, Terms, WhenSilent},
     setting::Key,
     vm::{self, Desired, Vm},
 };
 
 /// Why a guest is not sent whose VM has changed since that was asked for.
 const CHANGED: &str = "the guest has ended, or is about to";
+const TAKEN_BACK: &str =
+    "the guest showed no sign of life on the host where it had come, and was taken back";
+const NOT_TAKEN_BACK: &str =
+    "the guest showed no sign of life on the host where it had come, and could not be taken back";
 
 /// Takes a report of a body that is, or was, one of two. False when the ordinary rules are to take
 /// it.
@@ -33,8 +37,10 @@ pub(super) fn note(draft: &mut Draft, old: &Instance, report: &Report) -> bool {
                 Step::Copy if incoming(draft, old.vm).is_some() => note_source(draft, old, report),
                 Step::Reserve | Step::Prepare | Step::Copy | Step::Retire => return false,
                 Step::Validate => {
-                    if report.validated && old.phase == Phase::Running {
-                        advance(draft, old.vm, Step::Retire);
+                    match report.life.filter(|_| old.phase == Phase::Running) {
+                        Some(Life::Seen) => advance(draft, old.vm, Step::Retire),
+                        Some(Life::Missed) => turn_back(draft, old.vm),
+                        None => {}
                     }
                     return false;
                 }
@@ -67,6 +73,9 @@ fn note_source(draft: &mut Draft, old: &Instance, report: &Report) {
     }
     if let Some(progress) = report.progress {
         change(draft, vm, |migration| migration.progress = Some(progress));
+    }
+    if yields && report.agent {
+        change(draft, vm, |migration| migration.agent = true);
     }
     let Some(target) = incoming(draft, vm) else { return };
     let unwinding = draft
@@ -127,6 +136,7 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
     let Some(vm) = state.vms.get(&id).cloned() else { return };
     let Some((operation, migration)) = state.migration_of(id) else { return };
     let (operation, step) = (Operation::clone(operation), migration.step);
+    let way_back = migration.way_back;
     let Some(active) = state.instance_of(id).cloned() else { return };
     let spare = state.spare_of(id).cloned();
     let unwinding = operation.status == Status::Unwinding;
@@ -175,10 +185,62 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
         Step::Retire if active.phase == Phase::Arrived => {}
         Step::Retire => {
             if let Some(message) = cleared(draft, spare.as_deref(), &operation.message) {
-                operation::end(draft, operation.id, Status::Done, message);
+                match way_back.filter(|home| *home != active.host) {
+                    Some(home) => go_back(draft, &operation, home),
+                    None => operation::end(draft, operation.id, Status::Done, message),
+                }
             }
         }
     }
+}
+
+/// The guest shows no sign of life. By policy it is taken back, once: first what is left where it came from
+/// is removed, which is older than what it has here.
+fn turn_back(draft: &mut Draft, id: VmId) {
+    let state = draft.state();
+    let Some((_, migration)) = state.migration_of(id) else { return };
+    let Some(source) = state.spare_of(id).map(|source| source.host) else { return };
+    let first = migration.way_back.is_none();
+    if migration.terms.when_silent == WhenSilent::Return && first && !is_lost(draft, source) {
+        change(draft, id, |migration| migration.way_back = Some(source));
+        advance(draft, id, Step::Retire);
+    }
+}
+
+/// Begins the way back. It waits for its turn like any other, and has waited for longer than most.
+fn go_back(draft: &mut Draft, operation: &Operation, home: HostId) {
+    let Some(migration) = operation.migration.as_deref() else { return };
+    let (to, step, progress, agent) = (Some(home), Step::Reserve, None, false);
+    let next = Operation {
+        status: Status::Queued,
+        migration: Some(Box::new(Migration { to, step, progress, agent, ..migration.clone() })),
+        deadline_ms: draft.state().now_ms + draft.state().setting(Key::MigrationDeadlineMs),
+        ..operation.clone()
+    };
+    draft.put(next.at(step.into(), draft.wall_ms()));
+}
+
+/// How a migration ends. One whose guest is to be taken back was undone when that is so, and needs a
+/// person otherwise.
+pub(crate) fn outcome(
+    state: &State,
+    operation: &Operation,
+    status: Status,
+    message: String,
+) -> (Status, String) {
+    let way_back = operation.migration.as_ref().and_then(|migration| migration.way_back);
+    let Some(home) = way_back else { return (status, message) };
+    let body = operation.vm().and_then(|vm| state.instance_of(vm));
+    let is_back = body.is_some_and(|body| body.host == home);
+    match (is_back, status) {
+        (true, Status::Done) => (Status::RolledBack, joined(TAKEN_BACK, "; ", &message)),
+        (true, status) => (status, joined(TAKEN_BACK, "; ", &message)),
+        (false, _) => (Status::Stuck, joined(NOT_TAKEN_BACK, ": ", &message)),
+    }
+}
+
+fn joined(first: &str, by: &str, second: &str) -> String {
+    if second.is_empty() { first.to_owned() } else { format!("{first}{by}{second}") }
 }
 
 /// What to say when nothing is left to be removed, or what is left is on a host that is lost: it is
@@ -191,7 +253,7 @@ fn cleared(draft: &Draft, spare: Option<&Instance>, message: &str) -> Option<Str
     let host = draft.state().hosts.get(&spare.host).map(|host| host.name.to_string());
     let host = host.unwrap_or_default();
     let left = format!("what is left on host {host} is removed when it is back");
-    Some(if message.is_empty() { left } else { format!("{message}; {left}") })
+    Some(if message.is_empty() { left } else { joined(message, "; ", &left) })
 }
 
 /// The guest has left the source: it is at the target, or nowhere.
@@ -315,8 +377,11 @@ pub(crate) fn unwind(draft: &mut Draft, id: VmId, why: &str) {
     settle(draft, id);
 }
 
-/// Gives a migration's target up because a stronger operation takes the VM over.
+/// Gives a migration's target, and its way back, up because a stronger operation takes the VM over.
 pub(crate) fn abandon(draft: &mut Draft, id: VmId) {
+    if draft.state().migration_of(id).is_some_and(|(_, migration)| migration.way_back.is_some()) {
+        change(draft, id, |migration| migration.way_back = None);
+    }
     let Some(target) = incoming(draft, id) else { return };
     retire(draft, target);
     let Some(source) = draft.state().instance_of(id).cloned() else { return };
@@ -412,10 +477,12 @@ fn change(draft: &mut Draft, vm: VmId, how: impl FnOnce(&mut Migration)) {
 }
 
 /// When a migration that begins now must have ended, lease time, milliseconds.
-pub(super) fn deadline_ms(draft: &Draft, vm: &Vm) -> u64 {
+pub(super) fn deadline_ms(draft: &Draft, vm: &Vm, terms: &Terms) -> u64 {
     let state = draft.state();
     let booked = crate::host::Capacity::of(&vm.spec);
     let gib = (booked.memory_mib + booked.disk_mib).div_ceil(1_024);
-    let by_size = gib * state.setting(Key::MigrationDeadlineMsPerGib);
-    state.now_ms + state.setting(Key::MigrationDeadlineMs) + by_size
+    let per_gib_ms = terms.deadline_ms_per_gib;
+    let per_gib_ms = per_gib_ms.unwrap_or_else(|| state.setting(Key::MigrationDeadlineMsPerGib));
+    let least_ms = terms.deadline_ms.unwrap_or_else(|| state.setting(Key::MigrationDeadlineMs));
+    state.now_ms + least_ms + gib * per_gib_ms
 }

@@ -117,7 +117,7 @@ pub(super) fn reserve(draft: &mut Draft, row: Place) {
         status: Status::Running,
         message: String::new(),
         migration: Some(Box::new(Migration { step: Step::Prepare, ..migration.clone() })),
-        deadline_ms: pair::deadline_ms(draft, vm),
+        deadline_ms: pair::deadline_ms(draft, vm, &migration.terms),
         ..Operation::clone(waits)
     };
     draft.put(Instance {

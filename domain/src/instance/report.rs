@@ -65,6 +65,16 @@ pub enum Body {
     Arrived,
 }
 
+/// What was seen of a guest that is to show that it works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Life {
+    /// It works.
+    Seen,
+    /// It has shown nothing for as long as it was given.
+    Missed,
+}
+
 /// A driver's failure that only a change can mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,9 +114,12 @@ pub struct Report {
     /// would send is on its way any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub still: bool,
-    /// Whether the guest was seen to work.
+    /// Whether the guest's agent answered before it left.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub validated: bool,
+    pub agent: bool,
+    /// Whether the guest was seen to work, after that was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<Life>,
     /// Whether the body was released, with what its VM had in a pool if that is on its way out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cleared: bool,
@@ -129,7 +142,8 @@ impl Report {
             landing: None,
             progress: None,
             still: false,
-            validated: false,
+            agent: false,
+            life: None,
             cleared: false,
             failure: None,
         }

@@ -367,6 +367,7 @@ pub(super) fn current(draft: &Draft, vm: VmId) -> Option<Operation> {
 /// Ends an operation and frees its VM for the next.
 pub(crate) fn end(draft: &mut Draft, id: OperationId, status: Status, message: String) {
     let Some(operation) = draft.state().operations.get(&id).cloned() else { return };
+    let (status, message) = instance::outcome(draft.state(), &operation, status, message);
     debug_assert!(operation.status.may_become(status), "{:?} -> {status:?}", operation.status);
     let ended_wall_ms = draft.wall_ms();
     draft.put(Operation { status, message, ended_wall_ms, ..Operation::clone(&operation) });

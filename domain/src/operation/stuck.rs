@@ -1,6 +1,6 @@
 //! What a person may do with an operation that cannot go on by itself.
 
-use super::{Kind, Operation, Status, lifecycle, queue, step};
+use super::{Kind, Migration, Operation, Status, lifecycle, migration, queue, step};
 use crate::{
     Draft,
     id::{HostId, OperationId, VmId},
@@ -39,11 +39,23 @@ pub(super) fn resume(draft: &mut Draft, id: OperationId) -> Result<(), Rejected>
         return Err(Rejected::new(Reason::NotStuck, message));
     }
     queue::room(state, operation.class)?;
-    // A migration is past its switch: it goes on, and needs no turn.
-    let status = if operation.migration.is_some() { Status::Running } else { Status::Queued };
     let ready = operation.host().is_some_and(|host| is_heard(draft, host));
+    let (status, ready, migration) = match operation.migration.as_deref().cloned() {
+        None => (Status::Queued, ready, None),
+        // It goes on, and needs no turn.
+        Some(migration) if migration.step.is_past_switch() => {
+            (Status::Running, ready, Some(Box::new(migration)))
+        }
+        // The way back is begun anew.
+        Some(migration) => {
+            let migration =
+                Migration { step: migration::Step::Reserve, progress: None, ..migration };
+            (Status::Queued, true, Some(Box::new(migration)))
+        }
+    };
     let again = Operation {
         status,
+        migration,
         ready,
         deadline_ms,
         accepted_ms: now_ms,

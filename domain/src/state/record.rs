@@ -101,6 +101,7 @@ impl State {
             .chain(of::<crate::token::JoinToken>(self))
             .chain(of::<crate::credential::Credential>(self))
             .chain(of::<crate::setting::Setting>(self))
+            .chain(of::<crate::migration_policy::MigrationPolicy>(self))
             .chain(of::<crate::image::Image>(self))
             .chain(of::<crate::host::Host>(self))
             .chain(of::<crate::vm::Vm>(self))
@@ -213,6 +214,7 @@ fn insert(state: &mut State, change: Change) -> Result<(), RecordError> {
         Change::Operation(row) => put(state, row, key),
         Change::Lock(row) => put(state, row, key),
         Change::Setting(row) => put(state, row, key),
+        Change::MigrationPolicy(row) => put(state, row, key),
         Change::Node(row) => put(state, row, key),
         Change::Token(row) => put(state, row, key),
         Change::Credential(row) => put(state, row, key),

@@ -9,7 +9,7 @@ use crate::{
     Revision,
     id::{HostId, OperationId, VmId},
     name::Name,
-    operation::CopyPolicy,
+    operation::CopyWish,
 };
 
 /// A request about one VM. `operation` is the id under which the work may be followed; `etag`, when
@@ -93,8 +93,8 @@ pub enum VmCommand {
         vm: VmId,
         /// The host it is to go to; any that can take it, when none is named.
         to: Option<HostId>,
-        /// How it is copied.
-        policy: CopyPolicy,
+        /// What is wanted otherwise than its policy says.
+        wish: CopyWish,
         /// Of the migrations that wait, the one with the higher priority goes first.
         priority: u8,
         /// The operation's id.

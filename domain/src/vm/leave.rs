@@ -9,7 +9,7 @@ use crate::{
     host::Schedule,
     id::{HostId, OperationId, VmId},
     instance::Phase as Body,
-    operation::{self, CopyPolicy, Kind, Migration, Operation, StepName},
+    operation::{self, CopyWish, Kind, Migration, Operation, StepName},
     rejected::{Reason, Rejected},
 };
 
@@ -20,7 +20,7 @@ pub(super) fn migrate(
     draft: &mut Draft,
     id: VmId,
     to: Option<HostId>,
-    policy: CopyPolicy,
+    wish: CopyWish,
     priority: u8,
     operation: OperationId,
 ) -> Result<(), Rejected> {
@@ -31,7 +31,11 @@ pub(super) fn migrate(
         let message = format!("VM {} is on that host already", vm.name);
         return Err(Rejected::new(Reason::HostUnfit, message));
     }
-    let migration = Some(Box::new(Migration::new(to, policy)));
+    let policy = state.migration_policy_of(&vm);
+    let mut terms = policy.map(|policy| policy.terms).unwrap_or_default();
+    terms.copy = wish.over(terms.copy);
+    let migration =
+        Some(Box::new(Migration::new(to, terms, policy.map(|policy| policy.name.clone()))));
     let opened = operation::open(draft, operation, Kind::Migrate, &vm.project, &vm.name, id)?;
     let opened = opened.at(StepName::Reserve, draft.wall_ms());
     draft.put(Operation { priority, migration, ..opened });
@@ -86,7 +90,7 @@ pub(crate) fn evacuate(draft: &mut Draft, id: VmId, operation: OperationId) {
     if host.is_some_and(|host| host.schedule == Schedule::Draining) {
         let drain = host.and_then(|host| host.drain);
         // What refuses it now is looked at again in the next round.
-        let _ = migrate(draft, id, None, CopyPolicy::default(), EVACUATION_PRIORITY, operation);
+        let _ = migrate(draft, id, None, CopyWish::default(), EVACUATION_PRIORITY, operation);
         if let Some(opened) = draft.state().operations.get(&operation) {
             let opened = Operation { parent: drain, ..Operation::clone(opened) };
             draft.put(opened);
@@ -107,8 +111,8 @@ pub(crate) fn send_home(
         return;
     }
     // What is busy, or neither runs nor rests, stays where it is.
-    let policy = CopyPolicy::default();
-    let _ = migrate(draft, id, Some(host), policy, EVACUATION_PRIORITY, operation);
+    let wish = CopyWish::default();
+    let _ = migrate(draft, id, Some(host), wish, EVACUATION_PRIORITY, operation);
     if let Some(opened) = draft.state().operations.get(&operation) {
         let opened = Operation { parent: Some(whole), ..Operation::clone(opened) };
         draft.put(opened);

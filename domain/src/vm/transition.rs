@@ -39,8 +39,8 @@ pub(crate) fn decide(draft: &mut Draft, command: VmCommand) -> Result<(), Reject
         }
         VmCommand::Reboot { vm, operation } => reboot(draft, vm, operation),
         VmCommand::Delete { vm, etag, operation } => delete(draft, vm, etag, operation),
-        VmCommand::Migrate { vm, to, policy, priority, operation } => {
-            leave::migrate(draft, vm, to, policy, priority, operation)
+        VmCommand::Migrate { vm, to, wish, priority, operation } => {
+            leave::migrate(draft, vm, to, wish, priority, operation)
         }
         VmCommand::Unplaceable(reasons) => {
             if reasons.len() > limit::BATCH_MAX {

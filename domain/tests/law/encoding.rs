@@ -13,8 +13,9 @@ use novacron_domain::{
     id::Digest,
     image::ImageCommand,
     instance::{Body, Ended, Failure, InstanceCommand, Place, Report},
+    migration_policy::MigrationPolicyCommand,
     node::{Health, Join, NodeCommand},
-    operation::OperationCommand,
+    operation::{OperationCommand, Terms, WhenSilent},
     principal::{Principal, Role},
     project::ProjectCommand,
     setting::{Key, SettingCommand},
@@ -80,6 +81,16 @@ fn every_command() -> Vec<(&'static str, Command)> {
         operation,
     };
     let patch = Box::new(SpecPatch { vcpus: Some(2), whole, ..SpecPatch::default() });
+    let policy = MigrationPolicyCommand::Set {
+        name: name("p"),
+        project: Some(name("default")),
+        labels: [(name("tier"), "gold".into())].into(),
+        terms: Terms {
+            deadline_ms: Some(5_000),
+            when_silent: WhenSilent::Return,
+            ..Terms::default()
+        },
+    };
     let mark = Mark { index: 8, chain: digest };
     vec![
         ("cluster.found", founding()),
@@ -93,6 +104,11 @@ fn every_command() -> Vec<(&'static str, Command)> {
         ("credential.revoke", Command::Credential(CredentialCommand::Revoke { credential: id(6) })),
         ("setting.set", Command::Setting(SettingCommand::Set { key: Key::VotersMax, value: 3 })),
         ("setting.reset", Command::Setting(SettingCommand::Reset { key: Key::VotersMax })),
+        ("migration-policy.set", Command::MigrationPolicy(policy)),
+        (
+            "migration-policy.delete",
+            Command::MigrationPolicy(MigrationPolicyCommand::Delete { name: name("p") }),
+        ),
         ("project.create", Command::Project(ProjectCommand::Create { name: name("p") })),
         ("project.delete", Command::Project(ProjectCommand::Delete { name: name("p") })),
         ("host.grant", grant(1)),

@@ -5,6 +5,7 @@
 mod encoding;
 mod lock;
 mod migration;
+mod migration_policy;
 mod property;
 mod table;
 mod transcript;

@@ -8,9 +8,10 @@ use novacron_domain::{
     host::{self, Fencing, HostCommand},
     id::{HostId, VmId},
     instance::{
-        Action, Body, Ended, Failure, InstanceCommand, Landing, Phase, Place, Report, Role,
+        Action, Body, Ended, Failure, InstanceCommand, Landing, Life, Phase, Place, Report, Role,
     },
-    operation::{CopyPolicy, Kind, OperationCommand, Status},
+    migration_policy::MigrationPolicyCommand,
+    operation::{CopyWish, Kind, OperationCommand, Status, Terms, WhenSilent},
     vm::{Failover, VmCommand, VmSpec},
 };
 use proptest::prelude::*;
@@ -77,6 +78,8 @@ struct Machines {
     stopped: bool,
     /// The life that executed last.
     last: u32,
+    /// At which hosts the guest shows no sign of life.
+    silent: [bool; 2],
 }
 
 impl Machines {
@@ -89,6 +92,13 @@ impl Machines {
         let mut world = World::new();
         let vm = id(50);
         world.node(Command::Host(HostCommand::Remove { host: id(3) })).unwrap_err();
+        let policy = MigrationPolicyCommand::Set {
+            name: name("all"),
+            project: None,
+            labels: Default::default(),
+            terms: Terms { when_silent: WhenSilent::Return, ..Terms::default() },
+        };
+        world.admin(Command::MigrationPolicy(policy)).unwrap();
         let create = VmCommand::Create {
             vm,
             project: name("default"),
@@ -119,6 +129,7 @@ impl Machines {
             guarded,
             stopped: false,
             last: 0,
+            silent: [false; 2],
         };
         machines.calm(40);
         assert_eq!(machines.executing(), [0]);
@@ -316,7 +327,8 @@ impl Machines {
                 .then(|| Landing { address: "there".into(), definition: String::new() }),
             progress: None,
             still: done == Some(Action::Abort),
-            validated: executes,
+            agent: n == 0,
+            life: executes.then_some(if self.silent[n] { Life::Missed } else { Life::Seen }),
             cleared: done == Some(Action::Release),
             failure: failure.map(|message| Failure { permanent: false, message: message.into() }),
         };
@@ -337,8 +349,8 @@ impl Machines {
     }
 
     fn migrate(&mut self, count: u32) {
-        let (operation, policy) = (id(1_000 + u128::from(count)), CopyPolicy::default());
-        let command = VmCommand::Migrate { vm: self.vm, to: None, policy, priority: 0, operation };
+        let (operation, wish) = (id(1_000 + u128::from(count)), CopyWish::default());
+        let command = VmCommand::Migrate { vm: self.vm, to: None, wish, priority: 0, operation };
         if self.world.admin(Command::Vm(command)).is_ok() {
             self.reserve();
         }
@@ -488,7 +500,9 @@ impl Machines {
             let switched = row.migration.as_ref().is_some_and(|row| row.step.is_past_switch());
             // Nor does one give up to have a lost VM start; its operation only says that it is late.
             let forward = switched || row.kind == Kind::Failover;
-            let over = row.status.is_final() && (row.status != Status::Stuck || forward);
+            // Nor is a guest that could not be taken back where it began.
+            let away = row.migration.as_ref().is_some_and(|row| row.way_back.is_some());
+            let over = row.status.is_final() && (row.status != Status::Stuck || forward || away);
             assert!(over, "{row:?}");
         }
     }
@@ -519,6 +533,43 @@ fn a_migration_keeps_the_guest() {
     }
     let done = machines.world.state.operations.values().filter(|row| row.status == Status::Done);
     assert_eq!(done.count(), 4);
+}
+
+/// The guest comes to a host where it shows no sign of life, and is taken back; or the way back is cancelled
+/// after so many rounds.
+#[test]
+fn a_silent_guest_is_taken_back() {
+    let mut ended = Vec::new();
+    for cancelled in [None, Some(4), Some(5), Some(6), Some(7), Some(8)] {
+        let mut machines = Machines::new();
+        machines.silent[1] = true;
+        machines.migrate(1);
+        if let Some(rounds) = cancelled {
+            machines.calm(rounds);
+            machines.cancel();
+        }
+        machines.calm(20);
+        machines.assert_whole();
+        assert_eq!(machines.boots, 1, "the guest began anew");
+        let status = machines.world.state.operations[&id(1_001)].status;
+        match machines.executing()[..] {
+            [0] => assert_eq!(status, Status::RolledBack, "{cancelled:?}"),
+            [1] => {
+                assert_eq!((cancelled.is_some(), status), (true, Status::Stuck), "{cancelled:?}")
+            }
+            _ => unreachable!(),
+        }
+        ended.push(status);
+        // Somebody looks after it, and has it tried again.
+        if status == Status::Stuck {
+            let resume = OperationCommand::Resume { operation: id(1_001) };
+            machines.world.admin(Command::Operation(resume)).unwrap();
+            machines.calm(20);
+            machines.assert_whole();
+            assert_eq!(machines.executing(), [0]);
+        }
+    }
+    assert!(ended.contains(&Status::Stuck), "the way back was never cancelled: {ended:?}");
 }
 
 /// Every step is cancelled, and every call fails there, once and twice.
@@ -552,7 +603,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_one_guest_executes(
-        steps in prop::collection::vec((0_u8..34, any::<u8>()), 1..120),
+        steps in prop::collection::vec((0_u8..35, any::<u8>()), 1..120),
         guarded: bool,
         stopped: bool,
     ) {
@@ -573,10 +624,12 @@ proptest! {
                 30 if more > 200 => machines.crash(n),
                 31 if more > 200 => machines.wait(),
                 32 | 33 => machines.relocate(),
+                34 => machines.silent[n] = more % 4 > 1,
                 _ => {}
             }
             machines.look();
         }
+        machines.silent = [false; 2];
         machines.calm(60);
         machines.assert_whole();
         if machines.crashes == 0 {

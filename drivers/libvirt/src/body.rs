@@ -15,7 +15,7 @@ use crate::{
     disk,
     error::{io, is_missing, libvirt},
     host::Inner,
-    observe,
+    nat, observe,
     process::Process,
     record::Record,
     xml::{self, Parts},
@@ -176,10 +176,10 @@ impl Inner {
 
     pub(crate) fn ensure_nat(&self) -> Result<(), DriverError> {
         let connect = self.connect()?;
-        let network = match connect.lookup_network_by_name(xml::NAT_NETWORK) {
+        let network = match connect.lookup_network_by_name(nat::NETWORK) {
             Ok(network) => network,
             Err(_) => connect
-                .define_network_xml(&xml::nat_network()?)
+                .define_network_xml(&nat::definition()?)
                 .map_err(|error| self.failed(&error))?,
         };
         if !network.is_active().map_err(|error| self.failed(&error))? {

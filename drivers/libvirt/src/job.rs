@@ -32,6 +32,7 @@ pub(crate) fn progress(domain: &Domain) -> Result<Option<Progress>, Error> {
         dirty_bytes_s: count("memory_dirty_rate").saturating_mul(count("memory_page_size")),
         rounds: small("memory_iteration"),
         downtime_ms: small("downtime"),
+        downtime_max_ms: 0,
     }))
 }
 

@@ -4,6 +4,7 @@
 //! the highest fence ever seen for that body, which is on the disk before libvirt is called. A call
 //! outlives whoever asked for it, and even this process; so a late one must find the fence raised.
 
+mod agent;
 mod body;
 mod broken;
 mod disk;
@@ -14,6 +15,7 @@ mod job;
 mod landing;
 mod live;
 mod migration;
+mod nat;
 mod observe;
 mod pool;
 mod process;

@@ -27,9 +27,9 @@ use crate::{
     host::{Inner, LibvirtHost, lock},
     job,
     landing::Places,
+    nat,
     process::Process,
     record::Record,
-    xml,
 };
 
 /// Between two looks at a job.
@@ -62,6 +62,10 @@ struct Watch {
 }
 
 impl Watch {
+    fn new(rounds_max: u32) -> Watch {
+        Watch { rounds_max, round: 0, least_bytes: u64::MAX, since_round: 0 }
+    }
+
     /// Whether what remains has not fallen for too many rounds.
     fn is_hopeless(&mut self, progress: Progress) -> bool {
         if progress.rounds == self.round {
@@ -191,7 +195,7 @@ impl Inner {
             record.at_rest = true;
             self.records.write(vm, &record)?;
             let definition = domain.xml_desc(0).map_err(|error| self.failed(&error))?;
-            if definition.contains(xml::NAT_NETWORK) {
+            if definition.contains(nat::NETWORK) {
                 self.ensure_nat()?;
             }
             let started = domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED);
@@ -218,14 +222,10 @@ impl Inner {
             let _ = tell.send(traveller.migrate_to_uri3(Some(&address), parameters, flags));
         });
         let policy = departure.policy;
-        let mut watch = Watch {
-            rounds_max: policy.rounds_max,
-            round: 0,
-            least_bytes: u64::MAX,
-            since_round: 0,
-        };
+        let mut watch = Watch::new(policy.rounds_max);
         let mut why = None;
-        let mut told = false;
+        let mut allowed_ms = policy.downtime_ms;
+        let mut told_ms = 0;
         let result = loop {
             match ended.recv_timeout(LOOK) {
                 Ok(result) => break result,
@@ -240,11 +240,19 @@ impl Inner {
                 continue;
             }
             let Ok(Some(progress)) = job::progress(&domain) else { continue };
-            if !told && progress.rounds > 0 {
-                told = domain.migrate_set_max_downtime(u64::from(policy.downtime_ms), 0).is_ok();
+            if told_ms != allowed_ms && progress.rounds > 0 {
+                let told = domain.migrate_set_max_downtime(u64::from(allowed_ms), 0).is_ok();
+                told_ms = if told { allowed_ms } else { told_ms };
             }
+            let progress = Progress { downtime_max_ms: allowed_ms, ..progress };
             sending.note(progress);
-            if watch.is_hopeless(progress) {
+            if !watch.is_hopeless(progress) {
+                continue;
+            }
+            if policy.stalled_downtime_ms > allowed_ms {
+                allowed_ms = policy.stalled_downtime_ms;
+                watch = Watch { round: progress.rounds, ..Watch::new(policy.rounds_max) };
+            } else {
                 why = Some(format!(
                     "the guest writes faster than can be copied: after {} rounds {} MiB remain",
                     progress.rounds,
@@ -372,5 +380,9 @@ impl Migration for LibvirtHost {
 
     async fn progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError> {
         self.blocking(move |inner| inner.sending_progress(vm)).await
+    }
+
+    async fn answers(&self, vm: VmId) -> Result<Option<bool>, DriverError> {
+        self.blocking(move |inner| inner.answers(vm)).await
     }
 }

@@ -21,7 +21,7 @@ impl Inner {
         departure: &Departure,
         domain: &Domain,
     ) -> Result<(u32, MigrateParameters), DriverError> {
-        let CopyPolicy { bandwidth_mib_s, auto_converge, .. } = departure.policy;
+        let CopyPolicy { bandwidth_mib_s, auto_converge, connections, .. } = departure.policy;
         let address = &departure.landing.address;
         let mut flags = sys::VIR_MIGRATE_LIVE
             | sys::VIR_MIGRATE_PEER2PEER
@@ -34,6 +34,9 @@ impl Inner {
         }
         if auto_converge {
             flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
+        }
+        if connections > 1 {
+            flags |= sys::VIR_MIGRATE_PARALLEL;
         }
         if address.starts_with("qemu+tls:") {
             flags |= sys::VIR_MIGRATE_TLS;
@@ -53,6 +56,7 @@ impl Inner {
         let live = live.map_err(|error| crate::error::libvirt(&error))?;
         let definition = Places::read(&departure.landing.definition)?.apply(&live)?;
         let parameters = MigrateParameters {
+            parallel_connections: (connections > 1).then_some(connections.into()),
             bandwidth: (bandwidth_mib_s > 0).then_some(u64::from(bandwidth_mib_s)),
             dest_xml: Some(definition.clone()),
             persist_xml: Some(definition),

@@ -8,6 +8,8 @@ use drivers::{DriverError, ErrorKind, Order};
 use newtype_uuid::GenericUuid;
 use serde::Serialize;
 
+use crate::{agent, nat};
+
 /// The namespace of our own element.
 const NAMESPACE: &str = "https://novacron.dev/libvirt/1";
 
@@ -140,6 +142,7 @@ struct Devices {
     controller: Controller,
     interface: Vec<Interface>,
     serial: Serial,
+    channel: Channel,
     panic: Model,
     memballoon: Model,
 }
@@ -236,6 +239,21 @@ struct Serial {
 }
 
 #[derive(Serialize)]
+struct Channel {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    target: ChannelTarget,
+}
+
+#[derive(Serialize)]
+struct ChannelTarget {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@name")]
+    name: &'static str,
+}
+
+#[derive(Serialize)]
 struct SocketSource {
     #[serde(rename = "@mode")]
     mode: &'static str,
@@ -268,9 +286,6 @@ pub(crate) struct Parts {
     /// The body's directory.
     pub(crate) directory: PathBuf,
 }
-
-/// The network that `nat` means; the driver makes it when it is missing.
-pub(crate) const NAT_NETWORK: &str = "novacron-nat";
 
 fn sysinfo(failover: Failover) -> Sysinfo {
     let family = (failover == Failover::Stay).then_some(("family", guard::SPARED_FAMILY));
@@ -341,7 +356,8 @@ fn devices(order: &Order, parts: &Parts) -> Devices {
     let interface = order.spec.nics.iter().zip(0..).map(|(nic, number)| {
         let (kind, source) = match &nic.network {
             domain::vm::Network::Nat => {
-                ("network", InterfaceSource { network: Some(NAT_NETWORK.to_owned()), bridge: None })
+                let network = Some(nat::NETWORK.to_owned());
+                ("network", InterfaceSource { network, bridge: None })
             }
             domain::vm::Network::Bridge(name) => {
                 ("bridge", InterfaceSource { network: None, bridge: Some(name.to_string()) })
@@ -359,6 +375,11 @@ fn devices(order: &Order, parts: &Parts) -> Devices {
             source: SocketSource { mode: "bind", path: console_socket(&parts.directory) },
             log: LogFile { file: console_log(&parts.directory), append: "on" },
             target: Port { port: 0 },
+        },
+        // libvirt itself finds a place for its socket, on each host.
+        channel: Channel {
+            kind: "unix",
+            target: ChannelTarget { kind: "virtio", name: agent::PORT },
         },
         // Without it nobody hears of a guest's panic.
         panic: Model { model: "isa" },
@@ -385,67 +406,4 @@ pub(crate) fn console_log(directory: &Path) -> PathBuf {
 /// The last part of a UUID: the random one.
 fn short(id: &str) -> &str {
     id.rsplit('-').next().unwrap_or(id)
-}
-
-#[derive(Serialize)]
-#[serde(rename = "network")]
-struct NatNetwork {
-    name: &'static str,
-    forward: Mode,
-    bridge: BridgeName,
-    ip: Ip,
-}
-
-#[derive(Serialize)]
-struct Mode {
-    #[serde(rename = "@mode")]
-    mode: &'static str,
-}
-
-#[derive(Serialize)]
-struct BridgeName {
-    #[serde(rename = "@name")]
-    name: &'static str,
-    #[serde(rename = "@stp")]
-    stp: &'static str,
-    #[serde(rename = "@delay")]
-    delay: u8,
-}
-
-#[derive(Serialize)]
-struct Ip {
-    #[serde(rename = "@address")]
-    address: &'static str,
-    #[serde(rename = "@netmask")]
-    netmask: &'static str,
-    dhcp: Dhcp,
-}
-
-#[derive(Serialize)]
-struct Dhcp {
-    range: Range,
-}
-
-#[derive(Serialize)]
-struct Range {
-    #[serde(rename = "@start")]
-    start: &'static str,
-    #[serde(rename = "@end")]
-    end: &'static str,
-}
-
-/// The definition of the network that `nat` means.
-pub(crate) fn nat_network() -> Result<String, DriverError> {
-    let network = NatNetwork {
-        name: NAT_NETWORK,
-        forward: Mode { mode: "nat" },
-        bridge: BridgeName { name: "novacron0", stp: "off", delay: 0 },
-        ip: Ip {
-            address: "192.168.222.1",
-            netmask: "255.255.255.0",
-            dhcp: Dhcp { range: Range { start: "192.168.222.10", end: "192.168.222.250" } },
-        },
-    };
-    quick_xml::se::to_string(&network)
-        .map_err(|error| DriverError::new(ErrorKind::Permanent, error.to_string()))
 }

@@ -248,6 +248,12 @@ impl Migration for RemoteDriver {
             dirty_bytes_s: seen.dirty_bytes_s,
             rounds: seen.rounds,
             downtime_ms: seen.downtime_ms,
+            downtime_max_ms: seen.downtime_max_ms,
         }))
+    }
+
+    async fn answers(&self, vm: VmId) -> Result<Option<bool>, DriverError> {
+        let answer = call!(self.get_answer(pb::AnswerRequest { vm: vm.to_string() }))?;
+        Ok(answer.has_agent.then_some(answer.answers))
     }
 }

@@ -138,7 +138,18 @@ impl Service for Adapter {
             dirty_bytes_s: seen.dirty_bytes_s,
             rounds: seen.rounds,
             downtime_ms: seen.downtime_ms,
+            downtime_max_ms: seen.downtime_max_ms,
         })))
+    }
+
+    async fn get_answer(
+        &self,
+        request: Request<pb::AnswerRequest>,
+    ) -> Result<Response<pb::Answer>, Status> {
+        let id = vm(&request.get_ref().vm).map_err(|error| status(&error))?;
+        let answer = self.migration()?.answers(id).await.map_err(|error| status(&error))?;
+        let (has_agent, answers) = (answer.is_some(), answer.unwrap_or_default());
+        Ok(Response::new(pb::Answer { has_agent, answers }))
     }
 
     async fn shutdown(&self, request: Request<pb::Call>) -> Result<Response<pb::Done>, Status> {

@@ -187,4 +187,8 @@ impl Migration for Simulator {
         let sending = lock(&self.shared.world).sendings.get(&vm).cloned();
         Ok(sending.map(|sending| *lock(&sending.progress)))
     }
+
+    async fn answers(&self, _: VmId) -> Result<Option<bool>, DriverError> {
+        Ok(None)
+    }
 }

@@ -14,12 +14,17 @@ use crate::traveller::{PATIENCE, Traveller, begun, migrate, possible, real_clust
 /// The same guest once more, that nobody of ours knows.
 const FOREIGN: &str = "foreign";
 
-fn virsh(cluster: &Cluster, node: usize, arguments: &[&str]) -> String {
+/// What `virsh` says; the error is what it complains of.
+pub fn try_virsh(cluster: &Cluster, node: usize, arguments: &[&str]) -> Result<String, String> {
     let uri = cluster.libvirt_uri(node).unwrap();
     let said = cluster.on_host(node, "virsh").args(["-q", "-c", &uri]).args(arguments).output();
     let said = said.unwrap();
-    assert!(said.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
-    String::from_utf8(said.stdout).unwrap()
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if said.status.success() { Ok(text(said.stdout)) } else { Err(text(said.stderr)) }
+}
+
+fn virsh(cluster: &Cluster, node: usize, arguments: &[&str]) -> String {
+    try_virsh(cluster, node, arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
 }
 
 /// Milliseconds, of each migration.

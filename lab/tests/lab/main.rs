@@ -10,6 +10,7 @@ mod harness;
 mod migration;
 mod partitions;
 mod planted;
+mod policies;
 mod pools;
 mod processes;
 mod real;

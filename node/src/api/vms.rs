@@ -194,7 +194,7 @@ impl Vms for Api {
     ) -> Result<Response<v1::Outcome>, Status> {
         let mut message = request.into_inner();
         let mutation = message.mutation.take();
-        let (policy, priority) = convert::vm::read_migration(&message).map_err(errors::rejected)?;
+        let (wish, priority) = convert::vm::read_migration(&message).map_err(errors::rejected)?;
         let project = project(&message.project)?;
         let migrated = self.change(Role::Operator, mutation, &message, |state, operation| {
             let row = vm(state, &project, &message.vm);
@@ -203,7 +203,7 @@ impl Vms for Api {
                 "" => None,
                 text => Some(host(state, text).ok_or_else(|| not_found("host", text))?.id),
             };
-            Ok(Command::Vm(VmCommand::Migrate { vm: row.id, to, policy, priority, operation }))
+            Ok(Command::Vm(VmCommand::Migrate { vm: row.id, to, wish, priority, operation }))
         });
         Ok(answer(migrated.await?))
     }

@@ -30,6 +30,7 @@ const FIRST: &str = "281474976710657";
 /// call before made.
 fn calls() -> Vec<(&'static str, Value, u16)> {
     let vm = || json!({"project": "both", "vm": "web"});
+    let policy = |policy: Value| json!({"migrationPolicy": "careful", "policy": policy});
     let spec = |memory_mib: u32| json!({"vcpus": 1, "memoryMib": memory_mib, "image": "tiny"});
     vec![
         ("GetVersion", json!({}), 200),
@@ -93,6 +94,15 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("RenewLock", json!({"project": "default", "lock": "l", "fence": "$fence"}), 200),
         ("ReleaseLock", json!({"project": "default", "lock": "l", "fence": "$fence"}), 200),
         ("RenewLock", json!({"project": "default", "lock": "l", "fence": "$fence"}), 409),
+        ("SetMigrationPolicy", policy(json!({"labels": {"tier": "gold"}, "connections": 4})), 200),
+        ("SetMigrationPolicy", policy(json!({"connections": 400})), 400),
+        ("SetMigrationPolicy", policy(json!({"whenSilent": "panic"})), 400),
+        ("SetMigrationPolicy", policy(json!({"project": "none"})), 404),
+        ("GetMigrationPolicy", json!({"migrationPolicy": "careful"}), 200),
+        ("GetMigrationPolicy", json!({"migrationPolicy": "none"}), 404),
+        ("ListMigrationPolicies", json!({}), 200),
+        ("DeleteMigrationPolicy", json!({"migrationPolicy": "careful"}), 200),
+        ("DeleteMigrationPolicy", json!({"migrationPolicy": "careful"}), 404),
         ("ListSettings", json!({}), 200),
         ("SetSetting", json!({"setting": "voters-max", "value": "3"}), 200),
         ("SetSetting", json!({"setting": "voters-max", "value": "1000"}), 400),

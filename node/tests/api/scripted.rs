@@ -283,6 +283,9 @@ impl Migration for Scripted {
     async fn progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError> {
         self.moves().progress(vm).await
     }
+    async fn answers(&self, vm: VmId) -> Result<Option<bool>, DriverError> {
+        self.moves().answers(vm).await
+    }
 }
 
 /// Waits until something is so.

@@ -48,6 +48,7 @@ fn change(state: &State, event: &Event, row: &Change) -> Option<v1::Change> {
         | Change::Lock(Row::Delete(_))
         | Change::Project(_)
         | Change::Setting(_)
+        | Change::MigrationPolicy(_)
         | Change::Node(_)
         | Change::Token(_)
         | Change::Credential(_) => {}
@@ -77,6 +78,7 @@ fn named(key: &RowKey) -> (String, String) {
         RowKey::Image(id) => ("image", id.to_string()),
         RowKey::Operation(id) => ("operation", id.to_string()),
         RowKey::Lock((project, name)) => ("lock", format!("{project}/{name}")),
+        RowKey::MigrationPolicy(name) => ("migration policy", name.to_string()),
         RowKey::Setting(key) => ("setting", key.definition().name.to_owned()),
         RowKey::Node(id) => ("node", id.to_string()),
         RowKey::Token(id) => ("token", id.to_string()),

@@ -43,6 +43,10 @@ pub fn operation(operation: &Operation) -> v1::Operation {
                 begun_at: time(*wall_ms),
             })
             .collect(),
+        migration_policy: migration
+            .and_then(|migration| migration.policy.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         progress: migration.and_then(|migration| migration.progress).map(progress),
         priority: u32::from(operation.priority),
     }
@@ -55,6 +59,7 @@ fn progress(progress: Progress) -> v1::CopyProgress {
         dirty_bytes_per_second: progress.dirty_bytes_s,
         rounds: progress.rounds,
         expected_downtime_ms: progress.downtime_ms,
+        allowed_downtime_ms: progress.downtime_max_ms,
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use domain::{
     State,
-    limit::PRIORITY_MAX,
+    limit::{DOWNTIME_MS_MAX, PRIORITY_MAX},
     name::Name,
-    operation::CopyPolicy,
+    operation::CopyWish,
     rejected::{Rejected, Violation},
     vm::{
         Disk, Failover, Network, Nic, PlacementRules, RunPolicy, Scoring, Vm, VmSpec,
@@ -242,12 +242,11 @@ impl Problems {
     }
 }
 
-/// Reads how a guest is to be migrated, and with which priority.
+/// Reads what is wanted of a migration otherwise than its policy says, and its priority.
 ///
 /// # Errors
 /// The field that is out of bounds.
-pub fn read_migration(message: &v1::MigrateVmRequest) -> Result<(CopyPolicy, u8), Rejected> {
-    const DOWNTIME_MS_MAX: u32 = 60_000;
+pub fn read_migration(message: &v1::MigrateVmRequest) -> Result<(CopyWish, u8), Rejected> {
     let priority = u8::try_from(message.priority).ok().filter(|priority| *priority <= PRIORITY_MAX);
     let Some(priority) = priority else {
         return Err(super::invalid("priority", format!("must be 0 to {PRIORITY_MAX}")));
@@ -255,15 +254,11 @@ pub fn read_migration(message: &v1::MigrateVmRequest) -> Result<(CopyPolicy, u8)
     if message.downtime_ms > DOWNTIME_MS_MAX {
         return Err(super::invalid("downtime_ms", format!("must be at most {DOWNTIME_MS_MAX}")));
     }
-    let default = CopyPolicy::default();
-    let policy = CopyPolicy {
-        bandwidth_mib_s: message.bandwidth_mib_per_second,
-        downtime_ms: match message.downtime_ms {
-            0 => default.downtime_ms,
-            ms => ms,
-        },
-        auto_converge: !message.never_slow_down,
-        ..default
+    let given = |value: u32| (value > 0).then_some(value);
+    let wish = CopyWish {
+        bandwidth_mib_s: given(message.bandwidth_mib_per_second),
+        downtime_ms: given(message.downtime_ms),
+        auto_converge: message.never_slow_down.then_some(false),
     };
-    Ok((policy, priority))
+    Ok((wish, priority))
 }

@@ -1,0 +1,105 @@
+//! What migration policies say comes about with real guests.
+
+use std::time::{Duration, Instant};
+
+use client::v1;
+use novacron_lab::{Broken, Cluster, Fencing};
+
+use crate::{
+    figures::try_virsh,
+    harness::get,
+    traveller::{PATIENCE, Traveller, migrate, operation_of, possible, real_cluster},
+};
+
+/// A guest that writes over 12 MiB as fast as it can: what it has written in the two seconds that copying
+/// them takes must be copied again.
+const BUSY: &str = "g.dirty=12 g.rush=1";
+
+fn set(cluster: &Cluster, words: &[&str]) {
+    cluster.novacron(0, &[&["migration-policy", "set"], words].concat()).unwrap();
+}
+
+/// Waits until a guest has answered what its agent was asked.
+async fn tell_agent(cluster: &Cluster, node: usize, vm: &str, command: &str) {
+    let (begun, command) = (Instant::now(), format!(r#"{{"execute":"{command}"}}"#));
+    while let Err(why) = try_virsh(cluster, node, &["qemu-agent-command", vm, &command]) {
+        assert!(begun.elapsed() < PATIENCE, "its agent does not answer {command}: {why}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_says_what_becomes_of_a_guest_that_is_too_busy() {
+    if !possible("policies for real guests") {
+        return;
+    }
+    let cluster = real_cluster(Fencing::None, Broken::Nothing).await;
+    let client = cluster.client().unwrap();
+    let mut guest = Traveller::create(&client, "busy", BUSY, vec![]).await;
+    let slow = ["-l", "pace=slow", "--bandwidth", "6", "--rounds", "3", "--never-slow-down"];
+    set(&cluster, &[&["patient"], &slow[2..], &["-p", "default"]].concat());
+    cluster.novacron(0, &["vm", "update", "busy", "--label", "pace=slow"]).unwrap();
+    let cases = [
+        // One for labels comes before one for a project.
+        ("gives-up", "0", "rolled_back", "the guest writes faster than can be copied"),
+        ("insists", "20000", "done", ""),
+    ];
+    for (name, stalled_ms, status, why) in cases {
+        let words = ["--stalled-downtime", stalled_ms, "--connections", "2"];
+        set(&cluster, &[&[name], &slow[..], &words].concat());
+        assert!(guest.goes_on(&cluster, 5).await);
+        let (asked, before) = (Instant::now(), get(&client, "busy").await.unwrap());
+        let operation = migrate(&client, "busy", "", 0).await;
+        let mut allowed_ms = 0;
+        let ended = client.wait(&operation, PATIENCE, |seen| {
+            allowed_ms = seen.progress.map_or(allowed_ms, |copy| copy.allowed_downtime_ms);
+        });
+        let ended = ended.await.unwrap();
+        assert_eq!((&*ended.status, &*ended.migration_policy), (status, name), "{ended:?}");
+        assert!(ended.message.contains(why), "{}", ended.message);
+        let after = get(&client, "busy").await.unwrap();
+        assert_eq!(after.host == before.host, status == "rolled_back");
+        assert!(guest.goes_on(&cluster, 5).await);
+        assert_eq!(guest.complaints(&cluster), [""; 0]);
+        println!("{name}: {status} after {:.1?}, {allowed_ms} ms allowed", asked.elapsed());
+        cluster.novacron(0, &["migration-policy", "delete", name]).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_agent_is_silent_is_taken_back() {
+    if !possible("a silent guest") {
+        return;
+    }
+    let cluster = real_cluster(Fencing::None, Broken::Nothing).await;
+    let client = cluster.client().unwrap();
+    set(&cluster, &["careful", "--when-silent", "return"]);
+    let mut guest =
+        Traveller::create(&client, "quiet", "g.agent=1", vec![v1::Disk { size_mib: 16 }]).await;
+    assert!(guest.goes_on(&cluster, 5).await);
+    tell_agent(&cluster, guest.host(&client).await, &guest.id, "guest-ping").await;
+    let moved = migrate(&client, "quiet", "", 0).await;
+    let moved = client.wait(&moved, PATIENCE, |_| ()).await.unwrap();
+    assert_eq!(moved.status, "done", "{}", moved.message);
+
+    assert!(guest.goes_on(&cluster, 5).await);
+    // It falls silent while it is copied.
+    let home = guest.host(&client).await;
+    let asked = Instant::now();
+    let operation = migrate(&client, "quiet", "", 12).await;
+    while operation_of(&client, &operation).await.is_none_or(|seen| seen.progress.is_none()) {
+        assert!(asked.elapsed() < PATIENCE, "it is not copied");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tell_agent(&cluster, home, &guest.id, "guest-hush").await;
+    let ended = client
+        .wait(&operation, PATIENCE * 2, |_| guest.consoles.look(&cluster, &guest.id))
+        .await
+        .unwrap();
+    assert_eq!(ended.status, "rolled_back", "{}", ended.message);
+    assert_eq!(guest.host(&client).await, home);
+    assert!(guest.goes_on(&cluster, 5).await);
+    assert_eq!(guest.complaints(&cluster), [""; 0]);
+    let steps: Vec<_> = ended.steps.iter().map(|step| &*step.name).collect();
+    println!("{} after {:.1?}: {}", ended.message, asked.elapsed(), steps.join(" "));
+}
