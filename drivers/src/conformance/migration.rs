@@ -1,6 +1,9 @@
 //! What every driver must do that moves running guests.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use domain::{
     id::VmId,
@@ -34,7 +37,7 @@ fn migration(fixture: &dyn Fixture) -> Result<&dyn Migration, String> {
 }
 
 /// A running guest at the source, a place for it at the target, and how it is sent there.
-async fn prepared(from: &dyn Fixture, to: &dyn Fixture) -> Result<(VmId, Departure), String> {
+async fn prepared(from: &dyn Fixture, to: &dyn Fixture) -> Result<(Order, Departure), String> {
     let order = from.order(fence(1));
     ok(from.driver().prepare(&order).await)?;
     ok(from.driver().start(&order).await)?;
@@ -46,7 +49,9 @@ async fn prepared(from: &dyn Fixture, to: &dyn Fixture) -> Result<(VmId, Departu
     }
     await_body(to, there.vm, |body| body == Body::Ready).await?;
     let (vm, policy) = (there.vm, CopyPolicy::default());
-    Ok((vm, Departure { vm, fence: fence(3), landing, policy, at_rest: false, pooled: false }))
+    let departure =
+        Departure { vm, fence: fence(3), landing, policy, at_rest: false, pooled: false };
+    Ok((there, departure))
 }
 
 async fn cleared(from: &dyn Fixture, to: &dyn Fixture, vm: VmId) -> Result<(), String> {
@@ -58,7 +63,7 @@ async fn cleared(from: &dyn Fixture, to: &dyn Fixture, vm: VmId) -> Result<(), S
 }
 
 async fn moves(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
-    let (vm, departure) = prepared(from, to).await?;
+    let (Order { vm, .. }, departure) = prepared(from, to).await?;
     ok(migration(from)?.send(&departure).await)?;
     await_body(from, vm, |body| body == Body::Stopped(Ended::Migrated)).await?;
     await_body(to, vm, |body| body == Body::Arrived).await?;
@@ -75,7 +80,7 @@ async fn moves(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
 }
 
 async fn still(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
-    let (vm, departure) = prepared(from, to).await?;
+    let (Order { vm, .. }, departure) = prepared(from, to).await?;
     ok(from.driver().pause(vm, fence(3)).await)?;
     ok(migration(from)?.send(&departure).await)?;
     await_body(from, vm, |body| body == Body::Stopped(Ended::Migrated)).await?;
@@ -89,7 +94,8 @@ async fn still(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
 }
 
 async fn at_rest(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
-    let (vm, running) = prepared(from, to).await?;
+    let (order, running) = prepared(from, to).await?;
+    let vm = order.vm;
     let departure = Departure { at_rest: true, ..running.clone() };
     refused(migration(from)?.send(&departure).await, ErrorKind::Conflict)?;
     ok(from.driver().kill(vm, fence(3)).await)?;
@@ -100,13 +106,13 @@ async fn at_rest(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
     await_body(to, vm, |body| body == Body::Arrived).await?;
     ok(to.driver().kill(vm, fence(4)).await)?;
     await_body(to, vm, |body| matches!(body, Body::Stopped(_))).await?;
-    ok(to.driver().start(&Order { vm, fence: fence(5), ..to.order(fence(5)) }).await)?;
+    ok(to.driver().start(&Order { fence: fence(5), ..order }).await)?;
     await_body(to, vm, |body| body == Body::Running).await?;
     cleared(from, to, vm).await
 }
 
 async fn fenced(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
-    let (vm, departure) = prepared(from, to).await?;
+    let (Order { vm, .. }, departure) = prepared(from, to).await?;
     ok(migration(from)?.abort(vm, fence(4)).await)?;
     refused(migration(from)?.send(&departure).await, ErrorKind::Fenced)?;
     await_body(from, vm, |body| body == Body::Running).await?;
@@ -115,14 +121,24 @@ async fn fenced(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
 }
 
 async fn aborted(from: &dyn Fixture, to: &dyn Fixture) -> Result<(), String> {
-    let (vm, departure) = prepared(from, to).await?;
+    let (Order { vm, .. }, departure) = prepared(from, to).await?;
     let source = migration(from)?;
+    // As slow as can be, so that the abort finds it under way.
+    let policy = CopyPolicy { bandwidth_mib_s: 1, ..departure.policy };
+    let departure = Departure { policy, ..departure };
+    let over = AtomicBool::new(false);
+    let send = async {
+        let sent = source.send(&departure).await;
+        over.store(true, Ordering::Relaxed);
+        sent
+    };
     let abort = async {
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        while source.progress(vm).await?.is_none() && !over.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         source.abort(vm, fence(4)).await
     };
-    let (sent, aborted): (Result<(), DriverError>, _) =
-        tokio::join!(source.send(&departure), abort);
+    let (sent, aborted): (Result<(), DriverError>, _) = tokio::join!(send, abort);
     ok(aborted)?;
     if ok(source.progress(vm).await)?.is_some() {
         return Err("something is sent after the abort".into());

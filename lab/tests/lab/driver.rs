@@ -20,10 +20,13 @@ use domain::{
 };
 use drivers::{Driver, Order, conformance, protocol::RemoteDriver};
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
-use novacron_lab::{DriverHost, is_possible};
+use novacron_lab::DriverHost;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{guest, programs};
+use crate::{
+    harness::{guest, programs},
+    traveller::possible,
+};
 
 struct Libvirt {
     host: DriverHost,
@@ -47,11 +50,11 @@ fn file(part: Part, path: &Path) -> File {
 }
 
 impl Libvirt {
-    fn start() -> Libvirt {
+    /// The driver of a host, once it answers.
+    async fn of(host: DriverHost) -> Libvirt {
         let (kernel, initrd) = guest();
         let files = vec![file(Part::Kernel, &kernel), file(Part::Initrd, &initrd)];
         let paths = [files[0].sha256, files[1].sha256].into_iter().zip([kernel, initrd]).collect();
-        let host = DriverHost::start(&programs()).unwrap();
         let image = Image {
             id: id(1),
             name: name("tiny"),
@@ -60,13 +63,12 @@ impl Libvirt {
             holders: Default::default(),
             revision: Revision::ZERO,
         };
-        Libvirt {
-            driver: RemoteDriver::new(&host.socket()),
-            host,
-            image: Arc::new(image),
-            files: paths,
-            next: AtomicU64::new(1),
+        let driver = RemoteDriver::new(&host.socket());
+        while driver.inventory().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        let next = AtomicU64::new(1);
+        Libvirt { driver, host, image: Arc::new(image), files: paths, next }
     }
 }
 
@@ -124,16 +126,21 @@ impl conformance::Fixture for Libvirt {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn libvirt_conforms() {
-    if let Err(why) = is_possible() {
-        assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
-        println!("SKIPPED the libvirt driver's conformance: {why}");
+    if !possible("the libvirt driver's conformance") {
         return;
     }
-    let libvirt = Libvirt::start();
+    let libvirt = Libvirt::of(DriverHost::start(&programs()).unwrap()).await;
     // The stream of changes is opened in the background.
-    while libvirt.driver.inventory().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
     tokio::time::sleep(Duration::from_secs(1)).await;
     conformance::run(&libvirt).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libvirt_moves_guests() {
+    if !possible("the libvirt driver's conformance in migrations") {
+        return;
+    }
+    let [from, to] = DriverHost::start_pair(&programs()).unwrap();
+    let (from, to) = (Libvirt::of(from).await, Libvirt::of(to).await);
+    conformance::run_migration(&from, &to).await.unwrap();
 }

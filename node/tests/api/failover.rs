@@ -12,7 +12,7 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-async fn await_host(client: &Client, name: &str, good: impl Fn(&v1::Host) -> bool) -> v1::Host {
+pub async fn await_host(client: &Client, name: &str, good: impl Fn(&v1::Host) -> bool) -> v1::Host {
     let begun = Instant::now();
     loop {
         let host = host(client, name).await;

@@ -2,26 +2,26 @@
 //! hosts are as if it had been done, or as if it had never begun.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 
 use client::{Client, Error, v1};
-use domain::{instance::Body, operation::Kind};
-use drivers::simulator::Call;
-use futures_util::{StreamExt, stream};
+use domain::operation::Kind;
 use v1::vms_client::VmsClient;
 
 use crate::{
+    drains,
     failover::failover_of,
-    harness::{Lab, create, done, get, spec},
-    migration::{cancel, migrate, schedule, set},
-    scripted::{Fault, Script, until},
+    harness::{create, done, spec},
+    migration::{cancel, migrate},
+    probes,
+    scripted::{Fault, until},
+    stage::{
+        FAULTS, GONE, NODES, PATIENCE, PAUSED, Picture, RUNNING, STOPPED, Stage, all, host_name,
+    },
+    tally::Tally,
 };
-
-/// How a trial's VM is at an end.
-type Picture = (&'static str, usize);
 
 /// What is tried: the kind, how its VM is before, and afterwards when it was done.
 struct Case {
@@ -36,14 +36,8 @@ const fn case(kind: Kind, before: Picture, after: Picture) -> Case {
     Case { kind, before, after, pool: false }
 }
 
-const HOSTS: [&str; 3] = ["host-0001", "host-0002", "host-0003"];
-const GONE: Picture = ("gone", 0);
-const RUNNING: Picture = ("running", 1);
-const STOPPED: Picture = ("stopped", 1);
-const PAUSED: Picture = ("paused", 1);
-
-/// The kinds whose work is done by drivers' calls for a VM. A failover needs a lost host and is begun by
-/// it; drains are made of migrations, and probes have no calls of this kind.
+/// The kinds whose work is done by drivers' calls for a VM that somebody asked for. A failover is begun by
+/// the loss of a host; drains and restores, and probes, have cases of their own.
 const CASES: &[Case] = &[
     case(Kind::Create, GONE, RUNNING),
     case(Kind::Start, STOPPED, RUNNING),
@@ -76,12 +70,10 @@ impl Case {
     }
 }
 
-struct Stage {
-    lab: Lab,
-    client: Client,
-    script: Arc<Script>,
+/// The stage of these kinds, and those of them that were called off.
+struct Kinds {
+    stage: Stage,
     undone: Mutex<BTreeSet<&'static str>>,
-    hits: Mutex<BTreeMap<(&'static str, String, String), u32>>,
 }
 
 /// One operation on a VM of its own.
@@ -124,46 +116,28 @@ pub async fn act(client: &Client, kind: Kind, vm: &str, to: &str) -> Result<v1::
             call!(delete_vm, v1::DeleteVmRequest { mutation, vm: vm.clone(), ..Default::default() })
         }
         Kind::Failover | Kind::Drain | Kind::Restore | Kind::Probe => {
-            panic!("{kind:?} is not asked for of a VM")
+            panic!("nobody asks for a {kind:?} of a VM")
         }
     };
     client.note(outcome.as_ref().map(|outcome| outcome.revision).unwrap_or_default());
     outcome
 }
 
-impl Stage {
-    async fn start() -> Stage {
-        let script = Script::new();
-        let over = script.clone();
-        let lab = Lab::start_over(3, 3, Arc::new(move |host| over.wrap(host))).await;
-        lab.await_voters(3).await;
-        lab.image("tiny").await;
-        let client = lab.client();
-        for (setting, value) in [
-            ("migrations-workers", 200),
-            ("migrations-per-host", 100),
-            ("host-lease-ttl-ms", 10_000),
-            ("stop-grace-ms", 3_000),
-        ] {
-            set(&client, setting, value).await;
-        }
-        Stage { lab, client, script, undone: Mutex::default(), hits: Mutex::default() }
-    }
-
+impl Kinds {
     /// Makes a VM as the case wants it.
     async fn make(&self, case: &Case, vm: &str, spec: v1::VmSpec) {
         if case.before == GONE {
             return;
         }
-        let outcome = create(&self.client, vm, spec).await.unwrap();
-        assert_eq!(done(&self.client, &outcome).await.status, "done");
+        let outcome = create(&self.stage.client, vm, spec).await.unwrap();
+        assert_eq!(done(&self.stage.client, &outcome).await.status, "done");
         let first = match case.before.0 {
             "stopped" => Kind::Kill,
             "paused" => Kind::Pause,
             _ => return,
         };
-        let outcome = act(&self.client, first, vm, "").await.unwrap();
-        assert_eq!(done(&self.client, &outcome).await.status, "done");
+        let outcome = act(&self.stage.client, first, vm, "").await.unwrap();
+        assert_eq!(done(&self.stage.client, &outcome).await.status, "done");
     }
 
     /// Asks for the operation, with its script armed.
@@ -179,10 +153,10 @@ impl Stage {
         fault: Fault,
         to: &str,
     ) -> Trial<'a> {
-        self.script.arm(&vm, at, fault);
-        let operation = act(&self.client, case.kind, &vm, to).await.unwrap().operation;
+        self.stage.script.arm(&vm, at, fault);
+        let operation = act(&self.stage.client, case.kind, &vm, to).await.unwrap().operation;
         if fault == Fault::Holds {
-            until("the held call", async || self.script.struck(&vm).is_some()).await;
+            until("the held call", async || self.stage.script.struck(&vm).is_some()).await;
         }
         Trial { case, vm, at, fault, operation }
     }
@@ -192,20 +166,11 @@ impl Stage {
         self.ask(case, vm, at, fault).await
     }
 
-    /// Lets VMs be made on some hosts only.
-    async fn only(&self, open: impl Fn(&str) -> bool) {
-        for host in HOSTS {
-            let verb = if open(host) { "uncordon" } else { "cordon" };
-            schedule(&self.client, host, verb).await;
-        }
-    }
-
     /// The end is one of the two that may be, in the cluster and on the hosts.
     async fn check(&self, trial: &Trial<'_>, how: &str) {
         let Trial { case, vm, operation, .. } = trial;
         let what = format!("{} at call {} {how}", case.name(), trial.at);
-        let patience = Duration::from_secs(90);
-        let ended = self.client.wait(operation, patience, |_| ()).await.unwrap();
+        let ended = self.stage.client.wait(operation, PATIENCE, |_| ()).await.unwrap();
         let expected = match ended.status.as_str() {
             "done" => case.after,
             "rolled_back" => {
@@ -214,53 +179,30 @@ impl Stage {
             }
             other => panic!("{what}: {other}: {}", ended.message),
         };
-        let mut seen = (String::new(), BTreeMap::new());
-        let begun = Instant::now();
-        loop {
-            let row = get(&self.client, vm).await;
-            let phase = row.as_ref().map_or("gone", |row| row.phase.as_str()).to_owned();
-            let bodies = self.script.bodies(vm).await;
-            let right = bodies.values().all(|body| match expected.0 {
-                "running" => *body == Body::Running,
-                "paused" => matches!(body, Body::Paused | Body::Arrived),
-                _ => matches!(body, Body::Ready | Body::Stopped(_)),
-            });
-            let host = row.map(|row| row.host).unwrap_or_default();
-            let there = bodies.keys().all(|at| *at == host);
-            if phase == expected.0 && bodies.len() == expected.1 && right && there {
-                break;
-            }
-            seen = (format!("{phase} on {host}"), bodies);
-            assert!(begun.elapsed() < patience, "{what}: {} but {seen:?}", ended.status);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        drop(seen);
+        self.stage.await_vm(vm, expected, |_| true, &format!("{what}, {}", ended.status)).await;
         if trial.fault != Fault::None
-            && let Some(call) = self.script.struck(vm)
+            && let Some(call) = self.stage.script.struck(vm)
         {
-            let row = (case.name(), format!("{call:?}").to_lowercase(), how.to_owned());
-            *self.hits.lock().unwrap().entry(row).or_default() += 1;
+            self.stage.tally.note(case.name(), call, how);
         }
     }
 
     /// The calls that a kind makes when nothing goes wrong.
-    async fn calls(&self, case: &Case) -> Vec<Call> {
+    async fn calls(&self, case: &Case) -> Vec<String> {
         let vm = format!("plain-{}", case.name());
         let trial = self.begin(case, vm, 0, Fault::None).await;
         self.check(&trial, "plain").await;
-        self.script.calls(&trial.vm)
+        self.stage.script.calls(&trial.vm)
     }
 
     /// Every fault struck every call, and what was called off was undone where it can be.
     fn assert_hit(&self, steps: &[(&Case, usize)]) {
-        let hits = self.hits.lock().unwrap();
         for fault in FAULTS {
             let way = format!("{fault:?}");
             for (case, _) in steps {
                 let name = case.name();
                 let calls = steps.iter().filter(|(other, _)| other.name() == name).count();
-                let struck = hits.keys().filter(|(of, _, how)| *of == name && *how == way).count();
-                assert_eq!(struck, calls, "{name} {way}");
+                assert_eq!(self.stage.tally.struck(name, &way).len(), calls, "{name} {way}");
             }
         }
         let undone = self.undone.lock().unwrap();
@@ -268,44 +210,29 @@ impl Stage {
             assert!(undone.contains(case.name()), "{} was never called off", case.name());
         }
     }
-
-    fn table(&self) -> String {
-        let hits = self.hits.lock().unwrap();
-        let ways: BTreeSet<&String> = hits.keys().map(|(_, _, way)| way).collect();
-        let rows: BTreeSet<(&str, &String)> =
-            hits.keys().map(|(kind, call, _)| (*kind, call)).collect();
-        let mut text = format!("{:15} {:10}", "KIND", "CALL");
-        for way in &ways {
-            text += &format!(" {way:>22}");
-        }
-        for (kind, call) in rows {
-            text += &format!("\n{kind:15} {call:10}");
-            for way in &ways {
-                let count = hits.get(&(kind, call.clone(), (*way).clone())).copied();
-                text += &format!(" {:>22}", count.map_or("-".to_owned(), |n| n.to_string()));
-            }
-        }
-        text
-    }
 }
 
 fn undoable(kind: Kind) -> bool {
     kind.definition().is_undoable || kind == Kind::Migrate
 }
 
-/// All at one time: each has a VM of its own.
-pub async fn all<T, F: Future>(items: Vec<T>, make: impl Fn(T) -> F) -> Vec<F::Output> {
-    stream::iter(items).map(make).buffered(64).collect().await
-}
-
-const FAULTS: [Fault; 4] = [Fault::Fails, Fault::AnswerLost, Fault::Twice, Fault::Panics];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
-    let mut stage = Stage::start().await;
+    let tally = Arc::new(Tally::default());
+    tokio::join!(of_vms(&tally), drains::strike(&tally), probes::strike(&tally));
+    println!("{}", tally.table());
+    let kinds = tally.kinds();
+    for kind in Kind::ALL {
+        assert!(kinds.contains(kind.as_str()), "{kind:?} was never struck");
+    }
+}
+
+async fn of_vms(tally: &Arc<Tally>) {
+    let stage = Stage::start(NODES, tally).await;
+    let mut kinds = Kinds { stage, undone: Mutex::default() };
     let mut steps = Vec::new();
     for case in CASES {
-        let calls = stage.calls(case).await;
+        let calls = kinds.calls(case).await;
         assert!(!calls.is_empty(), "{:?} has nothing done", case.kind);
         println!("{}: {calls:?}", case.name());
         steps.extend((0..calls.len()).map(|at| (case, at)));
@@ -314,16 +241,16 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
     // Each call struck in each way.
     let trials: Vec<_> =
         steps.iter().flat_map(|(case, at)| FAULTS.map(|fault| (*case, *at, fault))).collect();
-    let stage_now = &stage;
+    let now = &kinds;
     all(trials, async |(case, at, fault)| {
         let vm = format!("{}-{at}-{fault:?}", case.name()).to_lowercase();
-        let trial = stage_now.begin(case, vm, at, fault).await;
-        stage_now.check(&trial, &format!("{fault:?}")).await;
+        let trial = now.begin(case, vm, at, fault).await;
+        now.check(&trial, &format!("{fault:?}")).await;
     })
     .await;
 
     // Called off at each call, and what undoes it struck too.
-    stage.script.hold();
+    kinds.stage.script.hold();
     let trials: Vec<_> = steps
         .iter()
         .filter(|(case, _)| undoable(case.kind))
@@ -334,47 +261,47 @@ async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
         .collect();
     let trials = all(trials, async |(case, at, undo)| {
         let vm = format!("{}-{at}-off-{undo:?}", case.name()).to_lowercase();
-        let trial = stage_now.begin(case, vm, at, Fault::Holds).await;
+        let trial = now.begin(case, vm, at, Fault::Holds).await;
         // Past the switch of a migration it is too late.
-        let _ = cancel(&stage_now.client, &trial.operation).await;
-        stage_now.script.add(&trial.vm, undo);
+        let _ = cancel(&now.stage.client, &trial.operation).await;
+        now.stage.script.add(&trial.vm, undo);
         (trial, undo)
     })
     .await;
-    stage.script.release();
+    kinds.stage.script.release();
     all(trials, async |(trial, undo)| {
-        stage_now.check(&trial, &format!("called off, {undo:?}")).await;
+        now.check(&trial, &format!("called off, {undo:?}")).await;
     })
     .await;
 
     // The leader is lost between any two calls.
-    stage.script.hold();
+    kinds.stage.script.hold();
     let trials = all(steps.clone(), async |(case, at)| {
         let vm = format!("{}-{at}-leader", case.name());
-        stage_now.begin(case, vm, at, Fault::Holds).await
+        now.begin(case, vm, at, Fault::Holds).await
     })
     .await;
-    let leader = stage.lab.leader().await;
-    stage.lab.cluster.stop_node(leader).await;
-    stage.script.release();
-    stage.lab.cluster.start_node(leader).await.unwrap();
-    let stage_now = &stage;
-    all(trials, async |trial| stage_now.check(&trial, "leader lost").await).await;
+    let leader = kinds.stage.lab.leader().await;
+    kinds.stage.lab.cluster.stop_node(leader).await;
+    kinds.stage.script.release();
+    kinds.stage.lab.cluster.start_node(leader).await.unwrap();
+    let now = &kinds;
+    all(trials, async |trial| now.check(&trial, "leader lost").await).await;
 
     // The host is lost at each call, with all that ran on it: for a moment, and for longer than its lease.
     for (lost, lapses) in [("host-0003", false), ("host-0002", true)] {
-        lose(&mut stage, &steps, lost, lapses).await;
+        lose(&mut kinds, &steps, lost, lapses).await;
     }
-    println!("{}", stage.table());
-    stage.assert_hit(&steps);
-    stage.lab.cluster.stop().await;
+    kinds.assert_hit(&steps);
+    kinds.stage.lab.cluster.stop().await;
 }
 
 /// A host is lost while calls are held. VMs that may be made anew are, when its lease has lapsed, and what
 /// is done then is struck too.
-async fn lose(stage: &mut Stage, steps: &[(&'static Case, usize)], lost: &str, lapses: bool) {
-    stage.lab.await_voters(3).await;
-    let stage_now = &*stage;
+async fn lose(kinds: &mut Kinds, steps: &[(&'static Case, usize)], lost: &str, lapses: bool) {
+    kinds.stage.lab.await_voters(NODES).await;
+    let now = &*kinds;
+    let hosts: Vec<String> = (0..NODES).map(host_name).collect();
     // To that host, and from it.
     let ways =
         |case: &Case| if case.kind == Kind::Migrate { vec!["from", "to"] } else { vec!["on"] };
@@ -384,9 +311,9 @@ async fn lose(stage: &mut Stage, steps: &[(&'static Case, usize)], lost: &str, l
         .map(|(case, at, way)| (case, at, way, format!("{}-{at}-{way}-{lost}", case.name())))
         .collect();
     let made_on = async |there: bool| {
-        stage_now.only(|host| (host == lost) == there).await;
+        now.stage.open(&hosts, |host| (host == lost) == there).await;
         let here = rows.iter().filter(|(_, _, way, _)| (*way != "to") == there).collect();
-        all(here, async |(case, _, _, vm)| stage_now.make(case, vm, case.spec()).await).await;
+        all(here, async |(case, _, _, vm)| now.make(case, vm, case.spec()).await).await;
     };
     made_on(false).await;
     made_on(true).await;
@@ -398,44 +325,44 @@ async fn lose(stage: &mut Stage, steps: &[(&'static Case, usize)], lost: &str, l
         .collect();
     let running = &CASES[1];
     all(failovers.iter().collect(), async |(_, _, vm): &(usize, Fault, String)| {
-        let outcome = create(&stage_now.client, vm, rebuilt.clone()).await.unwrap();
-        assert_eq!(done(&stage_now.client, &outcome).await.status, "done");
+        let outcome = create(&now.stage.client, vm, rebuilt.clone()).await.unwrap();
+        assert_eq!(done(&now.stage.client, &outcome).await.status, "done");
     })
     .await;
-    stage_now.script.hold();
+    now.stage.script.hold();
     // What is created is created there.
     let (creates, others): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|(case, ..)| case.kind == Kind::Create);
     let ask = async |(case, at, way, vm): (&'static Case, usize, &str, String)| {
         let to = if way == "to" { lost } else { "" };
-        let trial = stage_now.ask_to(case, vm, at, Fault::Holds, to).await;
+        let trial = now.ask_to(case, vm, at, Fault::Holds, to).await;
         (trial, format!("host lost ({way})"))
     };
     let mut trials = all(creates, ask).await;
-    stage_now.only(|_| true).await;
+    now.stage.open(&hosts, |_| true).await;
     trials.extend(all(others, ask).await);
     for (at, fault, vm) in &failovers {
-        stage_now.script.arm(vm, *at, *fault);
+        now.stage.script.arm(vm, *at, *fault);
     }
 
     let number = usize::from(lost.as_bytes()[8] - b'1');
-    stage.lab.cluster.stop_node(number).await;
-    stage.script.forget(lost);
-    stage.script.release();
-    let stage_now = &*stage;
+    kinds.stage.lab.cluster.stop_node(number).await;
+    kinds.stage.script.forget(lost);
+    kinds.stage.script.release();
+    let now = &*kinds;
     let again = all(failovers, async |(at, fault, vm)| {
         let mut operation = None;
         until("a failover", async || {
-            operation = failover_of(&stage_now.client, &vm).await.map(|row| row.id);
+            operation = failover_of(&now.stage.client, &vm).await.map(|row| row.id);
             operation.is_some()
         })
         .await;
         let operation = operation.unwrap();
         let case = &Case { kind: Kind::Failover, ..*running };
-        stage_now.check(&Trial { case, vm, at, fault, operation }, &format!("{fault:?}")).await;
+        now.check(&Trial { case, vm, at, fault, operation }, &format!("{fault:?}")).await;
     });
     again.await;
-    stage.lab.cluster.start_node(number).await.unwrap();
-    let stage_now = &*stage;
-    all(trials, async |(trial, how)| stage_now.check(&trial, &how).await).await;
+    kinds.stage.lab.cluster.start_node(number).await.unwrap();
+    let now = &*kinds;
+    all(trials, async |(trial, how)| now.check(&trial, &how).await).await;
 }

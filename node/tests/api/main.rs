@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
 mod docs;
+mod drains;
 mod errors;
 mod every_call;
 mod faces;
@@ -16,7 +17,10 @@ mod kinds;
 mod locks;
 mod migration;
 mod placement;
+mod probes;
 mod queues;
 mod reference;
 mod scripted;
 mod setup;
+mod stage;
+mod tally;

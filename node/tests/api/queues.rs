@@ -23,8 +23,9 @@ use v1::operations_client::OperationsClient;
 
 use crate::{
     harness::{Lab, create, done, spec},
-    kinds::{act, all},
+    kinds::act,
     migration::set,
+    stage::all,
 };
 
 async fn probe(client: &Client, class: &str) -> Result<v1::Outcome, Error> {

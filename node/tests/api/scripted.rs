@@ -1,5 +1,5 @@
-//! Drivers that do what a script says with the calls of one VM: fail, lose an answer, call twice, panic,
-//! stand still. What is below them is the simulator.
+//! Drivers that do what a script says with the calls of one VM, or with the questions to one host: fail,
+//! lose an answer, call twice, panic, stand still. What is below them is the simulator.
 
 use std::{
     collections::BTreeMap,
@@ -39,14 +39,17 @@ pub enum Fault {
     Holds,
 }
 
-/// What is to happen to one VM's calls.
+/// What is to happen to one VM's calls, or to one host's questions.
 struct Plan {
     /// Which call is struck, counted from 0.
     at: usize,
     fault: Fault,
+    /// What becomes of those before it.
+    before: Fault,
     /// One more that is.
     next: Option<(usize, Fault)>,
-    calls: Vec<Call>,
+    /// Their names.
+    calls: Vec<String>,
 }
 
 /// The scripts of all hosts.
@@ -72,13 +75,19 @@ impl Script {
     pub fn wrap(self: &Arc<Script>, host: &mut LocalHost) {
         let below = host.driver.clone();
         self.below.lock().unwrap().insert(host.name.to_string(), below.clone());
-        host.driver = Arc::new(Scripted { script: self.clone(), below });
+        let name = host.name.to_string();
+        host.driver = Arc::new(Scripted { script: self.clone(), host: name, below });
     }
 
     /// From now on the VM's calls are counted, and the one numbered `at` is struck.
     pub fn arm(&self, vm: &str, at: usize, fault: Fault) {
-        let plan = Plan { at, fault, next: None, calls: Vec::new() };
-        self.plans.lock().unwrap().insert(vm.to_owned(), plan);
+        self.arm_after(vm, at, fault, Fault::None);
+    }
+
+    /// The same for a VM, or for what a host is asked, and the calls before it are struck too.
+    pub fn arm_after(&self, whose: &str, at: usize, fault: Fault, before: Fault) {
+        let plan = Plan { at, fault, before, next: None, calls: Vec::new() };
+        self.plans.lock().unwrap().insert(whose.to_owned(), plan);
     }
 
     /// The next call of a VM that is being struck is struck too.
@@ -89,13 +98,13 @@ impl Script {
     }
 
     /// The calls since then.
-    pub fn calls(&self, vm: &str) -> Vec<Call> {
+    pub fn calls(&self, vm: &str) -> Vec<String> {
         self.plans.lock().unwrap().get(vm).map(|plan| plan.calls.clone()).unwrap_or_default()
     }
 
     /// The call that was struck, once it was.
-    pub fn struck(&self, vm: &str) -> Option<Call> {
-        self.plans.lock().unwrap().get(vm).and_then(|plan| plan.calls.get(plan.at).copied())
+    pub fn struck(&self, vm: &str) -> Option<String> {
+        self.plans.lock().unwrap().get(vm).and_then(|plan| plan.calls.get(plan.at).cloned())
     }
 
     /// Calls that are held stand still, until [`Script::release`].
@@ -134,15 +143,21 @@ impl Script {
         bodies
     }
 
-    /// Notes a call; the answer is what becomes of it.
+    /// Notes a VM's call; the answer is what becomes of it.
     fn strike(&self, vm: VmId, call: Call) -> Fault {
-        let names = self.names.lock().unwrap();
+        let name = self.names.lock().unwrap().get(&vm).cloned();
+        let call = format!("{call:?}").to_lowercase();
+        name.map_or(Fault::None, |name| self.strike_what(&name, call))
+    }
+
+    fn strike_what(&self, whose: &str, call: String) -> Fault {
         let mut plans = self.plans.lock().unwrap();
-        let Some(plan) = names.get(&vm).and_then(|name| plans.get_mut(name)) else {
-            return Fault::None;
-        };
+        let Some(plan) = plans.get_mut(whose) else { return Fault::None };
         let number = plan.calls.len();
         plan.calls.push(call);
+        if number < plan.at {
+            return plan.before;
+        }
         let strikes =
             |at: usize, fault: Fault| number == at || (fault == Fault::Twice && number > at);
         if strikes(plan.at, plan.fault) {
@@ -161,6 +176,8 @@ impl Script {
 
 struct Scripted {
     script: Arc<Script>,
+    /// Its name.
+    host: String,
     below: Arc<dyn Driver>,
 }
 
@@ -170,10 +187,16 @@ impl Scripted {
     }
 }
 
-/// Makes a call as the script wants it.
+/// Makes a VM's call as the script wants it.
 macro_rules! call {
     ($self:ident, $vm:expr, $call:expr, $make:expr) => {
-        match $self.script.strike($vm, $call) {
+        become_of!($self, $self.script.strike($vm, $call), $call, $make)
+    };
+}
+
+macro_rules! become_of {
+    ($self:ident, $fault:expr, $call:expr, $make:expr) => {
+        match $fault {
             Fault::None => $make.await,
             Fault::Fails => {
                 Err(DriverError::new(ErrorKind::Transient, format!("{:?} fails", $call)))
@@ -198,7 +221,8 @@ macro_rules! call {
 #[tonic::async_trait]
 impl Driver for Scripted {
     async fn inventory(&self) -> Result<Inventory, DriverError> {
-        self.below.inventory().await
+        let fault = self.script.strike_what(&self.host, "inventory".to_owned());
+        become_of!(self, fault, "inventory", self.below.inventory())
     }
     async fn observe(&self, vm: VmId) -> Result<Observation, DriverError> {
         self.below.observe(vm).await
