@@ -96,7 +96,9 @@ async fn shut_down(fixture: &dyn Fixture, order: &Order) -> Result<(), String> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    Err(format!("the guest did not shut down in {:?}", fixture.patience()))
+    let said = ok(fixture.driver().console_log(order.vm, 0, 1 << 20).await)?.0;
+    let said = String::from_utf8_lossy(&said[said.len().saturating_sub(500)..]).into_owned();
+    Err(format!("the guest did not shut down in {:?}; it said: {said}", fixture.patience()))
 }
 
 fn ok<T>(result: Result<T, DriverError>) -> Result<T, String> {

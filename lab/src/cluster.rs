@@ -165,6 +165,7 @@ impl Cluster {
         let watched = real && self.options.fencing == Fencing::Watchdogs;
         let mut node = Node {
             boot: real.then(|| Boot::first(&directory)).transpose()?,
+            slow: self.options.slow_clock == Some(number),
             guarded: real && self.options.fencing != Fencing::None,
             watchdog: watched.then(|| Watchdog::make(&directory)).transpose()?,
             guard: None,

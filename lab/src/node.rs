@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) disk: Option<Disk>,
     /// Its host's present boot, if that is not the machine's.
     pub(crate) boot: Option<Boot>,
+    /// Whether its host's clock is slow by a tenth.
+    pub(crate) slow: bool,
     /// Whether its host has a guard.
     pub(crate) guarded: bool,
     /// Its guard's watchdog, if it has one.
@@ -46,11 +48,15 @@ impl Node {
 
     /// A program as it runs on the node's host.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        match (&self.space, &self.boot) {
+        let mut command = match (&self.space, &self.boot) {
             (Some(space), Some(boot)) => boot.command(space, program.as_ref()),
             (Some(space), None) => space.command(program),
             (None, _) => Command::new(program),
+        };
+        if self.slow {
+            command.env("NOVACRON_TEST_CLOCK_PERCENT", "90");
         }
+        command
     }
 
     /// `novacron` as it runs on the node's host.

@@ -17,6 +17,8 @@ pub struct ClusterOptions {
     pub fencing: Fencing,
     /// What is broken on purpose.
     pub broken: Broken,
+    /// The real host whose clock is slow by a tenth, for its node and its guard.
+    pub slow_clock: Option<usize>,
 }
 
 /// What is broken on purpose in a debug build, to show that a test would notice.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use guard::since_boot;
 
 #[derive(Default)]
 pub(crate) struct LeaseClock(Mutex<Option<Segment>>);
@@ -36,15 +36,6 @@ impl LeaseClock {
         *segment = Some(current);
         at_ms.max(now_ms)
     }
-}
-
-/// Time since the machine booted, sleep included.
-pub(crate) fn since_boot() -> Duration {
-    let time = clock_gettime(ClockId::Boottime);
-    Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or_default(),
-        u32::try_from(time.tv_nsec).unwrap_or_default(),
-    )
 }
 
 /// Wall time, Unix milliseconds.

@@ -29,6 +29,7 @@ impl Trial {
             storage,
             fencing: Fencing::None,
             broken: Broken::Nothing,
+            slow_clock: None,
         };
         let cluster = Cluster::start(options, |_| ()).await?;
         cluster.await_voters(NODES).await?;

@@ -97,6 +97,7 @@ async fn demo() -> Result<()> {
         storage,
         fencing: Fencing::Guards,
         broken: Broken::Nothing,
+        slow_clock: None,
     };
     let started = Cluster::start(options, |step| {
         println!("  {:>6.1} s  … {step}", told.elapsed().as_secs_f64());

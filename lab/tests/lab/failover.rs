@@ -13,12 +13,12 @@ use std::{
 };
 
 use client::{Client, v1};
-use novacron_lab::{Broken, Cluster, Fencing};
+use novacron_lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts};
 use v1::{hosts_client::HostsClient, vms_client::VmsClient};
 
 use crate::{
-    harness::{await_phase, create, get, spec},
-    traveller::{possible, real_cluster},
+    harness::{await_phase, create, get, options, spec},
+    traveller::{possible, real_cluster, real_cluster_of},
     watchdog::has_watchdog,
 };
 
@@ -344,6 +344,29 @@ async fn lose_hosts(fencing: Fencing, ways: &[Way]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_host_costs_no_guest_and_doubles_none() {
     lose_hosts(Fencing::Guards, WAYS).await;
+}
+
+/// A guard whose clock is slow counts to its deadline for longer than it should, and is done in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_clock_costs_no_guest_and_doubles_none() {
+    if !possible("a lost host whose clock is slow") {
+        return;
+    }
+    let slow =
+        ClusterOptions { slow_clock: Some(2), fencing: Fencing::Guards, ..options(Hosts::Real) };
+    let mut cluster = real_cluster_of(slow).await;
+    let client = cluster.client().unwrap();
+    let others = ["h1", "h2"];
+    for host in others {
+        cluster.novacron(0, &["host", "cordon", host]).unwrap();
+    }
+    create(&client, "web", ticking("rebuild")).await.unwrap();
+    await_phase(&client, "web", "running", PATIENCE).await;
+    for host in others {
+        cluster.novacron(0, &["host", "uncordon", host]).unwrap();
+    }
+    assert_eq!(get(&client, "web").await.unwrap().host, "h3");
+    lose(&mut cluster, Way::Cut, Fencing::Guards, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,7 @@ pub fn options(hosts: Hosts) -> ClusterOptions {
         storage: Storage::Directory,
         fencing: Fencing::None,
         broken: Broken::Nothing,
+        slow_clock: None,
     }
 }
 

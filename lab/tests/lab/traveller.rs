@@ -25,8 +25,13 @@ pub fn possible(what: &str) -> bool {
 
 /// A cluster on real hypervisors with the tiny guest's image.
 pub async fn real_cluster(fencing: Fencing, broken: Broken) -> Cluster {
+    real_cluster_of(ClusterOptions { fencing, broken, ..options(Hosts::Real) }).await
+}
+
+/// The same, in every respect as is said.
+pub async fn real_cluster_of(options: ClusterOptions) -> Cluster {
     let (kernel, initrd) = guest();
-    let cluster = start(ClusterOptions { fencing, broken, ..options(Hosts::Real) }).await;
+    let cluster = start(options).await;
     let (kernel, initrd) = (kernel.to_str().unwrap(), initrd.to_str().unwrap());
     cluster
         .novacron(0, &["image", "create", "tiny", "--kernel", kernel, "--initrd", initrd])

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::{Store, core::Core, core::pauses};
 use crate::{
-    clock,
     transport::wire::{self, ReadFrom},
     types::Position,
     view::View,
@@ -165,18 +164,18 @@ impl Core {
     async fn read_younger(&self, age: Duration, deadline: Instant) -> Result<Arc<View>, ReadError> {
         let known = *self.probe.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((sent, at)) = known
-            && clock::since_boot().saturating_sub(sent) <= age
+            && guard::since_boot().saturating_sub(sent) <= age
         {
             let view = self.views.borrow().clone();
             if view.at.map(|at| at.index) >= at.map(|at| at.index) {
                 return Ok(view);
             }
         }
-        let sent = clock::since_boot();
+        let sent = guard::since_boot();
         let at = self.read_index(deadline.min(Instant::now() + age.max(MIN_PROBE))).await?;
         *self.probe.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((sent, at));
         let view = self.await_entry(at, deadline).await?;
-        if clock::since_boot().saturating_sub(sent) <= age {
+        if guard::since_boot().saturating_sub(sent) <= age {
             return Ok(view);
         }
         Err(ReadError::Unavailable(format!("it could not show a view younger than {age:?}")))
