@@ -1,7 +1,7 @@
 //! Migration policies.
 
 use anyhow::Result;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use client::v1::{self, migration_policies_client::MigrationPoliciesClient};
 use serde_json::Value;
 
@@ -48,16 +48,16 @@ pub struct Policy {
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     bandwidth: u32,
     /// Longest time a guest may stand still at the end, milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 300)]
+    #[arg(long, value_name = "MS", default_value_t = 300, value_parser = value_parser!(u32).range(1..))]
     downtime: u32,
     /// Do not slow a guest down that writes faster than can be copied.
     #[arg(long)]
     never_slow_down: bool,
     /// Over how many connections a guest's memory is copied at a time, 1 to 16.
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=16))]
     connections: u32,
     /// Rounds over the guest's memory in which what remains may fail to fall.
-    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
     /// What is done then: the guest may stand still for so long, milliseconds; 0 to undo the migration.
     #[arg(long, value_name = "MS", default_value_t = 0)]
@@ -69,8 +69,8 @@ pub struct Policy {
     /// migration-deadline-ms-per-gib says.
     #[arg(long, value_name = "SECONDS")]
     deadline_per_gib: Option<u64>,
-    /// What becomes of a guest that shows no sign of life on its new host for 30 s: it stays there until a
-    /// person has looked, or is taken back.
+    /// What becomes of a guest that shows no sign of life on its new host for 30 s: it stays there
+    /// and is looked at again until the migration is stuck, or it is taken back.
     #[arg(long, value_name = "WHAT", default_value = "stay", value_parser = ["stay", "return"])]
     when_silent: String,
 }

@@ -104,7 +104,7 @@ fn stage(seen: &v1::Operation) -> String {
             progress.rounds,
             mib(progress.dirty_bytes_per_second)
         );
-        if progress.expected_downtime_ms > progress.allowed_downtime_ms {
+        if (1..progress.expected_downtime_ms).contains(&progress.allowed_downtime_ms) {
             text.push_str(&format!(
                 ", would stand still for {} ms of {} allowed",
                 progress.expected_downtime_ms, progress.allowed_downtime_ms

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use domain::instance::{Action, Body, Ended, Life};
+use domain::{
+    State,
+    instance::{Action, Body, Ended, Life},
+};
 use drivers::{DriverError, ErrorKind, Migration, cannot_migrate};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::instance::{More, Task, within};
 
@@ -12,6 +15,8 @@ use super::instance::{More, Task, within};
 const PROGRESS: Duration = Duration::from_secs(3);
 /// Between two looks at a guest that has not come whole yet.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long a guest's agent is given to answer, everything on the way to it included.
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a guest is given to show that it works.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
@@ -28,9 +33,18 @@ impl Task {
             Ok(migration) => migration,
             Err(error) => return self.tell(Err(error), false).await,
         };
-        let agent = !departure.at_rest && self.agent_answers(migration).await;
-        let mut sending = migration.send(departure);
         let mut views = self.tools.store.views();
+        let wanted = |state: &State| {
+            let row = state.instances.get(&self.row.id);
+            row.is_some_and(|row| {
+                row.fence == self.row.fence && state.next_action(row) == Action::Send
+            })
+        };
+        let agent = !departure.at_rest && self.agent_answers(migration).await == Some(true);
+        if !wanted(&self.tools.store.view().state) {
+            return Ok(());
+        }
+        let mut sending = migration.send(departure);
         let mut beat = interval(PROGRESS);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.tick().await;
@@ -39,11 +53,7 @@ impl Task {
                 sent = &mut sending => return self.tell(sent, agent).await,
                 _ = views.changed() => {
                     let state = views.borrow_and_update().state.clone();
-                    let row = state.instances.get(&self.row.id);
-                    let wanted = row.is_some_and(|row| {
-                        row.fence == self.row.fence && state.next_action(row) == Action::Send
-                    });
-                    if !wanted {
+                    if !wanted(&state) {
                         return Ok(());
                     }
                 }
@@ -103,7 +113,7 @@ impl Task {
         let migration = self.migration().map_err(|error| error.to_string())?;
         let state = self.tools.store.view().state.clone();
         let agent = state.migration_of(vm).is_some_and(|(_, migration)| migration.agent);
-        let mut before = None;
+        let (mut before, mut asked) = (None, false);
         let wanted = || {
             let state = self.tools.store.view().state.clone();
             let row = state.instances.get(&self.row.id);
@@ -116,15 +126,19 @@ impl Task {
             let used = within(self.driver().usage(vm)).await.ok().map(|usage| usage.cpu_ns);
             if let (Some(before), Some(used)) = (before, used)
                 && used > before
-                && (!agent || self.agent_answers(migration).await)
+                && (!agent || self.agent_answers(migration).await == Some(true))
             {
                 let seen = within(self.driver().observe(vm)).await;
                 let seen = seen.map_err(|error| format!("cannot observe: {error}"))?;
                 let more = More { life: Some(Life::Seen), ..More::default() };
                 return self.report(&seen, None, more).await;
             }
+            asked |= before.is_some() && used.is_some();
             before = before.or(used);
             tokio::time::sleep(LOOK).await;
+        }
+        if !asked {
+            return Err("the guest could not be asked for a sign of life".to_owned());
         }
         let why = format!("the guest has shown no sign of life for {} s", SIGN_OF_LIFE.as_secs());
         let seen = within(self.driver().observe(vm)).await;
@@ -133,7 +147,9 @@ impl Task {
         self.report(&seen, Some(DriverError::new(ErrorKind::Transient, why)), more).await
     }
 
-    async fn agent_answers(&self, migration: &dyn Migration) -> bool {
-        matches!(within(migration.answers(self.row.vm)).await, Ok(Some(true)))
+    /// Whether the guest's agent answers; none when it has none, or that could not be asked.
+    async fn agent_answers(&self, migration: &dyn Migration) -> Option<bool> {
+        let answer = timeout(AGENT_PATIENCE, migration.answers(self.row.vm)).await.ok()?;
+        answer.ok().flatten()
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn set(
         .instances_on(id)
         .filter_map(|body| state.migration_of(body.vm))
         .filter(|(operation, _)| operation.status == operation::Status::Queued)
+        .filter(|(_, migration)| migration.way_back.is_none())
         .filter(|(operation, _)| matches!(operation.author, Principal::Node(_)))
         .map(|(operation, _)| operation.id)
         .collect();

@@ -19,6 +19,8 @@ use crate::{
 
 /// Why a guest is not sent whose VM has changed since that was asked for.
 const CHANGED: &str = "the guest has ended, or is about to";
+const SILENT: &str = "the guest shows no sign of life on its new host";
+const GOES_BACK: &str = "the guest shows no sign of life on its new host, and is taken back";
 const TAKEN_BACK: &str =
     "the guest showed no sign of life on the host where it had come, and was taken back";
 const NOT_TAKEN_BACK: &str =
@@ -38,7 +40,10 @@ pub(super) fn note(draft: &mut Draft, old: &Instance, report: &Report) -> bool {
                 Step::Reserve | Step::Prepare | Step::Copy | Step::Retire => return false,
                 Step::Validate => {
                     match report.life.filter(|_| old.phase == Phase::Running) {
-                        Some(Life::Seen) => advance(draft, old.vm, Step::Retire),
+                        Some(Life::Seen) => {
+                            tell(draft, old.vm, "");
+                            advance(draft, old.vm, Step::Retire);
+                        }
                         Some(Life::Missed) => turn_back(draft, old.vm),
                         None => {}
                     }
@@ -141,6 +146,10 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
     let spare = state.spare_of(id).cloned();
     let unwinding = operation.status == Status::Unwinding;
     match step {
+        // Somebody has moved it home by hand since it could not be taken back.
+        Step::Reserve if way_back == Some(active.host) => {
+            operation::end(draft, operation.id, Status::Done, String::new());
+        }
         Step::Reserve => {
             if !vm::can_leave(active.phase, vm.desired) {
                 let why = CHANGED.to_owned();
@@ -200,10 +209,24 @@ fn turn_back(draft: &mut Draft, id: VmId) {
     let state = draft.state();
     let Some((_, migration)) = state.migration_of(id) else { return };
     let Some(source) = state.spare_of(id).map(|source| source.host) else { return };
+    // One that is being drained, or is lost, takes nobody back.
+    let takes = state.hosts.get(&source).is_some_and(|host| host.takes_bodies());
     let first = migration.way_back.is_none();
-    if migration.terms.when_silent == WhenSilent::Return && first && !is_lost(draft, source) {
+    if migration.terms.when_silent == WhenSilent::Return && first && takes {
         change(draft, id, |migration| migration.way_back = Some(source));
+        tell(draft, id, GOES_BACK);
         advance(draft, id, Step::Retire);
+    } else {
+        tell(draft, id, SILENT);
+    }
+}
+
+/// Says how a migration stands.
+fn tell(draft: &mut Draft, vm: VmId, message: &str) {
+    let Some((operation, _)) = draft.state().migration_of(vm) else { return };
+    if operation.message != message {
+        let operation = Operation::clone(operation);
+        draft.put(Operation { message: message.to_owned(), ..operation });
     }
 }
 
@@ -213,6 +236,8 @@ fn go_back(draft: &mut Draft, operation: &Operation, home: HostId) {
     let (to, step, progress, agent) = (Some(home), Step::Reserve, None, false);
     let next = Operation {
         status: Status::Queued,
+        ready: true,
+        failures: 0,
         migration: Some(Box::new(Migration { to, step, progress, agent, ..migration.clone() })),
         deadline_ms: draft.state().now_ms + draft.state().setting(Key::MigrationDeadlineMs),
         ..operation.clone()
@@ -310,17 +335,25 @@ fn switch(draft: &mut Draft, source: &Instance, target: &Instance) {
         reboots: source.reboots,
         ..Instance::clone(target)
     });
-    if let Some((operation, _)) = draft.state().migration_of(source.vm) {
+    if let Some((operation, migration)) = draft.state().migration_of(source.vm) {
+        let is_back = migration.way_back == Some(target.host);
+        let (before, deadline_ms) = (migration.home, operation.deadline_ms);
         let parent = operation.parent.and_then(|parent| draft.state().operations.get(&parent));
         let drained = parent.is_some_and(|parent| parent.kind == Kind::Drain);
         // Who goes from one drained host to the next still comes from the first.
         let home = drained.then(|| vm.home.unwrap_or(source.host));
-        let home = home.filter(|home| *home != target.host);
+        let home = if is_back { before } else { home.filter(|home| *home != target.host) };
         let operation = operation.clone();
         draft.put(Vm { home, ..Vm::clone(&vm) });
         // An unwinding that came too late is none.
         let (status, message) = (Status::Running, String::new());
-        draft.put(Operation { status, message, ..Operation::clone(&operation) });
+        // What the copying took of its time is not held against the guest.
+        let state = draft.state();
+        let deadline_ms = deadline_ms.max(state.now_ms + state.setting(Key::OperationDeadlineMs));
+        draft.put(Operation { status, message, deadline_ms, ..Operation::clone(&operation) });
+        if !is_back {
+            change(draft, source.vm, |migration| migration.home = vm.home);
+        }
     }
     let next = if vm.desired == Desired::Running { Step::Validate } else { Step::Retire };
     advance(draft, source.vm, next);

@@ -8,7 +8,7 @@ use crate::{
     host::Capacity,
     id::{InstanceId, NodeId, OperationId, VmId},
     limit,
-    operation::{self, Progress},
+    operation::{self, Progress, Step},
     principal::Principal,
     rejected::{Reason, Rejected},
     vm,
@@ -271,8 +271,17 @@ fn note(draft: &mut Draft, node: NodeId, report: Report) {
     }
     operation::settle(draft, vm.id);
     // What has got done in spite of it does not count.
+    let goes_back = report.life == Some(Life::Missed) && !validates(draft, vm.id);
     match &report.failure {
-        Some(failure) if !failure.permanent => operation::failed(draft, vm.id, &failure.message),
+        Some(failure) if !failure.permanent && !goes_back => {
+            operation::failed(draft, vm.id, &failure.message)
+        }
         Some(_) | None => {}
     }
+}
+
+/// Whether the VM's guest is still to show that it works.
+fn validates(draft: &Draft, vm: VmId) -> bool {
+    let migration = draft.state().migration_of(vm);
+    migration.is_some_and(|(_, migration)| migration.step == Step::Validate)
 }

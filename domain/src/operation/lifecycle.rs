@@ -6,7 +6,7 @@ use super::{
     stuck,
 };
 use crate::{
-    Draft, Revision, host,
+    Draft, Revision, State, host,
     id::{OperationId, VmId},
     instance::{self, Ended, Phase as Body},
     limit,
@@ -111,8 +111,9 @@ fn trim(draft: &mut Draft) {
 /// Ends the VM's operation because a stronger one takes its place.
 pub(crate) fn overtake(draft: &mut Draft, vm: &Vm, by: OperationId) {
     if let Some(operation) = vm.operation {
+        let state = draft.state();
+        let moved = state.operations.get(&operation).is_some_and(|row| has_moved(state, row));
         instance::abandon(draft, vm.id);
-        let moved = draft.state().operations.get(&operation).is_some_and(|row| is_past_switch(row));
         let status = if moved { Status::Done } else { Status::RolledBack };
         end(draft, operation, status, format!("overtaken by operation {by}"));
     }
@@ -256,6 +257,13 @@ pub(crate) fn expire(draft: &mut Draft) {
         });
         end(draft, id, Status::Stuck, format!("the deadline passed: {why}"));
     }
+}
+
+/// Whether a migration's guest is elsewhere than where it was.
+fn has_moved(state: &State, operation: &Operation) -> bool {
+    let way_back = operation.migration.as_ref().and_then(|migration| migration.way_back);
+    let body = operation.vm().and_then(|vm| state.instance_of(vm));
+    way_back.map_or(is_past_switch(operation), |home| body.is_some_and(|body| body.host != home))
 }
 
 fn is_past_switch(operation: &Operation) -> bool {

@@ -125,7 +125,7 @@ impl CopyWish {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WhenSilent {
-    /// It stays, with its old disks at the source, until a person has looked.
+    /// It stays and is looked at again; in the end the migration is stuck, and a person looks.
     #[default]
     Stay,
     /// It is taken back to where it came from.
@@ -199,6 +199,9 @@ pub struct Migration {
     /// Whether the guest's agent answered before it left: then it is to answer where it has come.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub agent: bool,
+    /// The home that the VM had before it left, see [`Vm::home`](crate::vm::Vm::home).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<HostId>,
     /// The host to which the guest is taken back, since it showed no sign of life where it had come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub way_back: Option<HostId>,
@@ -215,6 +218,7 @@ impl Migration {
             step: Step::Reserve,
             progress: None,
             agent: false,
+            home: None,
             way_back: None,
         }
     }

@@ -11,7 +11,7 @@ use novacron_domain::{
         Action, Body, Ended, Failure, InstanceCommand, Landing, Life, Phase, Place, Report, Role,
     },
     migration_policy::MigrationPolicyCommand,
-    operation::{CopyWish, Kind, OperationCommand, Status, Terms, WhenSilent},
+    operation::{Class, CopyWish, Kind, OperationCommand, Status, Step, Terms, WhenSilent},
     vm::{Failover, VmCommand, VmSpec},
 };
 use proptest::prelude::*;
@@ -358,7 +358,9 @@ impl Machines {
 
     /// What the leader does for a migration that waits.
     fn reserve(&mut self) {
-        let Some(body) = self.world.state.instance_of(self.vm) else { return };
+        let state = &self.world.state;
+        let waits = state.waiting(Class::Migrations).any(|row| row.vm() == Some(self.vm));
+        let Some(body) = state.instance_of(self.vm).filter(|_| waits) else { return };
         let host = if body.host == id(1) { id(2) } else { id(1) };
         let instance = id(2_000 + u128::from(self.world.state.index));
         let place = Place { vm: self.vm, instance, host };
@@ -570,6 +572,35 @@ fn a_silent_guest_is_taken_back() {
         }
     }
     assert!(ended.contains(&Status::Stuck), "the way back was never cancelled: {ended:?}");
+}
+
+/// It is stuck between the way there and the way back, and a person has it tried again.
+#[test]
+fn a_way_back_that_was_stuck_is_taken_up() {
+    let mut machines = Machines::new();
+    machines.silent[1] = true;
+    machines.migrate(1);
+    let retires = |machines: &Machines| {
+        let migration = machines.world.state.operations[&id(1_001)].migration.as_ref();
+        migration.is_some_and(|migration| migration.step == Step::Retire)
+    };
+    for _ in 0..20 {
+        if !retires(&machines) {
+            machines.calm(1);
+        }
+    }
+    assert!(retires(&machines));
+    machines.silent[1] = false;
+    for _ in 0..=10 {
+        machines.report(1, Some("it fails"), None);
+    }
+    assert_eq!(machines.world.state.operations[&id(1_001)].status, Status::Stuck);
+    let resume = OperationCommand::Resume { operation: id(1_001) };
+    machines.world.admin(Command::Operation(resume)).unwrap();
+    machines.calm(20);
+    machines.assert_whole();
+    assert_eq!(machines.executing(), [0]);
+    assert_eq!(machines.world.state.operations[&id(1_001)].status, Status::RolledBack);
 }
 
 /// Every step is cancelled, and every call fails there, once and twice.

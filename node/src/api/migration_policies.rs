@@ -19,7 +19,8 @@ impl MigrationPolicies for Api {
     ) -> Result<Response<v1::Outcome>, Status> {
         let mut message = request.into_inner();
         let mutation = message.mutation.take();
-        let policy = message.policy.clone().unwrap_or_default();
+        let missing = || convert::invalid("policy", "is missing; say what it is to be like");
+        let policy = message.policy.clone().ok_or_else(|| errors::rejected(missing()))?;
         let command = convert::migration_policy::read(&message.migration_policy, policy);
         let command = Command::MigrationPolicy(command.map_err(errors::rejected)?);
         let set = self.change(Role::Admin, mutation, &message, |_, _| Ok(command.clone()));

@@ -96,6 +96,7 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("RenewLock", json!({"project": "default", "lock": "l", "fence": "$fence"}), 409),
         ("SetMigrationPolicy", policy(json!({"labels": {"tier": "gold"}, "connections": 4})), 200),
         ("SetMigrationPolicy", policy(json!({"connections": 400})), 400),
+        ("SetMigrationPolicy", json!({"migrationPolicy": "careful"}), 400),
         ("SetMigrationPolicy", policy(json!({"whenSilent": "panic"})), 400),
         ("SetMigrationPolicy", policy(json!({"project": "none"})), 404),
         ("GetMigrationPolicy", json!({"migrationPolicy": "careful"}), 200),

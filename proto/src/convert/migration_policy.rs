@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::{
+    limit::MIGRATION_CONNECTIONS_MAX,
     migration_policy::{MigrationPolicy, MigrationPolicyCommand},
     name::Name,
     operation::{CopyPolicy, Terms, WhenSilent},
@@ -57,11 +58,15 @@ pub fn read(named: &str, policy: v1::MigrationPolicy) -> Result<MigrationPolicyC
     let default = CopyPolicy::default();
     let or = |value: u32, default: u32| if value == 0 { default } else { value };
     let connections = or(policy.connections, default.connections.into());
+    let connections = u8::try_from(connections).map_err(|_| {
+        let most = MIGRATION_CONNECTIONS_MAX;
+        invalid("policy.connections", format!("is {connections}; it must be 1 to {most}"))
+    })?;
     let copy = CopyPolicy {
         bandwidth_mib_s: policy.bandwidth_mib_per_second,
         downtime_ms: or(policy.downtime_ms, default.downtime_ms),
         auto_converge: !policy.never_slow_down,
-        connections: u8::try_from(connections).unwrap_or(u8::MAX),
+        connections,
         rounds_max: or(policy.rounds_max, default.rounds_max),
         stalled_downtime_ms: policy.stalled_downtime_ms,
     };
