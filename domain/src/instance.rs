@@ -33,12 +33,14 @@ mod next_action;
 mod pair;
 mod placement;
 mod report;
+mod way_back;
 
 pub use next_action::Action;
-pub(crate) use pair::{abandon, host_ended, outcome, retire, settle as settle_pair, unwind};
+pub(crate) use pair::{abandon, host_ended, retire, settle as settle_pair, unwind};
 pub use placement::Place;
 pub(crate) use report::decide;
 pub use report::{Body, Ended, Failure, InstanceCommand, Life, Report};
+pub(crate) use way_back::outcome;
 
 use std::sync::Arc;
 

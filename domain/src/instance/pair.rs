@@ -6,25 +6,19 @@
 //! is given up for good. Whatever tears the hosts apart, one of them is a body and the log says
 //! which.
 
-use super::{Body, Ended, Instance, Life, Phase, Report, Role};
+use super::{Body, Ended, Instance, Life, Phase, Report, Role, way_back};
 use crate::{
-    Draft, State,
+    Draft,
     host::{Evidence, Status as HostStatus},
     id::{HostId, VmId},
     limit,
-    operation::{self, Kind, Migration, Operation, Status, Step, Terms, WhenSilent},
+    operation::{self, Kind, Migration, Operation, Status, Step, Terms},
     setting::Key,
     vm::{self, Desired, Vm},
 };
 
 /// Why a guest is not sent whose VM has changed since that was asked for.
 const CHANGED: &str = "the guest has ended, or is about to";
-const SILENT: &str = "the guest shows no sign of life on its new host";
-const GOES_BACK: &str = "the guest shows no sign of life on its new host, and is taken back";
-const TAKEN_BACK: &str =
-    "the guest showed no sign of life on the host where it had come, and was taken back";
-const NOT_TAKEN_BACK: &str =
-    "the guest showed no sign of life on the host where it had come, and could not be taken back";
 
 /// Takes a report of a body that is, or was, one of two. False when the ordinary rules are to take
 /// it.
@@ -41,10 +35,10 @@ pub(super) fn note(draft: &mut Draft, old: &Instance, report: &Report) -> bool {
                 Step::Validate => {
                     match report.life.filter(|_| old.phase == Phase::Running) {
                         Some(Life::Seen) => {
-                            tell(draft, old.vm, "");
+                            way_back::tell(draft, old.vm, "");
                             advance(draft, old.vm, Step::Retire);
                         }
-                        Some(Life::Missed) => turn_back(draft, old.vm),
+                        Some(Life::Missed) => way_back::turn_back(draft, old.vm),
                         None => {}
                     }
                     return false;
@@ -141,13 +135,13 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
     let Some(vm) = state.vms.get(&id).cloned() else { return };
     let Some((operation, migration)) = state.migration_of(id) else { return };
     let (operation, step) = (Operation::clone(operation), migration.step);
-    let way_back = migration.way_back;
+    let home = migration.way_back;
     let Some(active) = state.instance_of(id).cloned() else { return };
     let spare = state.spare_of(id).cloned();
     let unwinding = operation.status == Status::Unwinding;
     match step {
         // Somebody has moved it home by hand since it could not be taken back.
-        Step::Reserve if way_back == Some(active.host) => {
+        Step::Reserve if home == Some(active.host) => {
             operation::end(draft, operation.id, Status::Done, String::new());
         }
         Step::Reserve => {
@@ -194,78 +188,13 @@ pub(crate) fn settle(draft: &mut Draft, id: VmId) {
         Step::Retire if active.phase == Phase::Arrived => {}
         Step::Retire => {
             if let Some(message) = cleared(draft, spare.as_deref(), &operation.message) {
-                match way_back.filter(|home| *home != active.host) {
-                    Some(home) => go_back(draft, &operation, home),
+                match home.filter(|home| *home != active.host) {
+                    Some(home) => way_back::go_back(draft, &operation, home),
                     None => operation::end(draft, operation.id, Status::Done, message),
                 }
             }
         }
     }
-}
-
-/// The guest shows no sign of life. By policy it is taken back, once: first what is left where it came from
-/// is removed, which is older than what it has here.
-fn turn_back(draft: &mut Draft, id: VmId) {
-    let state = draft.state();
-    let Some((_, migration)) = state.migration_of(id) else { return };
-    let Some(source) = state.spare_of(id).map(|source| source.host) else { return };
-    // One that is being drained, or is lost, takes nobody back.
-    let takes = state.hosts.get(&source).is_some_and(|host| host.takes_bodies());
-    let first = migration.way_back.is_none();
-    if migration.terms.when_silent == WhenSilent::Return && first && takes {
-        change(draft, id, |migration| migration.way_back = Some(source));
-        tell(draft, id, GOES_BACK);
-        advance(draft, id, Step::Retire);
-    } else {
-        tell(draft, id, SILENT);
-    }
-}
-
-/// Says how a migration stands.
-fn tell(draft: &mut Draft, vm: VmId, message: &str) {
-    let Some((operation, _)) = draft.state().migration_of(vm) else { return };
-    if operation.message != message {
-        let operation = Operation::clone(operation);
-        draft.put(Operation { message: message.to_owned(), ..operation });
-    }
-}
-
-/// Begins the way back. It waits for its turn like any other, and has waited for longer than most.
-fn go_back(draft: &mut Draft, operation: &Operation, home: HostId) {
-    let Some(migration) = operation.migration.as_deref() else { return };
-    let (to, step, progress, agent) = (Some(home), Step::Reserve, None, false);
-    let next = Operation {
-        status: Status::Queued,
-        ready: true,
-        failures: 0,
-        migration: Some(Box::new(Migration { to, step, progress, agent, ..migration.clone() })),
-        deadline_ms: draft.state().now_ms + draft.state().setting(Key::MigrationDeadlineMs),
-        ..operation.clone()
-    };
-    draft.put(next.at(step.into(), draft.wall_ms()));
-}
-
-/// How a migration ends. One whose guest is to be taken back was undone when that is so, and needs a
-/// person otherwise.
-pub(crate) fn outcome(
-    state: &State,
-    operation: &Operation,
-    status: Status,
-    message: String,
-) -> (Status, String) {
-    let way_back = operation.migration.as_ref().and_then(|migration| migration.way_back);
-    let Some(home) = way_back else { return (status, message) };
-    let body = operation.vm().and_then(|vm| state.instance_of(vm));
-    let is_back = body.is_some_and(|body| body.host == home);
-    match (is_back, status) {
-        (true, Status::Done) => (Status::RolledBack, joined(TAKEN_BACK, "; ", &message)),
-        (true, status) => (status, joined(TAKEN_BACK, "; ", &message)),
-        (false, _) => (Status::Stuck, joined(NOT_TAKEN_BACK, ": ", &message)),
-    }
-}
-
-fn joined(first: &str, by: &str, second: &str) -> String {
-    if second.is_empty() { first.to_owned() } else { format!("{first}{by}{second}") }
 }
 
 /// What to say when nothing is left to be removed, or what is left is on a host that is lost: it is
@@ -278,7 +207,7 @@ fn cleared(draft: &Draft, spare: Option<&Instance>, message: &str) -> Option<Str
     let host = draft.state().hosts.get(&spare.host).map(|host| host.name.to_string());
     let host = host.unwrap_or_default();
     let left = format!("what is left on host {host} is removed when it is back");
-    Some(if message.is_empty() { left } else { joined(message, "; ", &left) })
+    Some(if message.is_empty() { left } else { format!("{message}; {left}") })
 }
 
 /// The guest has left the source: it is at the target, or nowhere.
@@ -493,7 +422,7 @@ fn is_lost(draft: &Draft, host: HostId) -> bool {
     draft.state().hosts.get(&host).is_none_or(|host| host.status != HostStatus::Ready)
 }
 
-fn advance(draft: &mut Draft, vm: VmId, step: Step) {
+pub(super) fn advance(draft: &mut Draft, vm: VmId, step: Step) {
     let wall_ms = draft.wall_ms();
     let Some((operation, migration)) = draft.state().migration_of(vm) else { return };
     debug_assert!(step > migration.step, "{:?} -> {step:?}", migration.step);
@@ -502,7 +431,7 @@ fn advance(draft: &mut Draft, vm: VmId, step: Step) {
     draft.put(operation.at(step.into(), wall_ms));
 }
 
-fn change(draft: &mut Draft, vm: VmId, how: impl FnOnce(&mut Migration)) {
+pub(super) fn change(draft: &mut Draft, vm: VmId, how: impl FnOnce(&mut Migration)) {
     let Some((operation, migration)) = draft.state().migration_of(vm) else { return };
     let (mut migration, operation) = (migration.clone(), Operation::clone(operation));
     how(&mut migration);

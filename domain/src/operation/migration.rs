@@ -111,10 +111,9 @@ impl CopyWish {
     /// The policy with what is wished.
     #[must_use]
     pub fn over(self, policy: CopyPolicy) -> CopyPolicy {
-        let downtime_ms = self.downtime_ms.unwrap_or(policy.downtime_ms);
         CopyPolicy {
             bandwidth_mib_s: self.bandwidth_mib_s.unwrap_or(policy.bandwidth_mib_s),
-            downtime_ms,
+            downtime_ms: self.downtime_ms.unwrap_or(policy.downtime_ms),
             auto_converge: self.auto_converge.unwrap_or(policy.auto_converge),
             ..policy
         }

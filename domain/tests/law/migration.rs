@@ -603,6 +603,40 @@ fn a_way_back_that_was_stuck_is_taken_up() {
     assert_eq!(machines.world.state.operations[&id(1_001)].status, Status::RolledBack);
 }
 
+/// What becomes of a silent guest whose old host takes nobody, and of one that a stronger operation takes over.
+#[test]
+fn a_silent_guest_stays_where_it_must() {
+    let silent = || {
+        let mut machines = Machines::new();
+        machines.silent[1] = true;
+        machines.migrate(1);
+        machines
+    };
+    let mut machines = silent();
+    let (host, schedule, operation) = (id(1), host::Schedule::Cordoned, None);
+    let cordon = HostCommand::Schedule { host, schedule, operation };
+    machines.world.admin(Command::Host(cordon)).unwrap();
+    machines.calm(8);
+    let row = machines.world.state.operations[&id(1_001)].clone();
+    let migration = row.migration.as_ref().unwrap();
+    assert_eq!(
+        (row.status, migration.step, migration.way_back),
+        (Status::Running, Step::Validate, None)
+    );
+    assert!(machines.world.state.spare_of(machines.vm).is_some(), "its old disks are gone");
+
+    let mut machines = silent();
+    while machines.world.state.operations[&id(1_001)].status != Status::Queued
+        || machines.executing() != [1]
+    {
+        machines.calm(1);
+        assert!(machines.world.now_ms < 1_000_000, "it never turned back");
+    }
+    let (vm, operation) = (machines.vm, id(54));
+    machines.world.admin(Command::Vm(VmCommand::Stop { vm, force: true, operation })).unwrap();
+    assert_eq!(machines.world.state.operations[&id(1_001)].status, Status::Done, "it has moved");
+}
+
 /// Every step is cancelled, and every call fails there, once and twice.
 #[test]
 fn every_step_can_be_undone() {
