@@ -36,7 +36,7 @@ impl Consoles {
             let mut text = Vec::new();
             file.rewind().unwrap();
             file.read_to_end(&mut text).unwrap();
-            let text = String::from_utf8_lossy(&text).into_owned();
+            let text = without_kernel(&String::from_utf8_lossy(&text));
             for (n, part) in text.split("GUEST-UP").enumerate() {
                 let run = Run::of(path.clone(), n == 0, part);
                 runs.extend(Some(run).filter(|run| !run.ticks.is_empty()));
@@ -50,8 +50,8 @@ impl Consoles {
     pub fn moves(&mut self) -> Result<usize, String> {
         let runs = self.runs();
         for run in &runs {
-            if run.ticks.windows(2).any(|pair| pair[1] != pair[0] + 1) {
-                return Err(format!("ticks are missing or there twice: {run:?}"));
+            if let Some(pair) = run.ticks.windows(2).find(|pair| pair[1] != pair[0] + 1) {
+                return Err(format!("ticks are missing or there twice: {pair:?} in {run:?}"));
             }
             if run.came && !runs.iter().any(|other| run.follows(other)) {
                 return Err(format!("{run:?} follows none of {runs:#?}"));
@@ -91,6 +91,26 @@ struct Run {
     tail: String,
 }
 
+/// What a console shows without what the guest's kernel says between, also in the middle of a line.
+fn without_kernel(text: &str) -> String {
+    let mut lines = String::new();
+    let mut rest = text;
+    while let Some((before, said)) = rest.split_once('[') {
+        lines += before;
+        let time = said.split_once(']').map(|(time, _)| time.trim_start()).unwrap_or_default();
+        let is_time = time.split_once('.').is_some_and(|(seconds, micros)| {
+            micros.len() == 6 && seconds.parse::<u64>().is_ok() && micros.parse::<u64>().is_ok()
+        });
+        if is_time {
+            rest = said.split_once('\n').map_or("", |(_, after)| after);
+        } else {
+            lines.push('[');
+            rest = said;
+        }
+    }
+    lines + rest
+}
+
 fn tick(line: &str) -> Option<u32> {
     line.trim().strip_prefix("tick ")?.parse().ok()
 }
@@ -121,6 +141,20 @@ impl fmt::Debug for Run {
         let Run { path, came, head, ticks, tail } = self;
         let (first, last) = (ticks.first(), ticks.last());
         write!(f, "{} came={came} {head:?} {first:?}..{last:?} {tail:?}", path.display())
+    }
+}
+
+#[test]
+fn what_the_kernel_says_in_the_middle_of_a_line_hides_no_tick() {
+    for (text, ticks) in [
+        ("up\ntick 1\r\ntick 2\r\n", &[1, 2][..]),
+        ("up\ntick 1\r\n[  160.132600] clocksource: tsc\r\ntick 2\r\n", &[1, 2]),
+        ("up\ntick 1\r\nti[  160.132600] clocksource: tsc\r\nck 2\r\ntick 3\n", &[1, 2, 3]),
+        ("up\ntick 1[2.000001] a\r\n[2.000002] [b] c\r\n0\r\ntick 11\n", &[10, 11]),
+        ("up [1.5]\ntick 1\n", &[1]),
+    ] {
+        let run = Run::of("a".into(), false, &without_kernel(text));
+        assert_eq!(run.ticks, ticks, "{text:?}");
     }
 }
 

@@ -19,6 +19,9 @@ const BANDWIDTH: u32 = 24;
 /// What the busy guest writes over and over, MiB.
 const DIRTY: &str = "g.dirty=16";
 
+/// What QEMU is asked about a guest that stands still.
+const EXECUTION: [&str; 4] = ["info status", "info registers", "info lapic", "info pic"];
+
 struct Trials {
     cluster: Cluster,
     client: Client,
@@ -197,10 +200,15 @@ impl Trials {
         text += &format!("{:#?}\n", self.cluster.witness(&guest.id));
         for node in 0..3 {
             let uri = self.cluster.libvirt_uri(node).unwrap();
-            for question in [vec!["list", "--all"], vec!["domjobinfo", &guest.id]] {
+            let ask = |question: &[&str]| {
                 let mut virsh = self.cluster.on_host(node, "timeout");
                 let said = virsh.args(["10", "virsh", "-c", &uri]).args(question).output().unwrap();
-                text += &String::from_utf8_lossy(&[said.stdout, said.stderr].concat());
+                String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned()
+            };
+            text += &(ask(&["list", "--all"]) + &ask(&["domjobinfo", &guest.id]));
+            // Whether its processor works, and where: twice, since one look says nothing of that.
+            for question in EXECUTION.repeat(2) {
+                text += &ask(&["qemu-monitor-command", &guest.id, "--hmp", question]);
             }
             let log = self.cluster.log(node) + &self.cluster.driver_log(node);
             let last: Vec<&str> = log.lines().rev().take(40).collect();
