@@ -86,20 +86,13 @@ fn follow(
 ) -> Result<(), CopyError> {
     let db = open(directory)?;
     let mut copy = Copy { db, fingerprint: Fingerprint::default(), written: None };
-    if let Some(written) = written {
-        copy.resume(written)?;
-    }
-    loop {
-        let newest = views.borrow_and_update().clone();
-        copy.catch_up(newest)?;
-        let stop = stopped.recv_timeout(PAUSE) != Err(mpsc::RecvTimeoutError::Timeout);
-        if stop {
-            let newest = views.borrow_and_update().clone();
-            copy.catch_up(newest)?;
-            guarded(|| Ok(copy.db.flush()?))?;
-            return Ok(());
-        }
-    }
+    let resumed = written.map_or(Ok(()), |written| copy.resume(written));
+    let ended = resumed.and_then(|()| copy.follow(views, stopped));
+    // sled syncs once more, and panics when it cannot.
+    guarded(|| {
+        drop(copy);
+        ended
+    })
 }
 
 struct Copy {
@@ -117,6 +110,23 @@ impl Copy {
         self.fingerprint = summary.fingerprint;
         self.written = Some(written);
         Ok(())
+    }
+
+    fn follow(
+        &mut self,
+        views: &mut watch::Receiver<Arc<View>>,
+        stopped: &mpsc::Receiver<()>,
+    ) -> Result<(), CopyError> {
+        loop {
+            let newest = views.borrow_and_update().clone();
+            self.catch_up(newest)?;
+            let stop = stopped.recv_timeout(PAUSE) != Err(mpsc::RecvTimeoutError::Timeout);
+            if stop {
+                let newest = views.borrow_and_update().clone();
+                self.catch_up(newest)?;
+                return guarded(|| Ok(self.db.flush().map(drop)?));
+            }
+        }
     }
 
     fn catch_up(&mut self, view: Arc<View>) -> Result<(), CopyError> {
