@@ -26,6 +26,13 @@ dev: ## A three-node cluster in one process, with simulated hosts. Ctrl-C ends i
 test: ## Everything that proves the project. Says plainly what was skipped and why.
 	scripts/test
 
+.PHONY: chaos
+chaos: ## Five nodes under faults of every kind, and bugs on purpose that must be noticed; needs root. About 8 minutes. SEED=…
+	scripts/packages
+	scripts/cargo-all build
+	target/debug/chaos-tests run --seconds 180 $(if $(SEED),--seed $(SEED))
+	target/debug/chaos-tests planted
+
 .PHONY: check
 check: ## Formatting and lints; changes nothing.
 	cargo fmt --all --check

@@ -1,6 +1,20 @@
-//! Workloads on a cluster, and what must hold of them whatever happens to it. The faults are among
-//! the tests; the cluster is the lab's.
+//! Workloads on a cluster of real processes, what befalls it, and what must hold whatever does.
+//!
+//! A [`run`] starts a cluster of the lab, has clients use it and faults strike it, several at once and each
+//! with proof, and keeps the [history](history) of what clients saw. Checkers judge that history.
 
-mod registers;
+mod checker;
+mod counters;
+mod fault;
+mod history;
+mod nemesis;
+mod page;
+mod run;
+mod summary;
+mod workload;
 
-pub use registers::{Lost, Registers, Writers};
+pub use checker::{Judgement, Violation};
+pub use counters::{Counters, Lost, Writers};
+pub use nemesis::{Reign, Strike};
+pub use run::{Plan, is_possible, judge_file, run};
+pub use summary::{Counts, Struck, Summary};

@@ -18,6 +18,7 @@ use crate::{
     node::Node,
     options::{ClusterOptions, Fencing, Hosts, Storage},
     programs,
+    wall_clock::WallClock,
     watchdog::Watchdog,
     witness::Witness,
 };
@@ -150,9 +151,7 @@ impl Cluster {
         };
         let disk = match self.options.storage {
             Storage::Directory => None,
-            Storage::Disk | Storage::DiskNeverSynced => {
-                Some(Disk::make(&directory.join("disk"), &directory.join("data"))?)
-            }
+            Storage::Disk => Some(Disk::make(&directory.join("disk"), &directory.join("data"))?),
         };
         let (peer, api) = match space {
             Some(_) => {
@@ -169,6 +168,11 @@ impl Cluster {
             guarded: real && self.options.fencing != Fencing::None,
             watchdog: watched.then(|| Watchdog::make(&directory)).transpose()?,
             guard: None,
+            wall_clock: self
+                .options
+                .movable_clocks
+                .then(|| WallClock::make(&directory))
+                .transpose()?,
             directory,
             programs,
             space,
@@ -186,7 +190,7 @@ impl Cluster {
             api,
             snapshot_entries: match self.options.storage {
                 Storage::Directory => 20_000,
-                Storage::Disk | Storage::DiskNeverSynced => 1_000,
+                Storage::Disk => 1_000,
             },
             hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),
             pool: &self.pool(),
@@ -285,10 +289,7 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn run(&mut self, node: usize) -> Result<()> {
-        let never_synced = self.options.storage == Storage::DiskNeverSynced;
-        let never_synced = never_synced.then_some(("NOVACRON_TEST_NEVER_SYNC", "1"));
-        let environment = never_synced.into_iter().chain(self.options.broken.environment());
-        self.nodes[node].run(environment)
+        self.nodes[node].run(self.options.broken.environment())
     }
 
     /// A client of one node alone.
@@ -317,7 +318,11 @@ impl Cluster {
         self.client_with(endpoints, Duration::from_secs(60))
     }
 
-    fn client_with(&self, endpoints: Vec<String>, deadline: Duration) -> Result<Client> {
+    /// A client of these nodes' endpoints, whose calls take so long at most.
+    ///
+    /// # Errors
+    /// As [`Cluster::client_of`].
+    pub fn client_with(&self, endpoints: Vec<String>, deadline: Duration) -> Result<Client> {
         let access = self.access.clone();
         Ok(Client::new(Options {
             endpoints,

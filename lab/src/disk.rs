@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{Read, Seek, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ pub fn is_possible() -> Result<(), String> {
     if !Path::new("/dev/loop-control").exists() {
         return Err("disks of one's own need /dev/loop-control".to_owned());
     }
-    programs::require(&["mkfs.ext4", "mount"])
+    programs::require(&["mkfs.ext4", "mount", "fsfreeze"])
 }
 
 /// A mounted disk; unmounted when dropped.
@@ -80,23 +80,48 @@ impl Disk {
         Ok(files.into_iter().any(|file| Path::new(file.trim_end()) == self.image))
     }
 
-    /// Writes to the disk until so much of it is used, percent; 100 is until it takes no more.
-    pub(crate) fn fill(&self, percent: u64) -> Result<()> {
+    /// Writes to the disk until so much of it is used, percent; 100 is until it takes no more. The answer is
+    /// whether it took no more.
+    pub(crate) fn fill(&self, percent: u64) -> Result<bool> {
         let usage = rustix::fs::statvfs(&self.mount)?;
         let block = usage.f_frsize;
         let wanted = usage.f_blocks * percent / 100;
         let left = wanted.saturating_sub(usage.f_blocks - usage.f_bfree) * block;
         let mut file = File::options().create(true).append(true).open(self.mount.join(BALLAST))?;
+        // Most of it is only taken, and not written.
+        let most = left / 16 * 15;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, most)?;
+        file.seek(std::io::SeekFrom::End(0))?;
+        let left = left - most;
+        let left = if percent == 100 { u64::MAX } else { left };
         let written = std::io::copy(&mut std::io::repeat(0xA5).take(left), &mut file);
         match written {
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
-            written => Ok(written.map(drop)?),
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(true),
+            written => Ok(written.map(|_| false)?),
         }
     }
 
     /// Takes away again what [`Disk::fill`] wrote.
     pub(crate) fn free(&self) -> Result<()> {
         Ok(std::fs::remove_file(self.mount.join(BALLAST))?)
+    }
+
+    /// Has every write to the disk wait. The answer is one that does.
+    pub(crate) fn freeze(&self) -> Result<Waiting> {
+        tool(Command::new("fsfreeze").arg("-f").arg(&self.mount))?;
+        let witness = self.mount.join(WITNESS);
+        let writes = std::thread::spawn(move || {
+            let begun = Instant::now();
+            let written =
+                std::fs::write(&witness, b"w").and_then(|()| std::fs::remove_file(&witness));
+            written.map(|()| begun.elapsed())
+        });
+        Ok(Waiting(writes))
+    }
+
+    /// Lets writes go on.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        tool(Command::new("fsfreeze").arg("-u").arg(&self.mount))
     }
 
     /// Cuts the power and gives it back: what was not synced is gone. Nothing may use the disk: a
@@ -125,6 +150,20 @@ impl Disk {
     }
 }
 
+/// A write to a frozen disk.
+#[must_use]
+pub struct Waiting(std::thread::JoinHandle<std::io::Result<Duration>>);
+
+impl Waiting {
+    /// How long it has waited, once the disk was thawed: the proof that it was frozen.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn end(self) -> Result<Duration> {
+        Ok(self.0.join().map_err(|_| anyhow!("the witness' writer has panicked"))??)
+    }
+}
+
 /// Writes until the disk refuses; the answer is how many bytes it took.
 fn write_while_possible(mut file: File) -> u64 {
     let chunk = [0xA5; 64 << 10];
@@ -139,6 +178,8 @@ fn write_while_possible(mut file: File) -> u64 {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        // One that is frozen is not unmounted; one that is not cannot be thawed.
+        let _ = self.thaw();
         let _ = tool(Command::new("umount").arg(&self.mount));
     }
 }

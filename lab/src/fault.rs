@@ -7,6 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     cluster::{Cluster, PATIENCE},
+    disk::Waiting,
+    failing_syncs::FailingSyncs,
     hypervisor::Hypervisor,
     network::Network,
     power,
@@ -30,6 +32,14 @@ impl Cluster {
     /// When it does not run.
     pub fn pause(&self, node: usize) -> Result<()> {
         self.nodes[node].signal(Signal::STOP)
+    }
+
+    /// The state of a node's process, as the system tells it: `T` is stopped; none when there is none.
+    #[must_use]
+    pub fn process_state(&self, node: usize) -> Option<char> {
+        let pid = self.nodes[node].process.as_ref()?.id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
     }
 
     /// Lets a paused node go on.
@@ -75,6 +85,48 @@ impl Cluster {
         self.network()?.dropped()
     }
 
+    /// Loses so many of a hundred packets between hosts.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn lose_packets(&self, percent: u32) -> Result<()> {
+        self.network()?.lose(percent)
+    }
+
+    /// Loses no packets any more; the answer is how many were lost so far.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn keep_packets(&self) -> Result<u64> {
+        self.network()?.keep()
+    }
+
+    /// Lets a node's host send so much at most, kbit/s.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn narrow(&self, node: usize, rate_kbit: u32) -> Result<()> {
+        self.network()?.narrow(node, rate_kbit)
+    }
+
+    /// Lets a node's host send as fast as it can; the answer is how often something had to wait.
+    ///
+    /// # Errors
+    /// When it could already.
+    pub fn widen(&self, node: usize) -> Result<u64> {
+        self.network()?.widen(node)
+    }
+
+    /// Has every sync of a node's process fail, as on a disk that is broken.
+    ///
+    /// # Errors
+    /// When the node does not run, or nobody can stand between it and the system.
+    pub fn fail_syncs(&self, node: usize) -> Result<FailingSyncs> {
+        let row = &self.nodes[node];
+        let pid = row.process.as_ref().context("the node does not run")?.id();
+        FailingSyncs::begin(pid, &row.directory)
+    }
+
     /// Has one message between two hosts' libvirt daemons struck, of those that another host's sends to
     /// this node's or gets from it.
     ///
@@ -100,11 +152,12 @@ impl Cluster {
         self.nodes[node].cut_power()
     }
 
-    /// Fills a node's disk until so much of it is used, percent; 100 is until it takes no more.
+    /// Fills a node's disk until so much of it is used, percent; 100 is until it takes no more. The answer is
+    /// whether it took no more.
     ///
     /// # Errors
     /// When the node has no disk of its own.
-    pub fn fill_disk(&self, node: usize, percent: u64) -> Result<()> {
+    pub fn fill_disk(&self, node: usize, percent: u64) -> Result<bool> {
         self.nodes[node].disk()?.fill(percent)
     }
 
@@ -114,6 +167,36 @@ impl Cluster {
     /// When it was not filled.
     pub fn free_disk(&self, node: usize) -> Result<()> {
         self.nodes[node].disk()?.free()
+    }
+
+    /// Has a node's disk take nothing, as one that hangs: whoever writes waits. The answer is one that does.
+    ///
+    /// # Errors
+    /// When the node has no disk of its own.
+    pub fn freeze_disk(&self, node: usize) -> Result<Waiting> {
+        self.nodes[node].disk()?.freeze()
+    }
+
+    /// Lets what waits for a frozen disk go on.
+    ///
+    /// # Errors
+    /// When it is not frozen.
+    pub fn thaw_disk(&self, node: usize) -> Result<()> {
+        self.nodes[node].disk()?.thaw()
+    }
+
+    /// Moves the wall clock of a node's process, to so many seconds off the right time.
+    ///
+    /// # Errors
+    /// When its clock cannot be moved.
+    pub fn set_wall_clock(&self, node: usize, off_s: i64) -> Result<()> {
+        let clock = self.nodes[node].wall_clock.as_ref();
+        clock.context("the node's clock cannot be moved")?.set(off_s)
+    }
+
+    /// Whether a node's process has ended by itself.
+    pub fn has_ended(&mut self, node: usize) -> bool {
+        self.nodes[node].ended().is_some()
     }
 
     /// Waits until a node's process has ended by itself; the answer is its exit code.

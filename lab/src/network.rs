@@ -43,10 +43,14 @@ const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 const RULES: &str = "
 table bridge lab {
     counter dropped { }
+    counter lost { }
     set cut { type ipv4_addr . ipv4_addr; }
     chain links {
         type filter hook forward priority 0; policy accept;
         ip saddr . ip daddr @cut counter name dropped drop
+    }
+    chain weather {
+        type filter hook forward priority 1; policy accept;
     }
 }
 ";
@@ -171,10 +175,48 @@ impl Network {
     /// How many packets were dropped on cut links so far. A cut after which it has not grown did
     /// not happen.
     pub(crate) fn dropped(&self) -> Result<u64> {
+        self.count("dropped")
+    }
+
+    /// Loses from now on so many of a hundred packets between hosts, whichever chance wants.
+    pub(crate) fn lose(&self, percent: u32) -> Result<()> {
+        let rules = format!(
+            "flush chain bridge lab weather\n\
+             add rule bridge lab weather numgen random mod 100 < {percent} counter name lost drop\n"
+        );
+        self.bridge.feed(&["nft", "-f", "-"], &rules).map(drop)
+    }
+
+    /// Loses none any more. The answer is how many were lost so far.
+    pub(crate) fn keep(&self) -> Result<u64> {
+        self.bridge.feed(&["nft", "flush", "chain", "bridge", "lab", "weather"], "")?;
+        self.count("lost")
+    }
+
+    /// Lets a host send so much at most, kbit/s.
+    pub(crate) fn narrow(&self, host: usize, rate_kbit: u32) -> Result<()> {
+        let queue = format!(
+            "qdisc replace dev eth0 root tbf rate {rate_kbit}kbit burst 16kb latency 400ms\n"
+        );
+        self.hosts[host].feed(&["tc", "-batch", "-"], &queue).map(drop)
+    }
+
+    /// Lets it send as fast as it can. The answer is how often something had to wait.
+    pub(crate) fn widen(&self, host: usize) -> Result<u64> {
+        let seen =
+            self.hosts[host].feed(&["tc", "-s", "-j", "qdisc", "show", "dev", "eth0"], "")?;
+        let seen: serde_json::Value = serde_json::from_slice(&seen)?;
+        self.hosts[host].feed(&["tc", "qdisc", "del", "dev", "eth0", "root"], "")?;
+        seen[0]["overlimits"].as_u64().context("the queue does not count")
+    }
+
+    fn count(&self, counter: &str) -> Result<u64> {
         let listed = self.bridge.feed(&["nft", "-j", "list", "counters", "bridge"], "")?;
         let listed: serde_json::Value = serde_json::from_slice(&listed)?;
         let counters = listed["nftables"].as_array().context("no list of counters")?;
-        let packets = counters.iter().find_map(|row| row["counter"]["packets"].as_u64());
+        let mut rows = counters.iter().map(|row| &row["counter"]);
+        let packets =
+            rows.find(|row| row["name"] == counter).and_then(|row| row["packets"].as_u64());
         packets.context("no counter")
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     guard::{self, Boot},
     hypervisor::Hypervisor,
     network::Space,
+    wall_clock::WallClock,
     watchdog::Watchdog,
 };
 
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) boot: Option<Boot>,
     /// Whether its host's clock is slow by a tenth.
     pub(crate) slow: bool,
+    /// Its process's wall clock, if that can be moved.
+    pub(crate) wall_clock: Option<WallClock>,
     /// Whether its host has a guard.
     pub(crate) guarded: bool,
     /// Its guard's watchdog, if it has one.
@@ -73,6 +76,7 @@ impl Node {
     ) -> Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let mut command = self.novacron();
+        command.envs(self.wall_clock.iter().flat_map(WallClock::environment));
         command.arg("run").envs(environment).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().context("cannot start a node")?);
         Ok(())

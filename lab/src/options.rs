@@ -1,6 +1,6 @@
 //! What a cluster is to be like.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 /// What the cluster is to be like.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct ClusterOptions {
     pub broken: Broken,
     /// The real host whose clock is slow by a tenth, for its node and its guard.
     pub slow_clock: Option<usize>,
+    /// Whether the wall clock of each node can be moved.
+    pub movable_clocks: bool,
 }
 
 /// What is broken on purpose in a debug build, to show that a test would notice.
@@ -31,17 +33,50 @@ pub enum Broken {
     IgnoresFence,
     /// A guest that comes to a real host goes on there as soon as it has been copied.
     NoPause,
+    /// Nodes acknowledge what they have not synced.
+    NeverSyncs,
+    /// Nodes answer every read from what they know.
+    ReadsLocally,
+    /// A request that is sent again is executed again.
+    ForgetsRequests,
+    /// Watchers miss some events.
+    DropsEvents,
+    /// Leases end by the wall clock.
+    WallClockLeases,
 }
 
 impl Broken {
-    /// How a driver is told: it has its environment from its node.
+    /// All that can be broken in a node.
+    pub const NODE: [Broken; 5] = [
+        Broken::NeverSyncs,
+        Broken::ReadsLocally,
+        Broken::ForgetsRequests,
+        Broken::DropsEvents,
+        Broken::WallClockLeases,
+    ];
+
+    /// How a node is told, and its driver, which has its environment.
     pub(crate) fn environment(self) -> Option<(&'static str, &'static str)> {
-        let what = match self {
-            Broken::Nothing => return None,
+        (self != Broken::Nothing).then_some(("NOVACRON_TEST_BREAK", self.name()))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Broken::Nothing => "nothing",
             Broken::IgnoresFence => "ignore-fence",
             Broken::NoPause => "no-pause",
-        };
-        Some(("NOVACRON_TEST_BREAK", what))
+            Broken::NeverSyncs => "never-sync",
+            Broken::ReadsLocally => "read-locally",
+            Broken::ForgetsRequests => "forget-requests",
+            Broken::DropsEvents => "drop-events",
+            Broken::WallClockLeases => "wall-clock-leases",
+        }
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -78,6 +113,4 @@ pub enum Storage {
     Directory,
     /// On a disk of its own whose power can be cut; snapshots are made often.
     Disk,
-    /// The same, and the log is never synced: to show that a test would notice.
-    DiskNeverSynced,
 }

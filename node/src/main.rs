@@ -271,9 +271,9 @@ async fn run(file: &ConfigFile) -> Result<()> {
 
 /// The log's files.
 fn wal() -> WalOptions {
-    // So that the power-cut test can show that it would notice; not in a release.
+    // A release has no such policy.
     #[cfg(debug_assertions)]
-    if std::env::var_os("NOVACRON_TEST_NEVER_SYNC").is_some() {
+    if raft_store::is_broken("never-sync") {
         return WalOptions { sync: SyncPolicy::NeverForTests, ..WalOptions::default() };
     }
     WalOptions::default()

@@ -10,6 +10,8 @@ use std::{
 
 use guard::since_boot;
 
+use crate::is_broken;
+
 #[derive(Default)]
 pub(crate) struct LeaseClock(Mutex<Option<Segment>>);
 
@@ -25,7 +27,11 @@ impl LeaseClock {
     /// has applied all of the earlier one's entries.
     pub(crate) fn stamp(&self, term: u64, now_ms: u64) -> u64 {
         let mut segment = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = since_boot();
+        let running = if is_broken("wall-clock-leases") {
+            Duration::from_millis(wall_ms())
+        } else {
+            since_boot()
+        };
         let current = segment.take_if(|segment| segment.term == term).unwrap_or(Segment {
             term,
             base_ms: now_ms,

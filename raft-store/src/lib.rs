@@ -14,6 +14,7 @@ pub mod identity;
 pub mod listener;
 pub mod rescue;
 
+mod broken;
 mod clock;
 mod copy;
 mod directory;
@@ -28,6 +29,7 @@ mod types;
 mod view;
 mod wal;
 
+pub use broken::is_broken;
 pub use error::DamageError;
 pub use store::{
     Consistency, Follower, Founder, Options, ProposeError, ReadError, Status, Store, StoreError,

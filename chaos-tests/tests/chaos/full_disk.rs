@@ -66,7 +66,7 @@ async fn a_full_disk_stops_growth_and_then_its_node() {
     await_growth(&client, true).await;
 
     // Full at once, under load: the node cannot keep its log and stops; the others go on.
-    let writers = trial.registers.write(&client);
+    let writers = trial.counters.write(&client);
     tokio::time::sleep(Duration::from_secs(1)).await;
     trial.cluster.fill_disk(victim, 100).unwrap();
     let code = trial.cluster.await_end(victim).await.unwrap();
@@ -82,5 +82,5 @@ async fn a_full_disk_stops_growth_and_then_its_node() {
     // With room again it comes back and has everything.
     trial.cluster.free_disk(victim).unwrap();
     trial.recover(&[victim]).await.unwrap();
-    assert!(trial.registers.acknowledged() > NODES as u64);
+    assert!(trial.counters.acknowledged() > NODES as u64);
 }

@@ -80,11 +80,11 @@ async fn three_nodes_become_five_and_three_again_under_load() {
     let mut trial = Trial::start(Storage::Directory).await.unwrap();
     let client = trial.cluster.client().unwrap();
     let storm = Storm::begin(&trial.cluster).await;
-    let writers = trial.registers.write(&client);
+    let writers = trial.counters.write(&client);
     for voters in [4, 5] {
         let node = trial.cluster.grow().await.unwrap();
         trial.cluster.await_voters(voters).await.unwrap();
-        println!("n{} votes, after {} writes", node + 1, trial.registers.acknowledged());
+        println!("n{} votes, after {} writes", node + 1, trial.counters.acknowledged());
         hand_over(&trial.cluster).await;
         trial.await_progress(&[]).await.unwrap();
     }
@@ -110,13 +110,13 @@ async fn three_nodes_become_five_and_three_again_under_load() {
     assert!(answers.iter().all(|answer| answer == first), "{answers:?}");
     println!(
         "{} writes acknowledged; one request was answered {} times, alike, over {} terms",
-        trial.registers.acknowledged(),
+        trial.counters.acknowledged(),
         answers.len(),
         status(&client).await.unwrap().term,
     );
     assert!(answers.len() > 100, "the request was answered {} times only", answers.len());
     for node in 0..NODES {
-        let lost = trial.registers.check(&trial.cluster.client_of(node).unwrap()).await.unwrap();
+        let lost = trial.counters.check(&trial.cluster.client_of(node).unwrap()).await.unwrap();
         assert!(lost.is_ok(), "n{}: {lost:?}", node + 1);
     }
 }

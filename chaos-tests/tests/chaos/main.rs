@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
 mod full_disk;
+mod general;
 mod growth;
 mod power_cut;
 mod trial;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, Storage, disks_are_possible};
-use novacron_chaos_tests::Registers;
+use novacron_chaos_tests::Counters;
 
 pub const NODES: usize = 3;
 /// So many writers keep every group commit full.
@@ -15,7 +15,7 @@ const WRITERS: usize = 32;
 
 pub struct Trial {
     pub cluster: Cluster,
-    pub registers: Registers,
+    pub counters: Counters,
 }
 
 impl Trial {
@@ -30,18 +30,19 @@ impl Trial {
             fencing: Fencing::None,
             broken: Broken::Nothing,
             slow_clock: None,
+            movable_clocks: false,
         };
         let cluster = Cluster::start(options, |_| ()).await?;
         cluster.await_voters(NODES).await?;
-        let registers = Registers::make(&cluster.client()?, WRITERS).await?;
-        Ok(Trial { cluster, registers })
+        let counters = Counters::make(&cluster.client()?, WRITERS).await?;
+        Ok(Trial { cluster, counters })
     }
 
     /// Writes for a while and cuts the victims' power. The answer is how many bytes were lost that
     /// were not synced.
     pub async fn cut(&mut self, victims: &[usize], load: Duration) -> Result<u64> {
         let client = self.cluster.client()?;
-        let writers = self.registers.write(&client);
+        let writers = self.counters.write(&client);
         tokio::time::sleep(load).await;
         for victim in victims {
             self.cluster.kill(*victim)?;
@@ -67,7 +68,7 @@ impl Trial {
         }
         for node in 0..NODES {
             let client = self.cluster.client_of(node)?;
-            if let Err(all) = self.registers.check(&client).await? {
+            if let Err(all) = self.counters.check(&client).await? {
                 let all: Vec<String> = all.iter().map(ToString::to_string).collect();
                 bail!("node {} has lost what was acknowledged: {}", node + 1, all.join("; "));
             }
@@ -78,8 +79,8 @@ impl Trial {
     /// Waits until those that are left have gone on.
     pub async fn await_progress(&self, victims: &[usize]) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(30);
-        let (begun, before) = (Instant::now(), self.registers.acknowledged());
-        while self.registers.acknowledged() < before + WRITERS as u64 {
+        let (begun, before) = (Instant::now(), self.counters.acknowledged());
+        while self.counters.acknowledged() < before + WRITERS as u64 {
             if begun.elapsed() > PATIENCE {
                 bail!("{victims:?} was away and for {PATIENCE:?} nothing went on");
             }

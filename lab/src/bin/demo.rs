@@ -98,6 +98,7 @@ async fn demo() -> Result<()> {
         fencing: Fencing::Guards,
         broken: Broken::Nothing,
         slow_clock: None,
+        movable_clocks: false,
     };
     let started = Cluster::start(options, |step| {
         println!("  {:>6.1} s  … {step}", told.elapsed().as_secs_f64());

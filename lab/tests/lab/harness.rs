@@ -39,6 +39,7 @@ pub fn options(hosts: Hosts) -> ClusterOptions {
         fencing: Fencing::None,
         broken: Broken::Nothing,
         slow_clock: None,
+        movable_clocks: false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Registers that count up, each with one writer. What was acknowledged must be there, and nothing
+//! Counters that count up, each with one writer. What was acknowledged must be there, and nothing
 //! may be there that was not written.
 
 use std::{
@@ -16,21 +16,21 @@ use client::{
 use tokio::task::JoinSet;
 
 const IMAGE: &str = "none";
-/// The label of a VM that holds its register's value.
+/// The label of a VM that holds its count.
 const LABEL: &str = "value";
 
 #[derive(Debug)]
-struct Register {
+struct Counter {
     vm: String,
     attempted: AtomicU64,
     acknowledged: AtomicU64,
 }
 
-/// Registers of one cluster: labels of VMs that never start.
+/// Counters of one cluster: labels of VMs that never start.
 #[derive(Debug)]
-pub struct Registers(Vec<Arc<Register>>);
+pub struct Counters(Vec<Arc<Counter>>);
 
-/// A register that does not hold what it must.
+/// A counter that does not hold what it must.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lost {
     /// The VM.
@@ -54,12 +54,12 @@ impl fmt::Display for Lost {
 #[derive(Debug)]
 pub struct Writers(#[expect(dead_code, reason = "held for its drop")] JoinSet<()>);
 
-impl Registers {
-    /// Makes registers in a new cluster.
+impl Counters {
+    /// Makes counters in a new cluster.
     ///
     /// # Errors
     /// What the cluster answered.
-    pub async fn make(client: &Client, count: usize) -> Result<Registers, Error> {
+    pub async fn make(client: &Client, count: usize) -> Result<Counters, Error> {
         let image = v1::CreateImageRequest {
             mutation: client.mutation().await?,
             name: IMAGE.to_owned(),
@@ -69,9 +69,9 @@ impl Registers {
             ImagesClient::new(channel).create_image(request).await
         });
         client.note(made.await?.revision);
-        let mut registers = Vec::new();
+        let mut counters = Vec::new();
         for number in 0..count {
-            let vm = format!("register-{number}");
+            let vm = format!("counter-{number}");
             let request = v1::CreateVmRequest {
                 mutation: client.mutation().await?,
                 name: vm.clone(),
@@ -84,17 +84,17 @@ impl Registers {
             });
             client.note(made.await?.revision);
             let (attempted, acknowledged) = (AtomicU64::new(0), AtomicU64::new(0));
-            registers.push(Arc::new(Register { vm, attempted, acknowledged }));
+            counters.push(Arc::new(Counter { vm, attempted, acknowledged }));
         }
-        Ok(Registers(registers))
+        Ok(Counters(counters))
     }
 
     /// Writes to all of them at once until the answer is dropped.
     #[must_use]
     pub fn write(&self, client: &Client) -> Writers {
         let mut writers = JoinSet::new();
-        for register in &self.0 {
-            writers.spawn(count_up(client.clone(), register.clone()));
+        for counter in &self.0 {
+            writers.spawn(count_up(client.clone(), counter.clone()));
         }
         Writers(writers)
     }
@@ -102,17 +102,17 @@ impl Registers {
     /// The values that were acknowledged, added up: how many writes are known to have been done.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
-        self.0.iter().map(|register| register.acknowledged.load(Ordering::SeqCst)).sum()
+        self.0.iter().map(|counter| counter.acknowledged.load(Ordering::SeqCst)).sum()
     }
 
     /// Looks whether each holds what it must. What is seen must not be lost later either.
     ///
     /// # Errors
-    /// What the cluster answered, or in the inner result the registers that do not.
+    /// What the cluster answered, or in the inner result the counters that do not.
     pub async fn check(&self, client: &Client) -> Result<Result<(), Vec<Lost>>, Error> {
         let mut all = Vec::new();
-        for register in &self.0 {
-            let request = v1::GetVmRequest { vm: register.vm.clone(), ..Default::default() };
+        for counter in &self.0 {
+            let request = v1::GetVmRequest { vm: counter.vm.clone(), ..Default::default() };
             let got = client.call(request, async |channel, request| {
                 VmsClient::new(channel).get_vm(request).await
             });
@@ -121,13 +121,13 @@ impl Registers {
                 Err(error) if error.reason() == "NOT_FOUND" => None,
                 Err(error) => return Err(error),
             };
-            all.extend(register.check(value));
+            all.extend(counter.check(value));
         }
         Ok(if all.is_empty() { Ok(()) } else { Err(all) })
     }
 }
 
-impl Register {
+impl Counter {
     fn check(&self, value: Option<u64>) -> Option<Lost> {
         let acknowledged = self.acknowledged.load(Ordering::SeqCst);
         let attempted = self.attempted.load(Ordering::SeqCst);
@@ -151,14 +151,14 @@ fn spec(value: u64) -> v1::VmSpec {
     }
 }
 
-async fn count_up(client: Client, register: Arc<Register>) {
+async fn count_up(client: Client, counter: Arc<Counter>) {
     loop {
         let Ok(mutation) = client.mutation().await else { continue };
-        let value = register.attempted.load(Ordering::SeqCst) + 1;
-        register.attempted.store(value, Ordering::SeqCst);
+        let value = counter.attempted.load(Ordering::SeqCst) + 1;
+        counter.attempted.store(value, Ordering::SeqCst);
         let request = v1::UpdateVmRequest {
             mutation,
-            vm: register.vm.clone(),
+            vm: counter.vm.clone(),
             spec: Some(spec(value)),
             ..Default::default()
         };
@@ -167,7 +167,7 @@ async fn count_up(client: Client, register: Arc<Register>) {
         });
         // Without an answer it may have been done or not.
         if done.await.is_ok() {
-            register.acknowledged.store(value, Ordering::SeqCst);
+            counter.acknowledged.store(value, Ordering::SeqCst);
         }
     }
 }
@@ -187,8 +187,8 @@ mod tests {
         ] {
             let (attempted, acknowledged) =
                 (AtomicU64::new(attempted), AtomicU64::new(acknowledged));
-            let register = Register { vm: "register-0".to_owned(), attempted, acknowledged };
-            assert_eq!(register.check(value).is_none(), good, "{register:?} {value:?}");
+            let counter = Counter { vm: "counter-0".to_owned(), attempted, acknowledged };
+            assert_eq!(counter.check(value).is_none(), good, "{counter:?} {value:?}");
         }
     }
 }

@@ -1,0 +1,179 @@
+//! What befalls a cluster. Each fault is mended again, and says how it is known to have happened.
+
+mod clock;
+mod failing_disk;
+mod full_disk;
+mod hung_disk;
+mod kill;
+mod loss;
+mod narrow;
+mod partition;
+mod pause;
+mod power;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use async_trait::async_trait;
+use client::{
+    Client,
+    v1::{self, clusters_client::ClustersClient},
+};
+use lab::Cluster;
+use partition::Shape;
+
+/// Something that befalls a cluster.
+#[async_trait]
+pub(crate) trait Fault: Send {
+    /// Strikes; the answer is whom. It is nobody when nobody can be struck just now.
+    ///
+    /// # Errors
+    /// When it cannot be struck here at all: then there is no run.
+    async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>>;
+
+    /// Mends what it did. The answer is the proof that it had happened, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be mended.
+    async fn mend(&mut self, site: &mut Site) -> Result<Proof>;
+}
+
+/// How a fault is known to have happened, or why it is not.
+pub(crate) type Proof = std::result::Result<String, String>;
+
+/// Faults of one kind: they are struck one after the other, and beside those of other lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// Between nodes.
+    Network,
+    /// To the process of a node, or its disk.
+    Node,
+    /// To the time.
+    Clock,
+}
+
+/// A kind of fault.
+pub(crate) struct Kind {
+    pub name: &'static str,
+    pub lane: Lane,
+    pub make: fn() -> Box<dyn Fault>,
+}
+
+/// All kinds.
+pub(crate) const KINDS: [Kind; 16] = [
+    kind("leader-alone", Lane::Network, || partition::make(Shape::LeaderAlone)),
+    kind("leader-deaf", Lane::Network, || partition::make(Shape::LeaderDeaf)),
+    kind("leader-mute", Lane::Network, || partition::make(Shape::LeaderMute)),
+    kind("halves", Lane::Network, || partition::make(Shape::Halves)),
+    kind("ring", Lane::Network, || partition::make(Shape::Ring)),
+    kind("bridge", Lane::Network, || partition::make(Shape::Bridge)),
+    kind("loss", Lane::Network, || Box::new(loss::Loss::default())),
+    kind("narrow", Lane::Network, || Box::new(narrow::Narrow::default())),
+    kind("kill", Lane::Node, || Box::new(kill::Kill::default())),
+    kind("pause", Lane::Node, || Box::new(pause::Pause::default())),
+    kind("power-cut", Lane::Node, || Box::new(power::PowerCut::of_one())),
+    kind("power-cut-of-all", Lane::Node, || Box::new(power::PowerCut::of_all())),
+    kind("hung-disk", Lane::Node, || Box::new(hung_disk::HungDisk::default())),
+    kind("full-disk", Lane::Node, || Box::new(full_disk::FullDisk::default())),
+    kind("failing-disk", Lane::Node, || Box::new(failing_disk::FailingDisk::default())),
+    kind("clock-jump", Lane::Clock, || Box::new(clock::ClockJump)),
+];
+
+const fn kind(name: &'static str, lane: Lane, make: fn() -> Box<dyn Fault>) -> Kind {
+    Kind { name, lane, make }
+}
+
+/// Where faults strike.
+pub(crate) struct Site {
+    pub cluster: Cluster,
+    /// What the fault that is struck draws from.
+    pub random: fastrand::Rng,
+    /// Who leads, as far as anybody answers.
+    pub leader: Option<usize>,
+    /// Whether the next fault is to strike the leader.
+    pub at_leader: bool,
+    clients: Vec<Client>,
+    /// Nodes that a fault has in its hands.
+    taken: BTreeSet<usize>,
+}
+
+/// How long a node may take to stop that cannot go on.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a node may take to say who leads.
+const ASK: Duration = Duration::from_millis(500);
+
+impl Site {
+    pub(crate) fn new(cluster: Cluster) -> Result<Site> {
+        let endpoints = cluster.access.endpoints.clone();
+        let clients =
+            endpoints.into_iter().map(|endpoint| cluster.client_with(vec![endpoint], ASK));
+        let clients = clients.collect::<Result<_>>()?;
+        let taken = BTreeSet::new();
+        let random = fastrand::Rng::new();
+        Ok(Site { cluster, random, leader: None, at_leader: false, clients, taken })
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// What each node that answers at once knows of the cluster, however old.
+    pub(crate) async fn views(&self) -> Vec<Option<v1::Cluster>> {
+        let freshness = Some(v1::Freshness { stale: true, ..Default::default() });
+        let mut asked = tokio::task::JoinSet::new();
+        for (node, client) in self.clients.iter().cloned().enumerate() {
+            let request = v1::GetClusterRequest { freshness };
+            asked.spawn(async move {
+                let answer = client.call(request, async |channel, request| {
+                    ClustersClient::new(channel).get_cluster(request).await
+                });
+                (node, answer.await.ok())
+            });
+        }
+        let mut views = vec![None; self.nodes()];
+        for (node, view) in asked.join_all().await {
+            views[node] = view;
+        }
+        views
+    }
+
+    /// Takes a look at who leads: the node of the highest term that says so. The answer is that term.
+    pub(crate) async fn look(&mut self) -> Option<u64> {
+        let views = self.views().await;
+        let newest =
+            views.into_iter().flatten().max_by_key(|view| (view.term, !view.leader.is_empty()));
+        let newest = newest?;
+        let leader = newest.leader.strip_prefix('n').and_then(|n| n.parse::<usize>().ok());
+        self.leader = leader.map(|number| number - 1);
+        Some(newest.term)
+    }
+
+    /// A node that no fault has in its hands: the leader, when it is to be struck.
+    fn take(&mut self) -> Option<usize> {
+        let free: Vec<usize> =
+            (0..self.nodes()).filter(|node| !self.taken.contains(node)).collect();
+        let leader = self.leader.filter(|leader| self.at_leader && free.contains(leader));
+        let victim = leader.or_else(|| self.random.choice(free))?;
+        self.taken.insert(victim);
+        Some(victim)
+    }
+
+    /// Waits a little until a node has stopped by itself; whether it has.
+    async fn has_stopped(&mut self, node: usize) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < STOPS_WITHIN {
+            if self.cluster.has_ended(node) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
+    fn give_back(&mut self, node: usize) {
+        self.taken.remove(&node);
+    }
+}

@@ -1,0 +1,143 @@
+//! Runs that would find the bug.
+#![allow(clippy::print_stdout, reason = "what a run tells belongs to the terminal")]
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use lab::Broken;
+use novacron_chaos_tests::{Plan, is_possible, judge_file, run};
+
+/// Clusters of real processes under real faults, and what must hold whatever befalls them.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One run: faults of every kind at random, several at once.
+    Run(Run),
+    /// A run once more: the same faults, in the same order, at the same nodes, for as long.
+    Replay {
+        /// What the run said that it was.
+        seed: u64,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// One run for each bug that can be planted, until it is noticed.
+    Planted(Planted),
+    /// Judges a history that was kept.
+    Judge {
+        /// A `history.jsonl`.
+        history: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Planted {
+    /// For how many seconds of faults each may go unnoticed.
+    #[arg(long, default_value_t = 180)]
+    seconds: u64,
+    /// Where to keep what comes out.
+    #[arg(long, default_value = "target/chaos")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct Run {
+    /// What the choices are made from; another one each time without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+struct Options {
+    /// How many nodes.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(5..=9))]
+    nodes: u8,
+    /// For how many seconds faults strike.
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// What is broken on purpose; the run ends when that is noticed, and fails when it is not.
+    #[arg(long = "break", value_name = "WHAT", value_parser = broken, default_value = "nothing")]
+    broken: Broken,
+    /// Where to keep the history, the summary and the page.
+    #[arg(long, default_value = "target/chaos")]
+    out: PathBuf,
+}
+
+fn broken(text: &str) -> Result<Broken, String> {
+    let all = || [Broken::Nothing].into_iter().chain(Broken::NODE);
+    let known: Vec<String> = all().map(|broken| broken.to_string()).collect();
+    let found = all().find(|broken| broken.to_string() == text);
+    found.ok_or_else(|| format!("it must be one of {}", known.join(", ")))
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match execute(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            println!("there was no run: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The answer is 0 when nothing is wrong and that means something, else 1.
+async fn execute(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(Run { seed, options }) => {
+            make(seed.unwrap_or_else(|| fastrand::u64(..)), options).await
+        }
+        Command::Replay { seed, options } => make(seed, options).await,
+        Command::Planted(Planted { seconds, out }) => {
+            let mut code = ExitCode::SUCCESS;
+            for broken in Broken::NODE {
+                println!("{broken}");
+                let options = Options { nodes: 5, seconds, broken, out: out.clone() };
+                if make(fastrand::u64(..), options).await? != ExitCode::SUCCESS {
+                    println!("{broken} was not noticed");
+                    code = ExitCode::FAILURE;
+                }
+            }
+            Ok(code)
+        }
+        Command::Judge { history } => {
+            let judgement = judge_file(&history)
+                .with_context(|| format!("cannot read {}", history.display()))?;
+            println!("{}", serde_json::to_string_pretty(&judgement)?);
+            let good = judgement.violations.is_empty() && judgement.undecided.is_empty();
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+async fn make(seed: u64, options: Options) -> Result<ExitCode> {
+    if let Err(why) = is_possible() {
+        bail!("{why}");
+    }
+    let me = std::env::current_exe()?;
+    let plan = Plan {
+        seed,
+        nodes: usize::from(options.nodes),
+        storm: Duration::from_secs(options.seconds),
+        broken: options.broken,
+        programs: me.parent().context("this program lies nowhere")?.to_owned(),
+        out: options.out.join(seed.to_string()),
+    };
+    println!("seed {seed}");
+    let summary = run(&plan, |step| println!("{step}")).await?;
+    println!("{summary}\n{}", plan.out.join("index.html").display());
+    let good = if plan.broken == Broken::Nothing {
+        summary.is_good()
+    } else {
+        !summary.violations.is_empty()
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,197 @@
+//! Who strikes: faults of every kind, one after the other in each lane, and beside each other in several.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{
+    fault::{Fault, KINDS, Kind, Lane, Site},
+    history::History,
+};
+
+/// How long a fault lasts, and how long its lane is quiet then, milliseconds.
+const FAULT_MS: std::ops::Range<u64> = 2_000..7_000;
+const QUIET_MS: std::ops::Range<u64> = 1_000..5_000;
+/// Between two looks at who leads.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A fault that was struck. Times are nanoseconds since the run began.
+#[derive(Clone, Debug, Serialize)]
+pub struct Strike {
+    /// Its kind.
+    pub kind: &'static str,
+    /// When it was struck.
+    pub begun_ns: u64,
+    /// When it was mended.
+    pub ended_ns: u64,
+    /// Whom it struck, from 0.
+    pub nodes: Vec<usize>,
+    /// Whether the leader was among them.
+    pub leader: bool,
+    /// How it is known to have happened; none when it is not.
+    pub proof: Option<String>,
+    /// Why there is no proof.
+    pub doubt: Option<String>,
+}
+
+/// Who led, as far as anybody said.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Reign {
+    /// From when on, nanoseconds since the run began.
+    pub since_ns: u64,
+    /// The node, from 0; none while nobody was known.
+    pub leader: Option<usize>,
+    /// Its term.
+    pub term: u64,
+}
+
+/// What has befallen a cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Storm {
+    pub strikes: Vec<Strike>,
+    pub reigns: Vec<Reign>,
+}
+
+impl Storm {
+    /// Kinds of which nobody knows for certain that they have struck the leader.
+    pub(crate) fn missing(&self) -> Vec<&'static str> {
+        let hit = |kind: &str| {
+            let strikes = self.strikes.iter().filter(|strike| strike.kind == kind);
+            strikes.filter(|strike| strike.leader && strike.proof.is_some()).count() > 0
+        };
+        KINDS.iter().map(|kind| kind.name).filter(|kind| !hit(kind)).collect()
+    }
+}
+
+/// A lane: what it does next, and what is under way.
+struct Course {
+    /// Kinds that are still to come in this round.
+    round: Vec<&'static Kind>,
+    lane: Lane,
+    random: fastrand::Rng,
+    next: Instant,
+    under_way: Option<(Box<dyn Fault>, Strike)>,
+}
+
+impl Course {
+    fn new(lane: Lane, seed: u64) -> Course {
+        // Its own: what one lane draws does not depend on how the others get on.
+        let random = fastrand::Rng::with_seed(seed ^ (lane as u64 + 1));
+        let mut course =
+            Course { round: Vec::new(), lane, random, next: Instant::now(), under_way: None };
+        course.rest(QUIET_MS);
+        course
+    }
+
+    fn rest(&mut self, ms: std::ops::Range<u64>) {
+        self.next = Instant::now() + Duration::from_millis(self.random.u64(ms));
+    }
+}
+
+pub(crate) struct Nemesis<'a> {
+    pub seed: u64,
+    pub site: &'a mut Site,
+    pub history: &'a History,
+    pub tell: &'a (dyn Fn(&str) + Sync),
+}
+
+impl Nemesis<'_> {
+    /// Strikes until `is_enough`, and mends everything.
+    ///
+    /// # Errors
+    /// When something cannot be struck or mended: then what was seen means nothing.
+    pub(crate) async fn rage(
+        &mut self,
+        mut is_enough: impl FnMut(&Storm) -> bool,
+    ) -> Result<Storm> {
+        let mut storm = Storm::default();
+        let mut courses =
+            [Lane::Network, Lane::Node, Lane::Clock].map(|lane| Course::new(lane, self.seed));
+        while !is_enough(&storm) {
+            self.look(&mut storm).await;
+            for course in &mut courses {
+                if Instant::now() < course.next {
+                    continue;
+                }
+                if course.under_way.is_some() {
+                    self.mend(course, &mut storm).await?;
+                } else {
+                    self.strike(course, &storm).await?;
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        for course in &mut courses {
+            self.mend(course, &mut storm).await?;
+        }
+        storm.strikes.sort_by_key(|strike| strike.begun_ns);
+        Ok(storm)
+    }
+
+    async fn look(&mut self, storm: &mut Storm) {
+        let Some(term) = self.site.look().await else { return };
+        let (since_ns, leader) = (self.history.now_ns(), self.site.leader);
+        let last = storm.reigns.last();
+        if last.is_none_or(|last| (last.leader, last.term) != (leader, term)) {
+            storm.reigns.push(Reign { since_ns, leader, term });
+        }
+    }
+
+    async fn strike(&mut self, course: &mut Course, storm: &Storm) -> Result<()> {
+        let missing = storm.missing();
+        if course.round.is_empty() {
+            course.round = KINDS.iter().filter(|kind| kind.lane == course.lane).collect();
+            course.random.shuffle(&mut course.round);
+            // The last one comes next.
+            course.round.sort_by_key(|kind| missing.contains(&kind.name));
+        }
+        let Some(kind) = course.round.pop() else { return Ok(()) };
+        self.site.at_leader = course.random.bool() || missing.contains(&kind.name);
+        // What a fault draws does not change what comes after it.
+        self.site.random = course.random.fork();
+        let (mut fault, begun_ns) = ((kind.make)(), self.history.now_ns());
+        let lacks_leader = self.site.at_leader && self.site.leader.is_none();
+        let nodes = if lacks_leader {
+            Vec::new()
+        } else {
+            fault.strike(self.site).await.with_context(|| format!("cannot strike {}", kind.name))?
+        };
+        if nodes.is_empty() {
+            // It comes again when there is somebody to be struck.
+            course.round.push(kind);
+            course.next = Instant::now() + LOOK;
+            return Ok(());
+        }
+        let leader = self.site.leader.is_some_and(|leader| nodes.contains(&leader));
+        let named: Vec<String> = nodes.iter().map(|node| format!("n{}", node + 1)).collect();
+        let at_leader = if leader { ", the leader too" } else { "" };
+        (self.tell)(&format!("{} at {}{at_leader}", kind.name, named.join(" ")));
+        let strike = Strike {
+            kind: kind.name,
+            begun_ns,
+            ended_ns: begun_ns,
+            nodes,
+            leader,
+            proof: None,
+            doubt: None,
+        };
+        course.under_way = Some((fault, strike));
+        course.rest(FAULT_MS);
+        Ok(())
+    }
+
+    async fn mend(&mut self, course: &mut Course, storm: &mut Storm) -> Result<()> {
+        let Some((mut fault, mut strike)) = course.under_way.take() else { return Ok(()) };
+        let proof = fault.mend(self.site).await;
+        match proof.with_context(|| format!("cannot mend {}", strike.kind))? {
+            Ok(proof) => strike.proof = Some(proof),
+            Err(doubt) => strike.doubt = Some(doubt),
+        }
+        strike.ended_ns = self.history.now_ns();
+        storm.strikes.push(strike);
+        course.rest(QUIET_MS);
+        Ok(())
+    }
+}

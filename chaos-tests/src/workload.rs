@@ -1,0 +1,86 @@
+//! What clients do to a cluster while it is struck, and note in the history.
+
+pub(crate) mod locks;
+pub(crate) mod registers;
+pub(crate) mod watches;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Result;
+use client::Client;
+use lab::Cluster;
+
+use crate::history::History;
+
+/// Longest time that a client of one node waits for an answer.
+const ONE_NODE: Duration = Duration::from_secs(3);
+/// The same for one that goes on to the next node.
+const ANY_NODE: Duration = Duration::from_secs(12);
+/// For what must be done.
+const PATIENT: Duration = Duration::from_secs(30);
+
+/// What workloads work on.
+#[derive(Clone)]
+pub(crate) struct Load {
+    pub history: Arc<History>,
+    nodes: Arc<Vec<Client>>,
+    roaming: Arc<Vec<Client>>,
+    pub patient: Client,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Load {
+    pub(crate) fn new(cluster: &Cluster, history: Arc<History>) -> Result<Load> {
+        let endpoints = &cluster.access.endpoints;
+        let turned = |by: usize| {
+            let mut endpoints = endpoints.clone();
+            endpoints.rotate_left(by);
+            endpoints
+        };
+        let all = 0..endpoints.len();
+        let one =
+            all.clone().map(|node| cluster.client_with(vec![endpoints[node].clone()], ONE_NODE));
+        let any = all.map(|node| cluster.client_with(turned(node), ANY_NODE));
+        Ok(Load {
+            history,
+            nodes: Arc::new(one.collect::<Result<_>>()?),
+            roaming: Arc::new(any.collect::<Result<_>>()?),
+            patient: cluster.client_with(endpoints.clone(), PATIENT)?,
+            stopped: Arc::default(),
+        })
+    }
+
+    /// A client of one node alone.
+    pub(crate) fn node(&self, node: usize) -> &Client {
+        &self.nodes[node]
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A client as people have them, of one node or of all.
+    pub(crate) fn any(&self, random: &mut fastrand::Rng) -> &Client {
+        let from = if random.u8(..100) < 20 { &self.nodes } else { &self.roaming };
+        &from[random.usize(..from.len())]
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// A moment of thought.
+pub(crate) async fn think(random: &mut fastrand::Rng, ms: std::ops::Range<u64>) {
+    tokio::time::sleep(Duration::from_millis(random.u64(ms))).await;
+}

@@ -1,0 +1,315 @@
+//! Registers: labels of VMs that never start. They are read, written, and changed if they hold what they held.
+//! Every value is written once. A register is used for a while and then left for a new one: so the search for
+//! an order of what was done to it ends.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use client::{
+    Client, Error,
+    v1::{self, images_client::ImagesClient, vms_client::VmsClient},
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{Load, think};
+use crate::history::Process;
+
+pub(crate) const MODEL: &str = "register";
+/// How a change is refused that is based on another value.
+pub(crate) const NOT_THAT_ONE: &str = "ETAG_MISMATCH";
+
+const IMAGE: &str = "none";
+const LABEL: &str = "value";
+/// Registers in use at one time.
+const IN_USE: usize = 8;
+/// What is done to one at most, and of that without an answer.
+const STEPS_MAX: usize = 400;
+const UNKNOWN_MAX: usize = 16;
+
+/// How long it may take until a VM is there that is not to run.
+const MADE_WITHIN: Duration = Duration::from_secs(30);
+
+/// A register in use.
+struct Register {
+    name: String,
+    /// A value that it held, and the revision that wrote it.
+    seen: Mutex<(u64, u64)>,
+    /// Steps, and those of them without an answer.
+    steps: Mutex<(usize, usize)>,
+}
+
+/// All of them.
+pub(crate) struct Registers {
+    in_use: Mutex<Vec<Arc<Register>>>,
+    made: AtomicU64,
+    next_value: AtomicU64,
+}
+
+impl Registers {
+    /// Makes the first ones.
+    ///
+    /// # Errors
+    /// What the cluster answered.
+    pub(crate) async fn make(load: &Load) -> Result<Arc<Registers>, Error> {
+        let image = v1::CreateImageRequest {
+            mutation: load.patient.mutation().await?,
+            name: IMAGE.to_owned(),
+            ..Default::default()
+        };
+        let made = load.patient.call(image, async |channel, request| {
+            ImagesClient::new(channel).create_image(request).await
+        });
+        load.patient.note(made.await?.revision);
+        let registers = Arc::new(Registers {
+            in_use: Mutex::default(),
+            made: AtomicU64::new(0),
+            next_value: AtomicU64::new(1),
+        });
+        let mut process = load.history.process(MODEL);
+        for _ in 0..IN_USE {
+            let register = registers.create(load, &mut process).await?;
+            registers.in_use().push(register);
+        }
+        Ok(registers)
+    }
+
+    /// So many clients use them until the load is over.
+    pub(crate) fn use_them(self: &Arc<Registers>, load: &Load, clients: usize) -> JoinSet<()> {
+        let mut all = JoinSet::new();
+        for _ in 0..clients {
+            let (registers, load) = (self.clone(), load.clone());
+            let mut random = fastrand::Rng::with_seed(fastrand::u64(..));
+            all.spawn(async move {
+                let mut process = load.history.process(MODEL);
+                while !load.is_over() {
+                    registers.step(&load, &mut process, &mut random).await;
+                    think(&mut random, 5..40).await;
+                }
+            });
+        }
+        all
+    }
+
+    /// Reads those that are in use through a node; what comes back belongs to the history like any other read.
+    pub(crate) async fn read_all(&self, load: &Load, node: usize) {
+        let mut process = load.history.process(MODEL);
+        let all = self.in_use().clone();
+        for register in all {
+            let _ = read(load.node(node), &mut process, &register, "read", None).await;
+        }
+    }
+
+    /// Writes one; the answer is the revision.
+    ///
+    /// # Errors
+    /// What the cluster answered.
+    pub(crate) async fn write_one(&self, load: &Load) -> Result<u64, Error> {
+        let register = self.in_use()[0].clone();
+        let mut process = load.history.process(MODEL);
+        let value = self.value();
+        let call = process.invoke("write", &register.name, json!({ "value": value }));
+        let answer = change(&load.patient, &register, value, 0).await.map(|(outcome, _)| outcome);
+        call.hear(&answer, |outcome| json!({ "etag": outcome.revision }));
+        Ok(answer?.revision)
+    }
+
+    async fn create(&self, load: &Load, process: &mut Process) -> Result<Arc<Register>, Error> {
+        let name = format!("r{}", self.made.fetch_add(1, Ordering::Relaxed));
+        let call = process.invoke("create", &name, json!({}));
+        let made = create(&load.patient, &name).await;
+        call.hear(&made, |made| json!({ "id": made.id, "etag": made.etag }));
+        let seen = Mutex::new((0, made?.etag));
+        Ok(Arc::new(Register { name, seen, steps: Mutex::default() }))
+    }
+
+    async fn step(&self, load: &Load, process: &mut Process, random: &mut fastrand::Rng) {
+        let place = random.usize(..IN_USE);
+        let register = self.in_use()[place].clone();
+        if register.is_spent() {
+            if let Ok(new) = self.create(load, process).await {
+                let mut in_use = self.in_use();
+                // Another one may have been quicker.
+                if Arc::ptr_eq(&in_use[place], &register) {
+                    in_use[place] = new;
+                }
+            }
+            return;
+        }
+        let client = load.any(random);
+        let (seen, etag) = *lock(&register.seen);
+        let known = match random.u8(..100) {
+            0..35 => read(client, process, &register, "read", None).await,
+            35..40 => {
+                let stale = v1::Freshness { stale: true, ..Default::default() };
+                read(client, process, &register, "read-any", Some(stale)).await
+            }
+            40..45 => {
+                let since = v1::Freshness { min_revision: etag, ..Default::default() };
+                read(client, process, &register, "read-since", Some(since)).await
+            }
+            45..50 => {
+                let aged = v1::Freshness { max_age_ms: 500, ..Default::default() };
+                read(client, process, &register, "read-aged", Some(aged)).await
+            }
+            50..75 => self.change(load, process, &register, None, random).await,
+            _ => self.change(load, process, &register, Some((seen, etag)), random).await,
+        };
+        register.count(known);
+    }
+
+    /// Writes a new value, over any other or over one that was seen. Some requests are sent once more when
+    /// they have been answered.
+    async fn change(
+        &self,
+        load: &Load,
+        process: &mut Process,
+        register: &Register,
+        over: Option<(u64, u64)>,
+        random: &mut fastrand::Rng,
+    ) -> bool {
+        let (value, client) = (self.value(), load.any(random));
+        let call = match over {
+            None => process.invoke("write", &register.name, json!({ "value": value })),
+            Some((from, _)) => {
+                let asked = json!({ "from": from, "value": value });
+                process.invoke("swap", &register.name, asked)
+            }
+        };
+        let etag = over.map_or(0, |(_, etag)| etag);
+        let answer = change(client, register, value, etag).await;
+        call.hear(&answer, |(outcome, _)| json!({ "etag": outcome.revision }));
+        match answer {
+            Ok((outcome, request)) => {
+                client.note(outcome.revision);
+                register.note(value, outcome.revision);
+                if random.u8(..100) < 20 {
+                    let asked = json!({ "etag": outcome.revision });
+                    let call = process.invoke("again", &register.name, asked);
+                    let again = update(load.any(random), request).await;
+                    call.hear(&again, |again| json!({ "etag": again.revision }));
+                }
+                true
+            }
+            Err(error) => error.reason() == NOT_THAT_ONE,
+        }
+    }
+
+    fn value(&self) -> u64 {
+        self.next_value.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, Vec<Arc<Register>>> {
+        lock(&self.in_use)
+    }
+}
+
+impl Register {
+    fn is_spent(&self) -> bool {
+        let (steps, unknown) = *lock(&self.steps);
+        steps >= STEPS_MAX || unknown >= UNKNOWN_MAX
+    }
+
+    fn count(&self, known: bool) {
+        let mut steps = lock(&self.steps);
+        steps.0 += 1;
+        steps.1 += usize::from(!known);
+    }
+
+    fn note(&self, value: u64, etag: u64) {
+        let mut seen = lock(&self.seen);
+        if etag > seen.1 {
+            *seen = (value, etag);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads a register; false when nobody answered.
+async fn read(
+    client: &Client,
+    process: &mut Process,
+    register: &Register,
+    f: &'static str,
+    freshness: Option<v1::Freshness>,
+) -> bool {
+    let asked = freshness.as_ref().map_or(
+        json!({}),
+        |freshness| json!({ "since": freshness.min_revision, "age_ms": freshness.max_age_ms }),
+    );
+    let call = process.invoke(f, &register.name, asked);
+    let request = v1::GetVmRequest { vm: register.name.clone(), freshness, ..Default::default() };
+    let answer = client
+        .call(request, async |channel, request| VmsClient::new(channel).get_vm(request).await)
+        .await;
+    let value = |vm: &v1::Vm| -> u64 {
+        let label = vm.spec.as_ref().and_then(|spec| spec.labels.get(LABEL)?.parse().ok());
+        label.unwrap_or_default()
+    };
+    call.hear_of(&answer, |vm| json!({ "value": value(vm), "etag": vm.etag }));
+    if let Ok(vm) = &answer {
+        register.note(value(vm), vm.etag);
+    }
+    answer.is_ok()
+}
+
+/// Makes a VM, and waits until nothing more happens to it: its etag changes by what is written alone.
+async fn create(client: &Client, name: &str) -> Result<v1::Vm, Error> {
+    let request = v1::CreateVmRequest {
+        mutation: client.mutation().await?,
+        name: name.to_owned(),
+        spec: Some(spec(0)),
+        stopped: true,
+        ..Default::default()
+    };
+    let made = client
+        .call(request, async |channel, request| VmsClient::new(channel).create_vm(request).await);
+    let made = made.await?;
+    if !made.operation.is_empty() {
+        client.wait(&made.operation, MADE_WITHIN, |_| ()).await?;
+    }
+    let request = v1::GetVmRequest { vm: made.object, ..Default::default() };
+    client
+        .call(request, async |channel, request| VmsClient::new(channel).get_vm(request).await)
+        .await
+}
+
+async fn change(
+    client: &Client,
+    register: &Register,
+    value: u64,
+    etag: u64,
+) -> Result<(v1::Outcome, v1::UpdateVmRequest), Error> {
+    let request = v1::UpdateVmRequest {
+        mutation: client.mutation().await?,
+        vm: register.name.clone(),
+        spec: Some(spec(value)),
+        etag,
+        ..Default::default()
+    };
+    Ok((update(client, request.clone()).await?, request))
+}
+
+async fn update(client: &Client, request: v1::UpdateVmRequest) -> Result<v1::Outcome, Error> {
+    let done = client
+        .call(request, async |channel, request| VmsClient::new(channel).update_vm(request).await);
+    done.await
+}
+
+fn spec(value: u64) -> v1::VmSpec {
+    v1::VmSpec {
+        vcpus: 1,
+        memory_mib: 16,
+        image: IMAGE.to_owned(),
+        labels: [(LABEL.to_owned(), value.to_string())].into(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,52 @@
+//! The general run: faults of every kind, several at once, beside every workload. `CHAOS_SECONDS` says how
+//! long it is, `SEED` repeats its choices.
+
+use std::{path::PathBuf, time::Duration};
+
+use lab::Broken;
+use novacron_chaos_tests::{Plan, Summary, is_possible, run};
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+async fn run_with(broken: Broken, seconds: u64) -> Option<Summary> {
+    if let Err(why) = is_possible() {
+        assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
+        println!("SKIPPED the general run: {why}");
+        return None;
+    }
+    let seed = number("SEED").unwrap_or_else(|| fastrand::u64(..));
+    let test = std::env::current_exe().unwrap();
+    let programs: PathBuf = test.ancestors().nth(2).unwrap().to_owned();
+    let plan = Plan {
+        seed,
+        nodes: 5,
+        storm: Duration::from_secs(seconds),
+        broken,
+        out: programs.join("chaos").join(seed.to_string()),
+        programs,
+    };
+    println!("SEED={seed}, with {broken} broken");
+    let summary = run(&plan, |step| println!("{step}")).await.unwrap();
+    println!("{summary}");
+    Some(summary)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_breaks_whatever_befalls_it() {
+    let Some(summary) = run_with(Broken::Nothing, number("CHAOS_SECONDS").unwrap_or(60)).await
+    else {
+        return;
+    };
+    assert!(summary.is_good(), "seed {}: {summary}", summary.seed);
+}
+
+/// What is broken on purpose is noticed by the same run.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_broken_is_noticed() {
+    for broken in Broken::NODE {
+        let Some(summary) = run_with(broken, 180).await else { return };
+        assert!(!summary.violations.is_empty(), "{broken} was not noticed: {summary}");
+    }
+}

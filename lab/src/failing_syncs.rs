@@ -1,0 +1,74 @@
+//! Syncs of a process that fail, as on a disk that is broken: somebody stands between it and the system.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::programs;
+
+/// Syncs that fail until it is ended or dropped.
+pub struct FailingSyncs {
+    tracer: Child,
+    record: PathBuf,
+}
+
+/// How long it may take to stand between a process and the system.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl FailingSyncs {
+    pub(crate) fn begin(pid: u32, directory: &Path) -> Result<FailingSyncs> {
+        let record = directory.join("failing-syncs");
+        let _ = std::fs::remove_file(&record);
+        let tracer = Command::new("strace")
+            .env("PATH", programs::path())
+            .args(["-f", "-qq", "-p", &pid.to_string(), "-e", "trace=fsync,fdatasync"])
+            .args(["-e", "inject=fsync,fdatasync:error=EIO", "-o"])
+            .arg(&record)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot run strace")?;
+        let syncs = FailingSyncs { tracer, record };
+        let begun = Instant::now();
+        while !is_traced(pid) {
+            ensure!(begun.elapsed() < PATIENCE, "nobody stands before process {pid}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(syncs)
+    }
+
+    /// Lets syncs be done again; the answer is how many have failed.
+    ///
+    /// # Errors
+    /// When what has failed cannot be read.
+    pub fn end(mut self) -> Result<usize> {
+        self.detach();
+        let record = std::fs::read_to_string(&self.record)?;
+        Ok(record.lines().filter(|line| line.contains("(INJECTED)")).count())
+    }
+
+    fn detach(&mut self) {
+        // It lets go of what it holds when it is asked to, and not when it is killed.
+        let _ = kill_process(Pid::from_child(&self.tracer), Signal::INT);
+        let _ = self.tracer.wait();
+    }
+}
+
+impl Drop for FailingSyncs {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+/// Whether somebody stands before a process, or it has ended meanwhile.
+fn is_traced(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_none_or(|tracer| tracer.trim() != "0")
+}
