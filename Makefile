@@ -33,6 +33,12 @@ chaos: ## Five nodes under faults of every kind, and bugs on purpose that must b
 	target/debug/chaos-tests run --seconds 180 $(if $(SEED),--seed $(SEED))
 	target/debug/chaos-tests planted
 
+.PHONY: soak
+soak: ## The same for HOURS=2, in runs of half an hour that are summed; it goes on where it was left.
+	scripts/packages
+	scripts/cargo-all build
+	target/debug/chaos-tests soak --hours $(or $(HOURS),2)
+
 .PHONY: check
 check: ## Formatting and lints; changes nothing.
 	cargo fmt --all --check

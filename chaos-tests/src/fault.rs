@@ -143,6 +143,7 @@ impl Site {
     /// Takes a look at who leads: the node of the highest term that says so. The answer is that term.
     pub(crate) async fn look(&mut self) -> Option<u64> {
         let views = self.views().await;
+        self.leader = None;
         let newest =
             views.into_iter().flatten().max_by_key(|view| (view.term, !view.leader.is_empty()));
         let newest = newest?;
@@ -165,12 +166,26 @@ impl Site {
     async fn has_stopped(&mut self, node: usize) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < STOPS_WITHIN {
-            if self.cluster.has_ended(node) {
+            if self.cluster.ended(node).is_some() {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         false
+    }
+
+    /// Looks for nodes that no fault has in its hands and that have ended, which no node may: each is told, with
+    /// how it ended, and started again.
+    pub(crate) fn restart_ended(&mut self) -> Result<Vec<(usize, String)>> {
+        let mut all = Vec::new();
+        for node in (0..self.nodes()).filter(|node| !self.taken.contains(node)) {
+            if let Some(status) = self.cluster.ended(node) {
+                all.push((node, format!("it ended by itself: {status}")));
+                self.cluster.kill(node)?;
+                self.cluster.run(node)?;
+            }
+        }
+        Ok(all)
     }
 
     fn give_back(&mut self, node: usize) {

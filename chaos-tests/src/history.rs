@@ -224,10 +224,10 @@ impl Drop for Call<'_> {
     }
 }
 
-/// Whether a refusal says for certain that nothing was done: the cluster's law said no. A node that fails
-/// inside says nothing.
+/// Whether a refusal says for certain that nothing was done, although an earlier attempt may have gone unanswered:
+/// the law asks whether it knows the request first, and what these say never turns back.
 fn is_final(error: &client::Error) -> bool {
-    !error.reason().is_empty() && error.code() != Some(client::Code::Internal)
+    matches!(error.reason().as_str(), "ETAG_MISMATCH" | "LOCK_HELD" | "FENCED" | "NOT_FOUND")
 }
 
 /// A refusal by its stable reason, anything else by its sentence.

@@ -10,11 +10,13 @@ mod history;
 mod nemesis;
 mod page;
 mod run;
+mod soak;
 mod summary;
 mod workload;
 
 pub use checker::{Judgement, Violation};
 pub use counters::{Counters, Lost, Writers};
 pub use nemesis::{Reign, Strike};
-pub use run::{Plan, is_possible, judge_file, run};
+pub use run::{Plan, is_possible, judge_file, notices, run};
+pub use soak::Soak;
 pub use summary::{Counts, Struck, Summary};

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::Broken;
-use novacron_chaos_tests::{Plan, is_possible, judge_file, run};
+use novacron_chaos_tests::{Plan, Soak, Summary, is_possible, judge_file, notices, run};
 
 /// Clusters of real processes under real faults, and what must hold whatever befalls them.
 #[derive(Parser)]
@@ -29,11 +29,29 @@ enum Command {
     },
     /// One run for each bug that can be planted, until it is noticed.
     Planted(Planted),
+    /// Runs that are summed until they are so long; it goes on where it was left.
+    Soak(Soaking),
     /// Judges a history that was kept.
     Judge {
         /// A `history.jsonl`.
         history: PathBuf,
     },
+}
+
+#[derive(Args)]
+struct Soaking {
+    /// How long faults are to strike in all, hours.
+    #[arg(long)]
+    hours: f64,
+    /// How long each run is, minutes.
+    #[arg(long, default_value_t = 30)]
+    segment_minutes: u64,
+    /// How many nodes.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(5..=9))]
+    nodes: u8,
+    /// Where to keep what comes out, and what there is so far.
+    #[arg(long, default_value = "target/soak")]
+    out: PathBuf,
 }
 
 #[derive(Args)]
@@ -108,6 +126,7 @@ async fn execute(command: Command) -> Result<ExitCode> {
             }
             Ok(code)
         }
+        Command::Soak(soaking) => soak(soaking).await,
         Command::Judge { history } => {
             let judgement = judge_file(&history)
                 .with_context(|| format!("cannot read {}", history.display()))?;
@@ -118,7 +137,39 @@ async fn execute(command: Command) -> Result<ExitCode> {
     }
 }
 
+/// Ends with the first run that is not good.
+async fn soak(Soaking { hours, segment_minutes, nodes, out }: Soaking) -> Result<ExitCode> {
+    let mut soak = Soak::load(&out)?;
+    while (soak.storm_s() as f64) < hours * 3_600.0 {
+        let options = Options {
+            nodes,
+            seconds: segment_minutes * 60,
+            broken: Broken::Nothing,
+            out: out.clone(),
+        };
+        let summary = summarize(fastrand::u64(..), options).await?;
+        soak.add(&summary, &out)?;
+        println!("{soak}");
+        if !summary.is_good() {
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    println!("{soak}");
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn make(seed: u64, options: Options) -> Result<ExitCode> {
+    let broken = options.broken;
+    let summary = summarize(seed, options).await?;
+    let good = if broken == Broken::Nothing {
+        summary.is_good()
+    } else {
+        notices(broken, &summary.violations)
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn summarize(seed: u64, options: Options) -> Result<Summary> {
     if let Err(why) = is_possible() {
         bail!("{why}");
     }
@@ -129,15 +180,10 @@ async fn make(seed: u64, options: Options) -> Result<ExitCode> {
         storm: Duration::from_secs(options.seconds),
         broken: options.broken,
         programs: me.parent().context("this program lies nowhere")?.to_owned(),
-        out: options.out.join(seed.to_string()),
+        out: options.out.join(format!("{seed}-{}", options.broken).trim_end_matches("-nothing")),
     };
     println!("seed {seed}");
     let summary = run(&plan, |step| println!("{step}")).await?;
     println!("{summary}\n{}", plan.out.join("index.html").display());
-    let good = if plan.broken == Broken::Nothing {
-        summary.is_good()
-    } else {
-        !summary.violations.is_empty()
-    };
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(summary)
 }

@@ -52,6 +52,8 @@ pub struct Reign {
 pub(crate) struct Storm {
     pub strikes: Vec<Strike>,
     pub reigns: Vec<Reign>,
+    /// Nodes that ended by themselves, and how.
+    pub ended: Vec<(usize, String)>,
 }
 
 impl Storm {
@@ -72,21 +74,49 @@ struct Course {
     lane: Lane,
     random: fastrand::Rng,
     next: Instant,
+    /// What comes next, when it could not be struck yet.
+    drawn: Option<Turn>,
     under_way: Option<(Box<dyn Fault>, Strike)>,
+}
+
+/// What comes next in a lane. It is drawn once, however long it has to wait for somebody to strike.
+struct Turn {
+    kind: &'static Kind,
+    at_leader: bool,
+    /// What the fault itself draws from.
+    random: fastrand::Rng,
+    lasts: Duration,
 }
 
 impl Course {
     fn new(lane: Lane, seed: u64) -> Course {
         // Its own: what one lane draws does not depend on how the others get on.
         let random = fastrand::Rng::with_seed(seed ^ (lane as u64 + 1));
-        let mut course =
-            Course { round: Vec::new(), lane, random, next: Instant::now(), under_way: None };
-        course.rest(QUIET_MS);
+        let (next, drawn, under_way) = (Instant::now(), None, None);
+        let mut course = Course { round: Vec::new(), lane, random, next, drawn, under_way };
+        course.next = Instant::now() + course.duration(QUIET_MS);
         course
     }
 
-    fn rest(&mut self, ms: std::ops::Range<u64>) {
-        self.next = Instant::now() + Duration::from_millis(self.random.u64(ms));
+    fn duration(&mut self, ms: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.random.u64(ms))
+    }
+
+    /// What comes next. Kinds that are missing come before the others of a round.
+    fn draw(&mut self, missing: &[&str]) -> Turn {
+        if let Some(drawn) = self.drawn.take() {
+            return drawn;
+        }
+        if self.round.is_empty() {
+            self.round = KINDS.iter().filter(|kind| kind.lane == self.lane).collect();
+            self.random.shuffle(&mut self.round);
+            // The last one comes next.
+            self.round.sort_by_key(|kind| missing.contains(&kind.name));
+        }
+        let kind = self.round.pop().expect("every lane has kinds");
+        let at_leader = self.random.bool() || missing.contains(&kind.name);
+        let (random, lasts) = (self.random.fork(), self.duration(FAULT_MS));
+        Turn { kind, at_leader, random, lasts }
     }
 }
 
@@ -110,7 +140,7 @@ impl Nemesis<'_> {
         let mut courses =
             [Lane::Network, Lane::Node, Lane::Clock].map(|lane| Course::new(lane, self.seed));
         while !is_enough(&storm) {
-            self.look(&mut storm).await;
+            self.look(&mut storm).await?;
             for course in &mut courses {
                 if Instant::now() < course.next {
                     continue;
@@ -118,7 +148,7 @@ impl Nemesis<'_> {
                 if course.under_way.is_some() {
                     self.mend(course, &mut storm).await?;
                 } else {
-                    self.strike(course, &storm).await?;
+                    self.strike(course, &mut storm).await?;
                 }
             }
             tokio::time::sleep(LOOK).await;
@@ -130,29 +160,26 @@ impl Nemesis<'_> {
         Ok(storm)
     }
 
-    async fn look(&mut self, storm: &mut Storm) {
-        let Some(term) = self.site.look().await else { return };
+    async fn look(&mut self, storm: &mut Storm) -> Result<()> {
+        storm.ended.extend(self.site.restart_ended()?);
+        let Some(term) = self.site.look().await else { return Ok(()) };
         let (since_ns, leader) = (self.history.now_ns(), self.site.leader);
         let last = storm.reigns.last();
         if last.is_none_or(|last| (last.leader, last.term) != (leader, term)) {
             storm.reigns.push(Reign { since_ns, leader, term });
         }
+        Ok(())
     }
 
-    async fn strike(&mut self, course: &mut Course, storm: &Storm) -> Result<()> {
-        let missing = storm.missing();
-        if course.round.is_empty() {
-            course.round = KINDS.iter().filter(|kind| kind.lane == course.lane).collect();
-            course.random.shuffle(&mut course.round);
-            // The last one comes next.
-            course.round.sort_by_key(|kind| missing.contains(&kind.name));
-        }
-        let Some(kind) = course.round.pop() else { return Ok(()) };
-        self.site.at_leader = course.random.bool() || missing.contains(&kind.name);
-        // What a fault draws does not change what comes after it.
-        self.site.random = course.random.fork();
+    async fn strike(&mut self, course: &mut Course, storm: &mut Storm) -> Result<()> {
+        let turn = course.draw(&storm.missing());
+        // Whom it strikes must not be whom an earlier look saw.
+        self.look(storm).await?;
+        let (kind, lasts) = (turn.kind, turn.lasts);
+        self.site.at_leader = turn.at_leader;
+        self.site.random = turn.random.clone();
         let (mut fault, begun_ns) = ((kind.make)(), self.history.now_ns());
-        let lacks_leader = self.site.at_leader && self.site.leader.is_none();
+        let lacks_leader = turn.at_leader && self.site.leader.is_none();
         let nodes = if lacks_leader {
             Vec::new()
         } else {
@@ -160,7 +187,7 @@ impl Nemesis<'_> {
         };
         if nodes.is_empty() {
             // It comes again when there is somebody to be struck.
-            course.round.push(kind);
+            course.drawn = Some(turn);
             course.next = Instant::now() + LOOK;
             return Ok(());
         }
@@ -178,7 +205,7 @@ impl Nemesis<'_> {
             doubt: None,
         };
         course.under_way = Some((fault, strike));
-        course.rest(FAULT_MS);
+        course.next = Instant::now() + lasts;
         Ok(())
     }
 
@@ -191,7 +218,7 @@ impl Nemesis<'_> {
         }
         strike.ended_ns = self.history.now_ns();
         storm.strikes.push(strike);
-        course.rest(QUIET_MS);
+        course.next = Instant::now() + course.duration(QUIET_MS);
         Ok(())
     }
 }

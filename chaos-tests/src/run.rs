@@ -16,7 +16,7 @@ use crate::{
     nemesis::{Nemesis, Storm},
     page,
     summary::Summary,
-    workload::{Load, locks, registers::Registers, watches::Watchers},
+    workload::{Load, locks, registers, registers::Registers, watches, watches::Watchers},
 };
 
 /// What a run is to be like.
@@ -38,8 +38,8 @@ pub struct Plan {
 }
 
 /// Clients that use registers, and that use locks.
-const CLIENTS: usize = 24;
-const HOLDERS: usize = 10;
+const CLIENTS: u64 = 24;
+const HOLDERS: u64 = 10;
 /// Between two looks of the checkers at a run in which something is broken.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long clients may wait for the answers to what they asked last.
@@ -54,6 +54,7 @@ const HEALING: Duration = Duration::from_secs(90);
 pub fn is_possible() -> Result<(), String> {
     lab::disks_are_possible()?;
     lab::bridges_are_possible()?;
+    lab::failing_syncs_are_possible()?;
     lab::wall_clocks_are_possible()
 }
 
@@ -82,7 +83,8 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     let registers = Registers::make(&load).await.context("cannot make registers")?;
     let since = registers.write_one(&load).await.context("cannot write to a register")?;
     let watchers = Watchers::begin(&load, since);
-    let users = (registers.use_them(&load, CLIENTS), locks::take(&load, HOLDERS));
+    let users =
+        (registers.use_them(&load, CLIENTS, plan.seed), locks::take(&load, HOLDERS, plan.seed));
 
     let mut site = Site::new(cluster)?;
     let begun = Instant::now();
@@ -92,8 +94,8 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     let storm = nemesis.rage(|storm| {
         if plan.broken != Broken::Nothing && looked.elapsed() > LOOK {
             looked = Instant::now();
-            let wrong = !judge(&history.events()).violations.is_empty();
-            noticed = wrong.then(|| begun.elapsed());
+            let wrong = judge(&history.events()).violations;
+            noticed = notices(plan.broken, &wrong).then(|| begun.elapsed());
         }
         let over = begun.elapsed() > plan.storm;
         // A fault that was not seen to happen comes again; but not for ever.
@@ -113,6 +115,9 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
         users.shutdown().await;
     }
     let mut after = Judgement::default();
+    for (node, how) in &storm.ended {
+        complain(&mut after, &format!("n{}", node + 1), how.clone());
+    }
     if let Err(error) = heal(&mut site, &load, &registers, watchers, &mut after).await {
         complain(&mut after, "cluster", format!("{error:#}"));
     }
@@ -172,7 +177,9 @@ async fn heal(
         complain(after, "watch", behind);
     }
     for node in 0..site.nodes() {
-        registers.read_all(load, node).await;
+        for silent in registers.read_all(load, node).await {
+            complain(after, &silent, format!("n{} did not answer", node + 1));
+        }
     }
     agree(site).await
 }
@@ -181,23 +188,25 @@ async fn heal(
 async fn agree(site: &Site) -> Result<()> {
     let begun = Instant::now();
     let mut seen: BTreeMap<u64, BTreeMap<String, BTreeSet<usize>>> = BTreeMap::new();
-    let mut met: BTreeSet<usize> = BTreeSet::new();
-    while met.len() < site.nodes() {
+    // Nodes that were compared with each other.
+    let mut met: Vec<BTreeSet<usize>> = (0..site.nodes()).map(|node| [node].into()).collect();
+    while met.len() > 1 {
         for (node, view) in site.views().await.into_iter().enumerate() {
             let Some(view) = view else { continue };
             let chains = seen.entry(view.revision).or_default();
             let nodes = chains.entry(view.chain).or_default();
             nodes.insert(node);
-            if nodes.len() > 1 {
-                met.extend(nodes.iter().copied());
-            }
+            let (mut one, others) =
+                met.into_iter().partition::<Vec<_>, _>(|met| !met.is_disjoint(nodes));
+            met = others;
+            met.push(one.drain(..).flatten().collect());
             ensure!(
                 chains.len() == 1,
                 "at {} nodes hold different histories: {chains:?}",
                 view.revision
             );
         }
-        ensure!(begun.elapsed() < HEALING, "only {met:?} were seen at the same revisions");
+        ensure!(begun.elapsed() < HEALING, "only these were seen at the same revisions: {met:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
@@ -208,6 +217,19 @@ fn keep_logs(site: &Site, out: &Path) -> Result<()> {
         std::fs::write(out.join(format!("n{}.log", node + 1)), site.cluster.log(node))?;
     }
     Ok(())
+}
+
+/// Whether a bug that was planted is noticed, by the checker whose matter it is.
+#[must_use]
+pub fn notices(broken: Broken, violations: &[Violation]) -> bool {
+    let models: &[&str] = match broken {
+        Broken::NeverSyncs => &[registers::MODEL, watches::MODEL],
+        Broken::ReadsLocally | Broken::ForgetsRequests => &[registers::MODEL],
+        Broken::DropsEvents => &[watches::MODEL],
+        Broken::WallClockLeases => &[locks::MODEL],
+        Broken::Nothing | Broken::IgnoresFence | Broken::NoPause => &[],
+    };
+    violations.iter().any(|violation| models.contains(&violation.model))
 }
 
 /// What has befallen the cluster is told by its kind.

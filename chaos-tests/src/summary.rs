@@ -184,7 +184,7 @@ impl Summary {
         let mut summary = Summary {
             seed: plan.seed,
             nodes: plan.nodes,
-            storm_s: struck_ns / SECOND_NS,
+            storm_s: struck_ns.saturating_sub(first_ns) / SECOND_NS,
             violations: judgement.violations,
             noticed_s: None,
             keys: judgement.keys,
@@ -222,8 +222,7 @@ impl Summary {
         let all = self.in_faults.all() + self.outside.all();
         let unknown = self.in_faults.unknown + self.outside.unknown;
         if unknown * 100 > all * UNKNOWN_PERCENT_MAX {
-            doubts
-                .push(format!("of {unknown} of {all} operations nobody knows what became of them"));
+            doubts.push(format!("nobody knows what became of {unknown} operations, of {all}"));
         }
         if (self.in_faults.ok as u64) < self.storm_s * OK_PER_SECOND_MIN {
             doubts.push(format!("only {} operations were done in faults", self.in_faults.ok));

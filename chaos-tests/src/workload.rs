@@ -21,7 +21,7 @@ use crate::history::History;
 /// Longest time that a client of one node waits for an answer.
 const ONE_NODE: Duration = Duration::from_secs(3);
 /// The same for one that goes on to the next node.
-const ANY_NODE: Duration = Duration::from_secs(12);
+const ANY_NODE: Duration = Duration::from_secs(15);
 /// For what must be done.
 const PATIENT: Duration = Duration::from_secs(30);
 
@@ -65,9 +65,20 @@ impl Load {
         self.nodes.len()
     }
 
-    /// A client as people have them, of one node or of all.
-    pub(crate) fn any(&self, random: &mut fastrand::Rng) -> &Client {
-        let from = if random.u8(..100) < 20 { &self.nodes } else { &self.roaming };
+    /// A client to ask with, of one node or of all.
+    pub(crate) fn to_read(&self, random: &mut fastrand::Rng) -> &Client {
+        self.any(random, 30)
+    }
+
+    /// A client to change something with. Most know all nodes: of what only one node was asked, and did not
+    /// answer, nobody knows what became.
+    pub(crate) fn to_change(&self, random: &mut fastrand::Rng) -> &Client {
+        self.any(random, 8)
+    }
+
+    fn any(&self, random: &mut fastrand::Rng, one_node_percent: u8) -> &Client {
+        let of_one = random.u8(..100) < one_node_percent;
+        let from = if of_one { &self.nodes } else { &self.roaming };
         &from[random.usize(..from.len())]
     }
 

@@ -178,8 +178,6 @@ fn write_while_possible(mut file: File) -> u64 {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // One that is frozen is not unmounted; one that is not cannot be thawed.
-        let _ = self.thaw();
         let _ = tool(Command::new("umount").arg(&self.mount));
     }
 }

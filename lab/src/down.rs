@@ -25,6 +25,8 @@ pub fn sweep() -> usize {
             let _ = kill_process(*pid, Signal::KILL);
         }
         for mount in mounts_of(&lab) {
+            // Who waits for a frozen disk does not end.
+            let _ = Command::new("fsfreeze").arg("-u").arg(&mount).status();
             // Lazily: the processes may not have ended yet.
             let _ = Command::new("umount").arg("--lazy").arg(mount).status();
         }

@@ -11,6 +11,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::programs;
 
+/// Why this machine cannot have such syncs, if it cannot.
+///
+/// # Errors
+/// The reason in a sentence.
+pub fn is_possible() -> Result<(), String> {
+    programs::require(&["strace"])
+}
+
 /// Syncs that fail until it is ended or dropped.
 pub struct FailingSyncs {
     tracer: Child,
@@ -19,6 +27,8 @@ pub struct FailingSyncs {
 
 /// How long it may take to stand between a process and the system.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to let go of it in peace.
+const DETACH: Duration = Duration::from_secs(2);
 
 impl FailingSyncs {
     pub(crate) fn begin(pid: u32, directory: &Path) -> Result<FailingSyncs> {
@@ -54,9 +64,20 @@ impl FailingSyncs {
     }
 
     fn detach(&mut self) {
-        // It lets go of what it holds when it is asked to, and not when it is killed.
-        let _ = kill_process(Pid::from_child(&self.tracer), Signal::INT);
-        let _ = self.tracer.wait();
+        let begun = Instant::now();
+        let mut asked = false;
+        while let Ok(None) = self.tracer.try_wait() {
+            // It lets go of what it holds in peace when it is asked to.
+            if !asked {
+                let _ = kill_process(Pid::from_child(&self.tracer), Signal::INT);
+                asked = true;
+            }
+            // With a process that is ending it can wait for ever.
+            if begun.elapsed() > DETACH {
+                let _ = self.tracer.kill();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! What can befall a cluster's nodes, and how it is seen to have happened.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,11 +21,12 @@ use crate::{
 };
 
 impl Cluster {
-    /// Kills a node's process at once, as a power cut does. Its guests run on.
+    /// Kills a node's process at once, as a power cut does. Its guests run on. The answer is how it ended, if
+    /// there was one: it may have before.
     ///
     /// # Errors
     /// When it cannot be killed.
-    pub fn kill(&mut self, node: usize) -> Result<()> {
+    pub fn kill(&mut self, node: usize) -> Result<Option<ExitStatus>> {
         self.nodes[node].kill()
     }
 
@@ -194,9 +198,9 @@ impl Cluster {
         clock.context("the node's clock cannot be moved")?.set(off_s)
     }
 
-    /// Whether a node's process has ended by itself.
-    pub fn has_ended(&mut self, node: usize) -> bool {
-        self.nodes[node].ended().is_some()
+    /// How a node's process has ended by itself, if it has.
+    pub fn ended(&mut self, node: usize) -> Option<ExitStatus> {
+        self.nodes[node].ended()
     }
 
     /// Waits until a node's process has ended by itself; the answer is its exit code.

@@ -30,7 +30,7 @@ pub use cluster::{Cluster, status};
 pub use disk::{Waiting, is_possible as disks_are_possible};
 pub use down::sweep;
 pub use driver::DriverHost;
-pub use failing_syncs::FailingSyncs;
+pub use failing_syncs::{FailingSyncs, is_possible as failing_syncs_are_possible};
 pub use hypervisor::is_possible;
 pub use ledger::Ledger;
 pub use network::is_possible as bridges_are_possible;

@@ -29,7 +29,7 @@ pub fn is_possible() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("networks of one's own need root, for namespaces".to_owned());
     }
-    programs::require(&["ip", "nft", "nsenter"])
+    programs::require(&["ip", "nft", "nsenter", "tc"])
 }
 
 /// Hosts that one network takes: the last addresses of its range are not theirs.

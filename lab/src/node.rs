@@ -113,13 +113,11 @@ impl Node {
         self.process.as_mut()?.try_wait().ok().flatten()
     }
 
-    /// Kills its process at once.
-    pub(crate) fn kill(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.kill()?;
-            process.wait()?;
-        }
-        Ok(())
+    /// Kills its process at once. The answer is how it ended, if there was one: it may have before.
+    pub(crate) fn kill(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(mut process) = self.process.take() else { return Ok(None) };
+        process.kill()?;
+        Ok(Some(process.wait()?))
     }
 
     /// Sends its process a signal.
@@ -162,6 +160,10 @@ fn is_driver(pid: i32, lock: &Path) -> bool {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // A process that waits for a frozen disk does not end.
+        if let Some(disk) = &self.disk {
+            let _ = disk.thaw();
+        }
         let _ = self.kill();
         let _ = self.kill_guard();
         if let Some(driver) = self.driver() {

@@ -1,5 +1,5 @@
-//! Locks: a fence is granted once and grows, nobody else holds a lock within its time, and what checks
-//! fences is written in their order.
+//! Locks: a fence is granted once and grows, and within the time of a grant nobody else holds the lock, nor
+//! has come with a later fence to what it protects.
 
 use std::collections::BTreeMap;
 
@@ -25,11 +25,11 @@ pub(super) fn judge(events: &[Event], judgement: &mut Judgement) {
     }
     for (lock, operations) in locks {
         let mut grants = grants(&operations);
-        judgement.grants += grants.len();
+        judgement.grants += grants.iter().filter(|grant| grant.held_ns < grant.until_ns).count();
         grants.sort_unstable_by_key(|grant| grant.held_ns);
         judge_fences(&lock, &grants, judgement);
         judge_holding(&lock, &grants, judgement);
-        judge_writes(&lock, &operations, judgement);
+        judge_writes(&lock, &operations, &grants, judgement);
     }
 }
 
@@ -63,7 +63,6 @@ fn grants(operations: &[Operation]) -> Vec<Grant> {
 }
 
 fn judge_fences(lock: &str, grants: &[Grant], judgement: &mut Judgement) {
-    let mut highest = 0;
     for (at, grant) in grants.iter().enumerate() {
         let Grant { fence, invoked_ns, .. } = grant;
         if grants[..at].iter().any(|other| other.fence == *fence) {
@@ -71,7 +70,7 @@ fn judge_fences(lock: &str, grants: &[Grant], judgement: &mut Judgement) {
         }
         // Of those that were there before this one was asked for.
         let before = grants[..at].iter().filter(|other| other.held_ns < *invoked_ns);
-        highest = before.map(|other| other.fence).max().unwrap_or_default().max(highest);
+        let highest = before.map(|other| other.fence).max().unwrap_or_default();
         if *fence < highest {
             let what = format!("the fence {fence} was granted at {invoked_ns} ns, after {highest}");
             judgement.complain(MODEL, lock, what);
@@ -92,18 +91,15 @@ fn judge_holding(lock: &str, grants: &[Grant], judgement: &mut Judgement) {
     }
 }
 
-/// The order of what was written under the lock. A write that is refused is not one.
-fn judge_writes(lock: &str, operations: &[Operation], judgement: &mut Judgement) {
-    let mut highest = 0;
-    for row in operations.iter().filter(|row| row.f == "write") {
-        let fence = number(&row.asked, "fence");
-        if !matches!(row.end, End::Ok(..)) {
-            continue;
-        }
-        if fence < highest {
-            let what = format!("the holder of {fence} wrote after that of {highest}");
+/// Within its time nobody with a later fence has come to what a holder protects.
+fn judge_writes(lock: &str, rows: &[Operation], grants: &[Grant], judgement: &mut Judgement) {
+    for row in rows.iter().filter(|row| row.f == "write") {
+        let (fence, End::Fail(at, why)) = (number(&row.asked, "fence"), &row.end) else { continue };
+        let in_time = |grant: &&Grant| grant.fence == fence && *at < grant.until_ns;
+        if let Some(grant) = grants.iter().find(in_time) {
+            let ms = (grant.until_ns - at) / 1_000_000;
+            let what = format!("the holder of {fence} was refused, {ms} ms before its end: {why}");
             judgement.complain(MODEL, lock, what);
         }
-        highest = highest.max(fence);
     }
 }

@@ -232,19 +232,29 @@ fn locks() {
             "granted at 200000000 ns, after 5",
         ),
         (
-            "what checks fences does not",
-            r#"1 invoke lock write l {"fence":2}
-               1 ok lock write l
-               2 invoke lock write l {"fence":1}
-               2 ok lock write l"#,
-            "wrote after that of 2",
+            "an early question with a late answer",
+            r#"3 invoke lock acquire l {"ttl_ms":100}
+               1 invoke lock acquire l {"ttl_ms":100}
+               1 ok lock acquire l {"fence":5}
+               2 invoke lock acquire l {"ttl_ms":100}
+               2 ok lock acquire l {"fence":6}
+               3 ok lock acquire l {"fence":4}"#,
+            "",
+        ),
+        (
+            "a holder is refused within its time",
+            r#"1 invoke lock acquire l {"ttl_ms":1000}
+               1 ok lock acquire l {"fence":1}
+               1 invoke lock write l {"fence":1}
+               1 fail lock write l 2 was here"#,
+            "was refused, 700 ms before its end",
         ),
         (
             "an old holder is refused",
-            r#"1 invoke lock write l {"fence":2}
-               1 ok lock write l
-               2 invoke lock write l {"fence":1}
-               2 fail lock write l 2 was here"#,
+            r#"1 invoke lock acquire l {"ttl_ms":200}
+               1 ok lock acquire l {"fence":1}
+               1 invoke lock write l {"fence":1}
+               1 fail lock write l 2 was here"#,
             "",
         ),
     ];
@@ -265,10 +275,13 @@ fn watches() {
         ("another object's event is there", r#"[[11,["b"]],[12,["b"]]]"#, "at 11 was not sent"),
         ("something comes twice", r#"[[11,["a"]],[11,["a"]],[12,["b"]]]"#, "sent 11 after 11"),
         ("it goes back in time", r#"[[11,["a"]],[12,["b"]],[11,["a"]]]"#, "sent 11 after 12"),
-        ("it was not there yet", r#"[[12,["b"]]]"#, ""),
+        ("the first one is missing", r#"[[12,["b"]]]"#, "at 11 was not sent"),
     ];
     for (name, sent, expected) in rows {
-        let text = format!("{written}\n2 invoke watch events n1\n2 ok watch events n1 {sent}");
+        let text = format!(
+            "{written}\n2 invoke watch begin n1\n2 ok watch begin n1 {{\"since\":9}}\n\
+             2 invoke watch events n1\n2 ok watch events n1 {sent}"
+        );
         check(name, &text, expected);
     }
     let two = r#"1 invoke watch events n1

@@ -13,6 +13,8 @@ use crate::{
 struct Sent {
     /// Its objects, by revision.
     objects: BTreeMap<u64, BTreeSet<String>>,
+    /// From which revision on it watches; that one is not sent.
+    since: u64,
     last: u64,
     /// Stretches of which it was told that they are gone: after the first, up to the second.
     gaps: Vec<(u64, u64)>,
@@ -20,9 +22,8 @@ struct Sent {
 
 impl Sent {
     fn covers(&self, revision: u64) -> bool {
-        let first = self.objects.keys().next().copied().unwrap_or(u64::MAX);
         let in_gap = |(after, to): &(u64, u64)| *after < revision && revision <= *to;
-        (first..=self.last).contains(&revision) && !self.gaps.iter().any(in_gap)
+        (self.since + 1..=self.last).contains(&revision) && !self.gaps.iter().any(in_gap)
     }
 }
 
@@ -30,6 +31,10 @@ pub(super) fn judge(events: &[Event], judgement: &mut Judgement) {
     let mut watchers: BTreeMap<&str, Sent> = BTreeMap::new();
     for event in events.iter().filter(|event| event.model == MODEL && event.kind == Kind::Ok) {
         let sent = watchers.entry(&event.key).or_default();
+        if event.f == "begin" {
+            sent.since = number(&event.value, "since");
+            continue;
+        }
         if event.f == "gap" {
             sent.gaps.push((number(&event.value, "after"), number(&event.value, "to")));
             continue;

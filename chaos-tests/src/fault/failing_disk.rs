@@ -23,11 +23,11 @@ impl Fault for FailingDisk {
         let (victim, syncs) = self.victim.take().context("no disk fails")?;
         let failed = syncs.end()?;
         let stopped = failed > 0 && site.has_stopped(victim).await;
-        if stopped {
-            site.cluster.run(victim)?;
-        }
+        // It may stop slowly, and has to come back in any case.
+        site.cluster.kill(victim)?;
+        site.cluster.run(victim)?;
         site.give_back(victim);
         let told = format!("{failed} syncs failed, its node stopped: {stopped}");
-        Ok(if stopped { Ok(told) } else { Err(told) })
+        Ok(if failed > 0 { Ok(told) } else { Err(told) })
     }
 }

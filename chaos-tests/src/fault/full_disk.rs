@@ -22,12 +22,11 @@ impl Fault for FullDisk {
 
     async fn mend(&mut self, site: &mut Site) -> Result<Proof> {
         let victim = self.victim.take().context("no disk is full")?;
+        let stopped = site.cluster.ended(victim).is_some();
         site.cluster.free_disk(victim)?;
-        // It may be about to.
-        let stopped = site.has_stopped(victim).await;
-        if stopped {
-            site.cluster.run(victim)?;
-        }
+        // It may be about to stop, and has to come back in any case.
+        site.cluster.kill(victim)?;
+        site.cluster.run(victim)?;
         site.give_back(victim);
         let told = format!("it took no more: {}, its node stopped: {stopped}", self.took_no_more);
         Ok(if self.took_no_more { Ok(told) } else { Err(told) })

@@ -1,13 +1,19 @@
 //! A node's process is killed.
 
+use std::os::unix::process::ExitStatusExt;
+
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 
 use super::{Fault, Proof, Site};
 
+const SIGKILL: i32 = 9;
+
 #[derive(Default)]
 pub(super) struct Kill {
     victim: Option<usize>,
+    /// What ended its process.
+    signal: Option<i32>,
 }
 
 #[async_trait]
@@ -15,16 +21,16 @@ impl Fault for Kill {
     async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>> {
         let Some(victim) = site.take() else { return Ok(Vec::new()) };
         self.victim = Some(victim);
-        site.cluster.kill(victim)?;
+        let ended = site.cluster.kill(victim)?;
+        self.signal = ended.and_then(|status| status.signal());
         Ok(vec![victim])
     }
 
     async fn mend(&mut self, site: &mut Site) -> Result<Proof> {
         let victim = self.victim.take().context("nobody was killed")?;
-        let gone = site.cluster.process_state(victim).is_none();
         site.cluster.run(victim)?;
         site.give_back(victim);
-        let proof = gone.then(|| "its process was gone".to_owned());
-        Ok(proof.ok_or_else(|| "its process was there all the time".to_owned()))
+        let told = format!("its process was ended by signal {}", self.signal.unwrap_or_default());
+        Ok(if self.signal == Some(SIGKILL) { Ok(told) } else { Err(told) })
     }
 }

@@ -37,6 +37,11 @@ impl Fault for Partition {
         let nodes = site.nodes();
         let mut order: Vec<usize> = (0..nodes).collect();
         site.random.shuffle(&mut order);
+        if let Some(leader) = site.leader.filter(|_| site.at_leader) {
+            // On the side that is told.
+            order.retain(|node| *node != leader);
+            order.insert(0, leader);
+        }
         let links = match self.shape {
             Shape::LeaderAlone | Shape::LeaderDeaf | Shape::LeaderMute => {
                 let Some(leader) = site.leader else { return Ok(Vec::new()) };
@@ -51,8 +56,15 @@ impl Fault for Partition {
                 });
                 cut.collect()
             }
-            Shape::Halves => between(&order[..nodes / 2], &order[nodes / 2..]),
-            Shape::Bridge => between(&order[1..=nodes / 2], &order[nodes / 2 + 1..]),
+            Shape::Halves => {
+                let majority = order.split_off(nodes / 2);
+                between(&order, &majority)
+            }
+            Shape::Bridge => {
+                // The last one hears both.
+                order.pop();
+                between(&order[..nodes / 2], &order[nodes / 2..])
+            }
             Shape::Ring => ring(&order),
         };
         self.dropped = site.cluster.dropped()?;

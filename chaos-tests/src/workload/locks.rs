@@ -19,8 +19,8 @@ use crate::history::Process;
 pub(crate) const MODEL: &str = "lock";
 
 const LOCKS: usize = 2;
-const TTL_MS: std::ops::Range<u64> = 1_000..3_000;
-const WAIT_MS: u64 = 1_500;
+const TTL_MS: std::ops::Range<u64> = 2_000..4_000;
+const WAIT_MS: u64 = 1_000;
 
 /// What the locks protect: it keeps the highest fence that it has seen, and refuses a lower one.
 #[derive(Default)]
@@ -39,12 +39,12 @@ impl Resource {
 }
 
 /// So many clients take locks until the load is over.
-pub(crate) fn take(load: &Load, clients: usize) -> JoinSet<()> {
+pub(crate) fn take(load: &Load, clients: u64, seed: u64) -> JoinSet<()> {
     let resource = Arc::new(Resource::default());
     let mut all = JoinSet::new();
     for number in 0..clients {
         let (load, resource) = (load.clone(), resource.clone());
-        let mut random = fastrand::Rng::with_seed(fastrand::u64(..));
+        let mut random = fastrand::Rng::with_seed(seed ^ (number << 32));
         all.spawn(async move {
             let mut process = load.history.process(MODEL);
             let owner = format!("holder-{number}");
@@ -67,8 +67,8 @@ async fn hold(
     owner: &str,
     random: &mut fastrand::Rng,
 ) {
-    let (client, ttl_ms) = (load.any(random), random.u64(TTL_MS));
-    let wait_ms = if random.u8(..100) < 70 { WAIT_MS } else { 0 };
+    let (client, ttl_ms) = (load.to_change(random), random.u64(TTL_MS));
+    let wait_ms = if random.bool() { WAIT_MS } else { 0 };
     let call = process.invoke("acquire", lock, json!({ "ttl_ms": ttl_ms, "wait_ms": wait_ms }));
     let granted = acquire(client, lock, owner, ttl_ms, wait_ms).await;
     // Who still waits for it may have it later, and does not hear of it.
@@ -90,7 +90,7 @@ async fn hold(
         if random.u8(..100) < 30 {
             let asked = json!({ "fence": fence, "ttl_ms": ttl_ms });
             let call = process.invoke("renew", lock, asked);
-            let renewed = renew(load.any(random), lock, fence).await;
+            let renewed = renew(load.to_change(random), lock, fence).await;
             call.hear(&renewed, |_| json!({}));
         }
         // Some hold it for longer than they may.
@@ -98,7 +98,7 @@ async fn hold(
     }
     if random.u8(..100) < 80 {
         let call = process.invoke("release", lock, json!({ "fence": fence }));
-        let released = release(load.any(random), lock, fence).await;
+        let released = release(load.to_change(random), lock, fence).await;
         call.hear(&released, |_| json!({}));
     }
 }

@@ -47,6 +47,7 @@ struct Register {
 /// All of them.
 pub(crate) struct Registers {
     in_use: Mutex<Vec<Arc<Register>>>,
+    left: Mutex<Vec<Arc<Register>>>,
     made: AtomicU64,
     next_value: AtomicU64,
 }
@@ -68,6 +69,7 @@ impl Registers {
         load.patient.note(made.await?.revision);
         let registers = Arc::new(Registers {
             in_use: Mutex::default(),
+            left: Mutex::default(),
             made: AtomicU64::new(0),
             next_value: AtomicU64::new(1),
         });
@@ -80,11 +82,16 @@ impl Registers {
     }
 
     /// So many clients use them until the load is over.
-    pub(crate) fn use_them(self: &Arc<Registers>, load: &Load, clients: usize) -> JoinSet<()> {
+    pub(crate) fn use_them(
+        self: &Arc<Registers>,
+        load: &Load,
+        clients: u64,
+        seed: u64,
+    ) -> JoinSet<()> {
         let mut all = JoinSet::new();
-        for _ in 0..clients {
+        for number in 0..clients {
             let (registers, load) = (self.clone(), load.clone());
-            let mut random = fastrand::Rng::with_seed(fastrand::u64(..));
+            let mut random = fastrand::Rng::with_seed(seed ^ (number << 40));
             all.spawn(async move {
                 let mut process = load.history.process(MODEL);
                 while !load.is_over() {
@@ -96,13 +103,19 @@ impl Registers {
         all
     }
 
-    /// Reads those that are in use through a node; what comes back belongs to the history like any other read.
-    pub(crate) async fn read_all(&self, load: &Load, node: usize) {
+    /// Reads all of them through a node, also those that were left: what comes back belongs to the history like
+    /// any other read. The answer is those of which nothing came back.
+    pub(crate) async fn read_all(&self, load: &Load, node: usize) -> Vec<String> {
         let mut process = load.history.process(MODEL);
-        let all = self.in_use().clone();
+        let mut silent = Vec::new();
+        let all: Vec<_> =
+            [&self.in_use, &self.left].iter().flat_map(|all| lock(all).clone()).collect();
         for register in all {
-            let _ = read(load.node(node), &mut process, &register, "read", None).await;
+            if !read(load.node(node), &mut process, &register, "read", None).await {
+                silent.push(register.name.clone());
+            }
         }
+        silent
     }
 
     /// Writes one; the answer is the revision.
@@ -136,12 +149,12 @@ impl Registers {
                 let mut in_use = self.in_use();
                 // Another one may have been quicker.
                 if Arc::ptr_eq(&in_use[place], &register) {
-                    in_use[place] = new;
+                    lock(&self.left).push(std::mem::replace(&mut in_use[place], new));
                 }
             }
             return;
         }
-        let client = load.any(random);
+        let client = load.to_read(random);
         let (seen, etag) = *lock(&register.seen);
         let known = match random.u8(..100) {
             0..35 => read(client, process, &register, "read", None).await,
@@ -173,7 +186,7 @@ impl Registers {
         over: Option<(u64, u64)>,
         random: &mut fastrand::Rng,
     ) -> bool {
-        let (value, client) = (self.value(), load.any(random));
+        let (value, client) = (self.value(), load.to_change(random));
         let call = match over {
             None => process.invoke("write", &register.name, json!({ "value": value })),
             Some((from, _)) => {
@@ -191,7 +204,7 @@ impl Registers {
                 if random.u8(..100) < 20 {
                     let asked = json!({ "etag": outcome.revision });
                     let call = process.invoke("again", &register.name, asked);
-                    let again = update(load.any(random), request).await;
+                    let again = update(load.to_change(random), request).await;
                     call.hear(&again, |again| json!({ "etag": again.revision }));
                 }
                 true

@@ -13,7 +13,7 @@ use client::{
     v1::{self, events_client::EventsClient},
 };
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::Load;
 
@@ -21,6 +21,8 @@ pub(crate) const MODEL: &str = "watch";
 
 /// What comes within this time is one line of the history.
 const BATCH: Duration = Duration::from_secs(1);
+/// Before it is tried again what failed.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long a watcher that is to end may still be behind.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -55,52 +57,67 @@ impl Watchers {
 async fn watch(load: Load, node: usize, since: u64, until: Arc<AtomicU64>) -> Option<String> {
     let (key, client) = (format!("n{}", node + 1), load.node(node));
     let mut process = load.history.process(MODEL);
+    process.invoke("begin", &key, Value::Null).ok(json!({ "since": since }));
     let (mut last, mut batch, mut batched) = (since, Vec::<Value>::new(), Instant::now());
-    let mut watch = client.watch(request(since));
+    let mut sent = follow(client.clone(), since);
     let mut deadline = None;
     loop {
-        let next = tokio::time::timeout(BATCH, watch.next()).await;
         let mut gap = None;
-        match next {
-            Ok(Ok(event)) => {
+        match tokio::time::timeout(BATCH, sent.recv()).await {
+            Ok(Some(event)) => {
                 last = event.revision;
                 let objects: Vec<String> =
                     event.changes.into_iter().map(|change| change.object).collect();
                 batch.push(json!([event.revision, objects]));
             }
-            Ok(Err(error)) if error.code() == Some(client::Code::OutOfRange) => {
-                if let Ok(now) = newest(client).await {
-                    gap = Some(now);
-                }
-            }
-            Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(100)).await,
+            // What comes next is gone.
+            Ok(None) => match newest(client).await {
+                Ok(now) => gap = Some(now),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            },
             Err(_) => {}
         }
         let until = until.load(Ordering::Relaxed);
         let arrived = until > 0 && last >= until;
-        if batched.elapsed() > BATCH || arrived || gap.is_some() {
-            if !batch.is_empty() {
-                let call = process.invoke("events", &key, Value::Null);
-                call.ok(Value::Array(std::mem::take(&mut batch)));
-            }
+        if (batched.elapsed() > BATCH || arrived || gap.is_some()) && !batch.is_empty() {
+            let sent = Value::Array(std::mem::take(&mut batch));
+            process.invoke("events", &key, Value::Null).ok(sent);
             batched = Instant::now();
         }
         if let Some(now) = gap {
-            let call = process.invoke("gap", &key, Value::Null);
-            call.ok(json!({ "after": last, "to": now }));
+            let told = json!({ "after": last, "to": now });
+            process.invoke("gap", &key, Value::Null).ok(told);
             last = now;
-            watch = client.watch(request(now));
+            sent = follow(client.clone(), now);
         }
         if arrived {
             return None;
         }
-        if until > 0 {
-            let deadline = *deadline.get_or_insert(Instant::now() + PATIENCE);
-            if Instant::now() > deadline {
-                return Some(format!("{key} was sent {last}, and not {until} within {PATIENCE:?}"));
-            }
+        if until > 0 && Instant::now() > *deadline.get_or_insert(Instant::now() + PATIENCE) {
+            return Some(format!("{key} was sent {last}, and not {until} within {PATIENCE:?}"));
         }
     }
+}
+
+/// What a watcher is sent, until it is told that what comes next is gone. It ends when nobody listens.
+fn follow(client: Client, since: u64) -> mpsc::Receiver<v1::Event> {
+    let (send, sent) = mpsc::channel(256);
+    tokio::spawn(async move {
+        let mut watch = client.watch(request(since));
+        loop {
+            match watch.next().await {
+                Ok(event) => {
+                    if send.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) if error.code() == Some(client::Code::OutOfRange) => return,
+                Err(_) if send.is_closed() => return,
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    });
+    sent
 }
 
 fn request(since: u64) -> v1::WatchRequest {

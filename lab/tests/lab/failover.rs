@@ -206,7 +206,9 @@ async fn lose(cluster: &mut Cluster, way: Way, fencing: Fencing, round: usize) -
     let lost = Instant::now();
     match way {
         Way::Power => assert!(cluster.cut_host(victim).unwrap() >= 4),
-        Way::NodeKilled => cluster.kill(victim).unwrap(),
+        Way::NodeKilled => {
+            cluster.kill(victim).unwrap();
+        }
         Way::NodePaused => cluster.pause(victim).unwrap(),
         Way::DriverPaused => {
             act(&client, "web", "stop").await;
