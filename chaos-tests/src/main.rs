@@ -20,7 +20,7 @@ struct Cli {
 enum Command {
     /// One run: faults of every kind at random, several at once.
     Run(Run),
-    /// A run once more: the same faults, in the same order, at the same nodes, for as long.
+    /// A run once more, with the same draws; who leads when a fault comes is up to the cluster.
     Replay {
         /// What the run said that it was.
         seed: u64,
@@ -29,7 +29,7 @@ enum Command {
     },
     /// One run for each bug that can be planted, until it is noticed.
     Planted(Planted),
-    /// Runs that are summed until they are so long; it goes on where it was left.
+    /// Runs that are summed until faults have struck for so long; it goes on where it was left.
     Soak(Soaking),
     /// Judges a history that was kept.
     Judge {
@@ -149,8 +149,8 @@ async fn soak(Soaking { hours, segment_minutes, nodes, out }: Soaking) -> Result
         };
         let summary = summarize(fastrand::u64(..), options).await?;
         soak.add(&summary, &out)?;
-        println!("{soak}");
         if !summary.is_good() {
+            println!("{soak}");
             return Ok(ExitCode::FAILURE);
         }
     }
