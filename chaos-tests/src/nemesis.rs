@@ -60,8 +60,8 @@ impl Storm {
     /// Kinds of which nobody knows for certain that they have struck the leader.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         let hit = |kind: &str| {
-            let strikes = self.strikes.iter().filter(|strike| strike.kind == kind);
-            strikes.filter(|strike| strike.leader && strike.proof.is_some()).count() > 0
+            let mut strikes = self.strikes.iter().filter(|strike| strike.kind == kind);
+            strikes.any(|strike| strike.leader && strike.proof.is_some())
         };
         KINDS.iter().map(|kind| kind.name).filter(|kind| !hit(kind)).collect()
     }

@@ -139,8 +139,6 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     let mut summary = Summary::of(plan, &events, &storm, struck_ns, judgement);
     if !summary.violations.is_empty() {
         summary.noticed_s = Some(noticed.unwrap_or_else(|| begun.elapsed()).as_secs());
-    }
-    if !summary.violations.is_empty() {
         keep_logs(&site, &plan.out)?;
     }
     std::fs::write(plan.out.join("summary.json"), serde_json::to_string_pretty(&summary)?)?;
@@ -177,14 +175,15 @@ async fn heal(
         complain(after, "watch", behind);
     }
     for node in 0..site.nodes() {
-        for silent in registers.read_all(load, node).await {
+        if let Err(silent) = registers.read_all(load, node).await {
             complain(after, &silent, format!("n{} did not answer", node + 1));
         }
     }
     agree(site).await
 }
 
-/// Waits until every node was seen where another one was too, with the same history behind it.
+/// Waits until all nodes were compared with each other, at whichever revisions two were seen: the same history
+/// must be behind them.
 async fn agree(site: &Site) -> Result<()> {
     let begun = Instant::now();
     let mut seen: BTreeMap<u64, BTreeMap<String, BTreeSet<usize>>> = BTreeMap::new();

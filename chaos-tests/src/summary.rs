@@ -128,8 +128,7 @@ impl Summary {
                     End::Ok(at, _) | End::Fail(at, _) => *at,
                     End::Unknown => row.invoked_ns,
                 };
-                let mut kinds: Vec<&str> = window(storm, at_ns).collect();
-                kinds.dedup();
+                let kinds: Vec<&str> = window(storm, at_ns).collect();
                 let counts = if kinds.is_empty() { &mut outside } else { &mut in_faults };
                 if model != watches::MODEL {
                     counts.note(&row.end);

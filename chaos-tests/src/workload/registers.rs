@@ -104,18 +104,20 @@ impl Registers {
     }
 
     /// Reads all of them through a node, also those that were left: what comes back belongs to the history like
-    /// any other read. The answer is those of which nothing came back.
-    pub(crate) async fn read_all(&self, load: &Load, node: usize) -> Vec<String> {
+    /// any other read. It ends with the first one of which nothing comes back.
+    ///
+    /// # Errors
+    /// The name of that one.
+    pub(crate) async fn read_all(&self, load: &Load, node: usize) -> Result<(), String> {
         let mut process = load.history.process(MODEL);
-        let mut silent = Vec::new();
         let all: Vec<_> =
             [&self.in_use, &self.left].iter().flat_map(|all| lock(all).clone()).collect();
         for register in all {
             if !read(load.node(node), &mut process, &register, "read", None).await {
-                silent.push(register.name.clone());
+                return Err(register.name.clone());
             }
         }
-        silent
+        Ok(())
     }
 
     /// Writes one; the answer is the revision.
