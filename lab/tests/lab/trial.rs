@@ -116,14 +116,16 @@ impl Trials {
                     self.cluster.await_ready(node).await.unwrap();
                 }
             }
-            if let Some(seen) = seen.filter(|seen| seen.done) {
+            if let Some(seen) = seen.clone().filter(|seen| seen.done) {
                 return match &*seen.status {
                     "done" | "rolled_back" => Ok(seen),
                     _ => Err((Loss::Stuck, self.picture(guest, operation).await)),
                 };
             }
             if watching.elapsed() > PATIENCE {
-                return Err((Loss::Stuck, self.picture(guest, operation).await));
+                let seen = seen.map(|seen| seen.status);
+                let picture = self.picture(guest, operation).await;
+                return Err((Loss::Stuck, format!("it was {seen:?} for {PATIENCE:?}\n{picture}")));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -145,7 +147,9 @@ impl Trials {
                 return Ok((seen, came));
             }
             if asked.elapsed() > PATIENCE {
-                return Err((Loss::Stuck, self.picture(guest, operation).await));
+                let picture = self.picture(guest, operation).await;
+                let what = format!("no message came, and no end, for {PATIENCE:?}\n{picture}");
+                return Err((Loss::Stuck, what));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
