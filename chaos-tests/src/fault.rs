@@ -1,15 +1,18 @@
 //! What befalls a cluster. Each fault is mended again, and says how it is known to have happened.
 
 mod clock;
+mod damage;
 mod failing_disk;
 mod full_disk;
 mod hung_disk;
 mod kill;
+mod limits;
 mod loss;
 mod narrow;
 mod partition;
 mod pause;
 mod power;
+mod slow_disk;
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +25,7 @@ use client::{
     Client,
     v1::{self, clusters_client::ClustersClient},
 };
-use lab::Cluster;
+use lab::{Cluster, Limit};
 use partition::Shape;
 
 /// Something that befalls a cluster.
@@ -51,8 +54,14 @@ pub(crate) enum Lane {
     Network,
     /// To the process of a node, or its disk.
     Node,
+    /// To what a node may use.
+    Means,
     /// To the time.
     Clock,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Lane; 4] = [Lane::Network, Lane::Node, Lane::Means, Lane::Clock];
 }
 
 /// A kind of fault.
@@ -63,7 +72,7 @@ pub(crate) struct Kind {
 }
 
 /// All kinds.
-pub(crate) const KINDS: [Kind; 16] = [
+pub(crate) const KINDS: [Kind; 22] = [
     kind("leader-alone", Lane::Network, || partition::make(Shape::LeaderAlone)),
     kind("leader-deaf", Lane::Network, || partition::make(Shape::LeaderDeaf)),
     kind("leader-mute", Lane::Network, || partition::make(Shape::LeaderMute)),
@@ -79,6 +88,12 @@ pub(crate) const KINDS: [Kind; 16] = [
     kind("hung-disk", Lane::Node, || Box::new(hung_disk::HungDisk::default())),
     kind("full-disk", Lane::Node, || Box::new(full_disk::FullDisk::default())),
     kind("failing-disk", Lane::Node, || Box::new(failing_disk::FailingDisk::default())),
+    kind("flipped-bit", Lane::Node, || Box::new(damage::FlippedBit::default())),
+    kind("torn-tail", Lane::Node, || Box::new(damage::TornTail::default())),
+    kind("slow-disk", Lane::Means, || Box::new(slow_disk::SlowDisk::default())),
+    kind("little-cpu", Lane::Means, || Box::new(limits::Limits::of(Limit::Cpu(5)))),
+    kind("little-memory", Lane::Means, || Box::new(limits::Limits::of(Limit::Memory(1 << 20)))),
+    kind("frozen", Lane::Means, || Box::new(limits::Limits::of(Limit::Frozen))),
     kind("clock-jump", Lane::Clock, || Box::new(clock::ClockJump)),
 ];
 
@@ -152,12 +167,15 @@ impl Site {
         Some(newest.term)
     }
 
-    /// A node that no fault has in its hands: the leader, when it is to be struck.
+    /// A node that no fault has in its hands: the leader, when it is to be struck; nobody, while another fault has
+    /// that one.
     fn take(&mut self) -> Option<usize> {
         let free: Vec<usize> =
             (0..self.nodes()).filter(|node| !self.taken.contains(node)).collect();
-        let leader = self.leader.filter(|leader| self.at_leader && free.contains(leader));
-        let victim = leader.or_else(|| self.random.choice(free))?;
+        let victim = match self.leader.filter(|_| self.at_leader) {
+            Some(leader) => Some(leader).filter(|leader| free.contains(leader)),
+            None => self.random.choice(free),
+        }?;
         self.taken.insert(victim);
         Some(victim)
     }

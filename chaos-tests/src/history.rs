@@ -58,13 +58,13 @@ pub(crate) struct Event {
 
 /// The history of a run, as it grows.
 pub(crate) struct History {
-    begun: Instant,
+    now_ns: Box<dyn Fn() -> u64 + Send + Sync>,
     processes: AtomicU64,
     lines: Mutex<Lines>,
 }
 
 struct Lines {
-    file: BufWriter<File>,
+    out: Box<dyn Write + Send>,
     events: Vec<Event>,
     /// Of a line that could not be written: then the file is not the history.
     failed: Option<io::Error>,
@@ -73,13 +73,22 @@ struct Lines {
 impl History {
     /// Begins one in a file.
     pub(crate) fn begin(file: &Path) -> io::Result<Arc<History>> {
-        let lines =
-            Lines { file: BufWriter::new(File::create(file)?), events: Vec::new(), failed: None };
-        Ok(Arc::new(History {
-            begun: Instant::now(),
+        let begun = Instant::now();
+        let now_ns = move || u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Ok(History::timed(BufWriter::new(File::create(file)?), now_ns))
+    }
+
+    /// Begins one that tells other time.
+    pub(crate) fn timed(
+        out: impl Write + Send + 'static,
+        now_ns: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Arc<History> {
+        let lines = Lines { out: Box::new(out), events: Vec::new(), failed: None };
+        Arc::new(History {
+            now_ns: Box::new(now_ns),
             processes: AtomicU64::new(0),
             lines: Mutex::new(lines),
-        }))
+        })
     }
 
     /// Reads one that was kept.
@@ -90,7 +99,7 @@ impl History {
 
     /// Nanoseconds since the run began.
     pub(crate) fn now_ns(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        (self.now_ns)()
     }
 
     /// Somebody new who acts.
@@ -111,7 +120,7 @@ impl History {
         let mut lines = self.lines();
         match lines.failed.take() {
             Some(error) => Err(error),
-            None => lines.file.flush(),
+            None => lines.out.flush(),
         }
     }
 
@@ -128,8 +137,8 @@ impl History {
         // Under the lock: lines and times are in one order.
         event.time_ns = self.now_ns();
         event.index = lines.events.len() as u64;
-        let written = serde_json::to_writer(&mut lines.file, &event).map_err(io::Error::from);
-        if let Err(error) = written.and_then(|()| lines.file.write_all(b"\n")) {
+        let written = serde_json::to_writer(&mut lines.out, &event).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|()| lines.out.write_all(b"\n")) {
             lines.failed.get_or_insert(error);
         }
         lines.events.push(event);
@@ -191,7 +200,8 @@ impl Call<'_> {
         }
     }
 
-    fn info(mut self, why: String) {
+    /// Nobody knows.
+    pub(crate) fn info(mut self, why: String) {
         self.unknown(Some(why));
     }
 

@@ -1,12 +1,19 @@
 //! Runs that would find the bug.
 #![allow(clippy::print_stdout, reason = "what a run tells belongs to the terminal")]
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use lab::Broken;
-use novacron_chaos_tests::{Plan, Soak, Summary, is_possible, judge_file, notices, run};
+use novacron_chaos_tests::{
+    Plan, SimulationPlan, Soak, Summary, is_possible, judge_file, notices, run, simulate,
+};
 
 /// Clusters of real processes under real faults, and what must hold whatever befalls them.
 #[derive(Parser)]
@@ -29,6 +36,8 @@ enum Command {
     },
     /// One run for each bug that can be planted, until it is noticed.
     Planted(Planted),
+    /// Clusters in a simulated world, one for each seed: the same run each time, faster than real ones.
+    Simulate(Simulate),
     /// Runs that are summed until faults have struck for so long; it goes on where it was left.
     Soak(Soaking),
     /// Judges a history that was kept.
@@ -52,6 +61,31 @@ struct Soaking {
     /// Where to keep what comes out, and what there is so far.
     #[arg(long, default_value = "target/soak")]
     out: PathBuf,
+}
+
+#[derive(Args)]
+struct Simulate {
+    /// What the choices of the first are made from; another one each time without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many seeds, one after the other.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// End with the first seed that is not well.
+    #[arg(long)]
+    stop_at_first: bool,
+    /// How many nodes.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(3..=9))]
+    nodes: u8,
+    /// For how many seconds of simulated time faults strike.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// What is broken on purpose: then some seed must notice.
+    #[arg(long = "break", value_name = "WHAT", value_parser = broken, default_value = "nothing")]
+    broken: Broken,
+    /// Where to write everything that happens, line by line; for one seed.
+    #[arg(long)]
+    trace: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -90,7 +124,7 @@ struct Options {
 }
 
 fn broken(text: &str) -> Result<Broken, String> {
-    let all = || [Broken::Nothing].into_iter().chain(Broken::NODE);
+    let all = || [Broken::Nothing].into_iter().chain(Broken::NODE).chain([Broken::RestoresLeader]);
     let known: Vec<String> = all().map(|broken| broken.to_string()).collect();
     let found = all().find(|broken| broken.to_string() == text);
     found.ok_or_else(|| format!("it must be one of {}", known.join(", ")))
@@ -126,6 +160,7 @@ async fn execute(command: Command) -> Result<ExitCode> {
             }
             Ok(code)
         }
+        Command::Simulate(simulation) => simulate_all(&simulation),
         Command::Soak(soaking) => soak(soaking).await,
         Command::Judge { history } => {
             let judgement = judge_file(&history)
@@ -135,6 +170,57 @@ async fn execute(command: Command) -> Result<ExitCode> {
             Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// Simulates every seed, on as many threads as there are processors.
+fn simulate_all(asked: &Simulate) -> Result<ExitCode> {
+    if let Some(variable) = asked.broken.environment() {
+        return simulate_broken(asked, variable);
+    }
+    let first = asked.seed.unwrap_or_else(|| fastrand::u64(..1 << 48));
+    let next = AtomicU64::new(first);
+    let bad = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism()?.get();
+    let work = || -> Result<()> {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let found = asked.stop_at_first && bad.load(Ordering::Relaxed) > 0;
+            if seed >= first + asked.count || found {
+                return Ok(());
+            }
+            let plan = SimulationPlan {
+                seed,
+                nodes: asked.nodes.into(),
+                storm: Duration::from_secs(asked.seconds),
+                trace: asked.trace.clone(),
+            };
+            let simulated = simulate(&plan)?;
+            println!("{}", serde_json::to_string(&simulated)?);
+            if !simulated.is_good() {
+                bad.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().map_err(|_| anyhow::anyhow!("a simulation panicked"))?
+        })
+    })?;
+    let bad = bad.into_inner();
+    println!("{bad} of {} seeds are not well", next.into_inner().min(first + asked.count) - first);
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is broken is so for a whole process: one of its own simulates.
+fn simulate_broken(asked: &Simulate, variable: (&str, &str)) -> Result<ExitCode> {
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    again.args(["simulate", "--stop-at-first"]).args(["--count", &asked.count.to_string()]);
+    again.args(["--nodes", &asked.nodes.to_string(), "--seconds", &asked.seconds.to_string()]);
+    again.args(asked.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
+    let noticed = again.env(variable.0, variable.1).status()?.code() == Some(1);
+    println!("{} was {}noticed", asked.broken, if noticed { "" } else { "not " });
+    Ok(if noticed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Ends with the first run that is not good.

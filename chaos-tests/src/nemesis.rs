@@ -137,8 +137,7 @@ impl Nemesis<'_> {
         mut is_enough: impl FnMut(&Storm) -> bool,
     ) -> Result<Storm> {
         let mut storm = Storm::default();
-        let mut courses =
-            [Lane::Network, Lane::Node, Lane::Clock].map(|lane| Course::new(lane, self.seed));
+        let mut courses = Lane::ALL.map(|lane| Course::new(lane, self.seed));
         while !is_enough(&storm) {
             self.look(&mut storm).await?;
             for course in &mut courses {

@@ -54,7 +54,8 @@ const HEALING: Duration = Duration::from_secs(90);
 pub fn is_possible() -> Result<(), String> {
     lab::disks_are_possible()?;
     lab::bridges_are_possible()?;
-    lab::failing_syncs_are_possible()?;
+    lab::tampered_syncs_are_possible()?;
+    lab::limits_are_possible()?;
     lab::wall_clocks_are_possible()
 }
 
@@ -94,7 +95,11 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     let storm = nemesis.rage(|storm| {
         if plan.broken != Broken::Nothing && looked.elapsed() > LOOK {
             looked = Instant::now();
-            let wrong = judge(&history.events()).violations;
+            let mut wrong = judge(&history.events());
+            for (node, how) in &storm.ended {
+                complain(&mut wrong, &format!("n{}", node + 1), how.clone());
+            }
+            let wrong = wrong.violations;
             noticed = notices(plan.broken, &wrong).then(|| begun.elapsed());
         }
         let over = begun.elapsed() > plan.storm;
@@ -154,8 +159,11 @@ pub fn judge_file(history: &Path) -> Result<Judgement> {
     Ok(judge(&History::read(history)?))
 }
 
+/// What is looked at when everything is mended.
+const AFTERWARDS: &str = "afterwards";
+
 fn complain(judgement: &mut Judgement, key: &str, what: String) {
-    judgement.violations.push(Violation { model: "afterwards", key: key.to_owned(), what });
+    judgement.violations.push(Violation { model: AFTERWARDS, key: key.to_owned(), what });
 }
 
 /// Waits until every node is well, and looks whether all hold the same: fresh writes are done, every watcher
@@ -226,6 +234,8 @@ pub fn notices(broken: Broken, violations: &[Violation]) -> bool {
         Broken::ReadsLocally | Broken::ForgetsRequests => &[registers::MODEL],
         Broken::DropsEvents => &[watches::MODEL],
         Broken::WallClockLeases => &[locks::MODEL],
+        Broken::AppliesOutOfOrder => &[registers::MODEL, watches::MODEL, locks::MODEL, AFTERWARDS],
+        Broken::RestoresLeader => &[registers::MODEL, watches::MODEL],
         Broken::Nothing | Broken::IgnoresFence | Broken::NoPause => &[],
     };
     violations.iter().any(|violation| models.contains(&violation.model))

@@ -9,14 +9,16 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    cgroup::{Limit, Limited},
     cluster::{Cluster, PATIENCE},
+    damage::{self, Flipped},
     disk::Waiting,
-    failing_syncs::FailingSyncs,
     hypervisor::Hypervisor,
     network::Network,
     power,
     proxy::Proxy,
     rpc::Strike,
+    syncs::{TamperedSyncs, Tampering},
     watchdog::Watchdog,
 };
 
@@ -121,14 +123,38 @@ impl Cluster {
         self.network()?.widen(node)
     }
 
-    /// Has every sync of a node's process fail, as on a disk that is broken.
+    /// Has every sync of a node's process fail, as on a disk that is broken, or take long.
     ///
     /// # Errors
     /// When the node does not run, or nobody can stand between it and the system.
-    pub fn fail_syncs(&self, node: usize) -> Result<FailingSyncs> {
-        let row = &self.nodes[node];
-        let pid = row.process.as_ref().context("the node does not run")?.id();
-        FailingSyncs::begin(pid, &row.directory)
+    pub fn tamper_with_syncs(&self, node: usize, how: Tampering) -> Result<TamperedSyncs> {
+        TamperedSyncs::begin(self.nodes[node].pid()?, how, &self.nodes[node].directory)
+    }
+
+    /// Limits what a node's process may use.
+    ///
+    /// # Errors
+    /// When the node does not run, or the system refuses.
+    pub fn limit(&self, node: usize, limit: Limit) -> Result<Limited> {
+        Limited::begin(self.nodes[node].pid()?, limit)
+    }
+
+    /// Damages the log of a node that does not run: one bit of what was synced is another. The answer takes it
+    /// back; it is none when there is too little of a log.
+    ///
+    /// # Errors
+    /// When there is no log.
+    pub fn flip_bit(&self, node: usize) -> Result<Option<Flipped>> {
+        Flipped::flip(&self.nodes[node].data().join("log"))
+    }
+
+    /// Leaves half a write behind the end of the log of a node that does not run, as a crash does; the answer is
+    /// how many bytes.
+    ///
+    /// # Errors
+    /// When there is no log.
+    pub fn tear_tail(&self, node: usize) -> Result<usize> {
+        damage::tear_tail(&self.nodes[node].data().join("log"))
     }
 
     /// Has one message between two hosts' libvirt daemons struck, of those that another host's sends to

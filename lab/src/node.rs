@@ -108,6 +108,11 @@ impl Node {
         Ok(())
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("the node does not run")?.id())
+    }
+
     /// How its process has ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.as_mut()?.try_wait().ok().flatten()

@@ -43,20 +43,33 @@ pub enum Broken {
     DropsEvents,
     /// Leases end by the wall clock.
     WallClockLeases,
+    /// Two entries that are applied together are applied in the wrong order.
+    AppliesOutOfOrder,
+    /// A node that led goes on leading after a restart, before it knows what was committed.
+    RestoresLeader,
 }
 
 impl Broken {
-    /// All that can be broken in a node.
-    pub const NODE: [Broken; 5] = [
+    /// What can be broken in a node, and is noticed by those who use a cluster.
+    pub const NODE: [Broken; 6] = [
         Broken::NeverSyncs,
         Broken::ReadsLocally,
         Broken::ForgetsRequests,
         Broken::DropsEvents,
         Broken::WallClockLeases,
+        Broken::AppliesOutOfOrder,
+    ];
+    /// What can be broken in a node's store: a simulation notices.
+    pub const STORE: [Broken; 4] = [
+        Broken::NeverSyncs,
+        Broken::ReadsLocally,
+        Broken::AppliesOutOfOrder,
+        Broken::RestoresLeader,
     ];
 
     /// How a node is told, and its driver, which has its environment.
-    pub(crate) fn environment(self) -> Option<(&'static str, &'static str)> {
+    #[must_use]
+    pub fn environment(self) -> Option<(&'static str, &'static str)> {
         (self != Broken::Nothing).then_some(("NOVACRON_TEST_BREAK", self.name()))
     }
 
@@ -70,6 +83,8 @@ impl Broken {
             Broken::ForgetsRequests => "forget-requests",
             Broken::DropsEvents => "drop-events",
             Broken::WallClockLeases => "wall-clock-leases",
+            Broken::AppliesOutOfOrder => "apply-out-of-order",
+            Broken::RestoresLeader => "restore-leader",
         }
     }
 }

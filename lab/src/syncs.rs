@@ -1,4 +1,5 @@
-//! Syncs of a process that fail, as on a disk that is broken: somebody stands between it and the system.
+//! Syncs of a process that fail, as on a disk that is broken, or take long: somebody stands between it and the
+//! system.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,6 +12,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::programs;
 
+/// What becomes of syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tampering {
+    /// They fail with EIO.
+    Fail,
+    /// Each takes so much longer.
+    Delay(Duration),
+}
+
+impl Tampering {
+    fn injection(self) -> String {
+        match self {
+            Tampering::Fail => "error=EIO".to_owned(),
+            Tampering::Delay(by) => format!("delay_exit={}", by.as_micros()),
+        }
+    }
+}
+
 /// Why this machine cannot have such syncs, if it cannot.
 ///
 /// # Errors
@@ -19,8 +38,8 @@ pub fn is_possible() -> Result<(), String> {
     programs::require(&["strace"])
 }
 
-/// Syncs that fail until it is ended or dropped.
-pub struct FailingSyncs {
+/// Syncs that are tampered with until it is ended or dropped.
+pub struct TamperedSyncs {
     tracer: Child,
     record: PathBuf,
 }
@@ -30,21 +49,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to let go of it in peace.
 const DETACH: Duration = Duration::from_secs(2);
 
-impl FailingSyncs {
-    pub(crate) fn begin(pid: u32, directory: &Path) -> Result<FailingSyncs> {
-        let record = directory.join("failing-syncs");
+impl TamperedSyncs {
+    pub(crate) fn begin(pid: u32, how: Tampering, directory: &Path) -> Result<TamperedSyncs> {
+        let record = directory.join("tampered-syncs");
         let _ = std::fs::remove_file(&record);
         let tracer = Command::new("strace")
             .env("PATH", programs::path())
             .args(["-f", "-qq", "-p", &pid.to_string(), "-e", "trace=fsync,fdatasync"])
-            .args(["-e", "inject=fsync,fdatasync:error=EIO", "-o"])
+            .args(["-e", &format!("inject=fsync,fdatasync:{}", how.injection()), "-o"])
             .arg(&record)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .context("cannot run strace")?;
-        let syncs = FailingSyncs { tracer, record };
+        let syncs = TamperedSyncs { tracer, record };
         let begun = Instant::now();
         while !is_traced(pid) {
             ensure!(begun.elapsed() < PATIENCE, "nobody stands before process {pid}");
@@ -53,14 +72,17 @@ impl FailingSyncs {
         Ok(syncs)
     }
 
-    /// Lets syncs be done again; the answer is how many have failed.
+    /// Lets syncs be; the answer is how many were tampered with.
     ///
     /// # Errors
-    /// When what has failed cannot be read.
+    /// When that cannot be read.
     pub fn end(mut self) -> Result<usize> {
         self.detach();
         let record = std::fs::read_to_string(&self.record)?;
-        Ok(record.lines().filter(|line| line.contains("(INJECTED)")).count())
+        Ok(record
+            .lines()
+            .filter(|line| line.contains("(INJECTED)") || line.contains("(DELAYED)"))
+            .count())
     }
 
     fn detach(&mut self) {
@@ -81,7 +103,7 @@ impl FailingSyncs {
     }
 }
 
-impl Drop for FailingSyncs {
+impl Drop for TamperedSyncs {
     fn drop(&mut self) {
         self.detach();
     }

@@ -5,15 +5,15 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use guard::since_boot;
+use crate::{ground::Clocks, is_broken};
 
-use crate::is_broken;
-
-#[derive(Default)]
-pub(crate) struct LeaseClock(Mutex<Option<Segment>>);
+pub(crate) struct LeaseClock {
+    clocks: Clocks,
+    segment: Mutex<Option<Segment>>,
+}
 
 struct Segment {
     term: u64,
@@ -22,15 +22,19 @@ struct Segment {
 }
 
 impl LeaseClock {
+    pub(crate) fn new(clocks: Clocks) -> LeaseClock {
+        LeaseClock { clocks, segment: Mutex::default() }
+    }
+
     /// Lease time for a proposal of the leader of `term`, whose state stands at `now_ms` and holds
     /// an entry of that term. Two leaders' segments cannot overlap: the later one begins after it
     /// has applied all of the earlier one's entries.
     pub(crate) fn stamp(&self, term: u64, now_ms: u64) -> u64 {
-        let mut segment = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut segment = self.segment.lock().unwrap_or_else(PoisonError::into_inner);
         let running = if is_broken("wall-clock-leases") {
-            Duration::from_millis(wall_ms())
+            Duration::from_millis((self.clocks.wall_ms)())
         } else {
-            since_boot()
+            (self.clocks.since_boot)()
         };
         let current = segment.take_if(|segment| segment.term == term).unwrap_or(Segment {
             term,
@@ -44,19 +48,13 @@ impl LeaseClock {
     }
 }
 
-/// Wall time, Unix milliseconds.
-pub(crate) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn lease_time_continues_and_never_turns_back() {
-        let clock = LeaseClock::default();
+        let clock = LeaseClock::new(Clocks::MACHINE);
         let first = clock.stamp(1, 1_000);
         assert!((1_000..1_100).contains(&first));
         // The state may be ahead of this leader's segment, never behind what was stamped.

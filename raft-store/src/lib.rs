@@ -13,15 +13,19 @@
 pub mod identity;
 pub mod listener;
 pub mod rescue;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 
 mod broken;
 mod clock;
 mod copy;
 mod directory;
 mod error;
+mod ground;
 mod log;
 mod machine;
 mod recovery;
+mod runtime;
 mod snapshot;
 mod store;
 mod transport;
@@ -31,6 +35,7 @@ mod wal;
 
 pub use broken::is_broken;
 pub use error::DamageError;
+pub use ground::Wire;
 pub use store::{
     Consistency, Follower, Founder, Options, ProposeError, ReadError, Status, Store, StoreError,
     Timing,

@@ -11,7 +11,7 @@ use openraft::{
 
 use crate::{
     types::{Entry, LogEntry, Payload, TypeConfig},
-    wal::{Record, Wal},
+    wal::{Journal, Record},
 };
 
 /// Bytes of entries that one replication request carries at most, and that one step of applying
@@ -20,7 +20,7 @@ const READ_BYTES_MAX: usize = 2 << 20;
 
 /// The log of one node.
 #[derive(Clone)]
-pub(crate) struct Log(pub(crate) Arc<Wal>);
+pub(crate) struct Log(pub(crate) Arc<dyn Journal>);
 
 impl Log {
     /// Entries from `from` on, at most `bytes_max` but at least one.

@@ -21,6 +21,8 @@ use openraft::{
 use tokio::sync::watch;
 
 use crate::{
+    ground::Aside,
+    is_broken,
     snapshot::{self, Header, SnapshotFile},
     types::{Answer, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig},
     view::View,
@@ -44,6 +46,7 @@ pub struct Machine {
     views: watch::Sender<Arc<View>>,
     directory: PathBuf,
     current: Current,
+    aside: Aside,
 }
 
 impl Machine {
@@ -52,10 +55,11 @@ impl Machine {
         view: View,
         current: Option<SnapshotFile>,
         directory: PathBuf,
+        aside: Aside,
     ) -> (Machine, watch::Receiver<Arc<View>>) {
         let (views, receiver) = watch::channel(Arc::new(view));
         let current = Arc::new(Mutex::new(current));
-        (Machine { views, directory, current }, receiver)
+        (Machine { views, directory, current, aside }, receiver)
     }
 }
 
@@ -122,9 +126,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let mut view = View::clone(&self.views.borrow());
         let mut answers = Vec::new();
-        while let Some((entry, responder)) = entries.try_next().await? {
-            let answer = take(&mut view, LogEntry::of(entry))?;
-            answers.extend(responder.map(|responder| (responder, answer)));
+        while let Some((mut entry, responder)) = entries.try_next().await? {
+            let mut next = None;
+            // Not before there is a cluster.
+            if entry.log_id.index > 300 && is_broken("apply-out-of-order") {
+                next = entries.try_next().await?;
+                if let Some((next, _)) = &mut next {
+                    std::mem::swap(&mut entry.payload, &mut next.payload);
+                }
+            }
+            for (entry, responder) in [(entry, responder)].into_iter().chain(next) {
+                let answer = take(&mut view, LogEntry::of(entry))?;
+                answers.extend(responder.map(|responder| (responder, answer)));
+            }
         }
         debug_check(&view.state);
         // Published before it is answered: whoever was answered reads what it wrote.
@@ -140,6 +154,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             view: self.views.borrow().clone(),
             directory: self.directory.clone(),
             current: self.current.clone(),
+            aside: self.aside,
         }
     }
 
@@ -149,7 +164,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         snapshot: SnapshotContent,
     ) -> io::Result<()> {
         let directory = self.directory.clone();
-        let installed = tokio::task::spawn_blocking(move || {
+        let installed = self.aside.run(move || {
             let (file, state) = match snapshot.state {
                 Some(state) => (snapshot.file, state),
                 None => {
@@ -186,6 +201,7 @@ pub struct Builder {
     view: Arc<View>,
     directory: PathBuf,
     current: Current,
+    aside: Aside,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -193,7 +209,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (view, directory) = (self.view.clone(), self.directory.clone());
-        let written = tokio::task::spawn_blocking(move || {
+        let written = self.aside.run(move || {
             let header =
                 Header { at: view.at, members: view.members.clone(), members_at: view.members_at };
             snapshot::write(&directory, header, &view.state)
@@ -223,10 +239,12 @@ fn membership(view: &View) -> io::Result<StoredMembership> {
     Ok(StoredMembership::new(view.members_at.map(Into::into), membership))
 }
 
-/// Debug builds check every invariant after each batch while that is cheap.
+/// Debug builds check every invariant now and then while that is cheap; the law's own tests do at each step.
 fn debug_check(state: &State) {
     const ROWS_MAX: usize = 500;
-    if cfg!(debug_assertions) && state.vms.len() + state.events.len() < ROWS_MAX {
+    const EVERY: u64 = 16;
+    let rows = state.vms.len() + state.events.len();
+    if cfg!(debug_assertions) && rows < ROWS_MAX && state.index.is_multiple_of(EVERY) {
         let broken = domain::invariant::check(state).err();
         debug_assert!(broken.is_none(), "{broken:?}");
     }

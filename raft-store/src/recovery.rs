@@ -21,14 +21,20 @@ pub(crate) struct Base {
     pub(crate) copy: Option<View>,
 }
 
-/// Chooses among snapshots and the copy. The log from there on is applied by openraft.
+/// Chooses among snapshots and, unless it is to be left alone, the copy. The log from there on is
+/// applied by openraft.
 ///
 /// # Errors
 /// When nothing that can be trusted reaches the log.
-pub(crate) fn recover(directory: &Directory, log: &Index) -> Result<Base, DamageError> {
+pub(crate) fn recover(
+    directory: &Directory,
+    log: &Index,
+    with_copy: bool,
+) -> Result<Base, DamageError> {
     remove_unfinished(&directory.snapshots())?;
     let (snapshot, damage) = newest_snapshot(&directory.snapshots())?;
-    let copy = match copy::load(&directory.copy()) {
+    let copy = if with_copy { copy::load(&directory.copy()) } else { Err(copy::CopyError::Absent) };
+    let copy = match copy {
         Ok(view) if fits(view.at, log) => Some(view),
         Ok(_) => {
             tracing::warn!("the copy of the state does not fit the log; it is made again");

@@ -17,21 +17,20 @@ use domain::{
 };
 
 use crate::{
-    clock,
     directory::Directory,
     error::DamageError,
-    machine, recovery,
+    ground, machine, recovery,
     snapshot::{self, Header},
     store::{Store, StoreError},
     types::{Ballot, Members, Peer, Position},
     view::View,
-    wal::{Record, Wal, WalOptions},
+    wal::{Journal, Record, Wal, WalOptions},
 };
 
 /// A data directory whose node does not run.
 pub struct Stopped {
     directory: Directory,
-    wal: Wal,
+    wal: Box<dyn Journal>,
     view: View,
 }
 
@@ -52,7 +51,7 @@ impl Stopped {
         let mut directory = Directory::open(root, fresh)?;
         let wal = Wal::open(&directory.log(), WalOptions::default(), directory.marker.begun)?;
         directory.begin()?;
-        let base = recovery::recover(&directory, &wal.index())?;
+        let base = recovery::recover(&directory, &wal.index(), true)?;
         let mut view = base.view;
         let from = view.at.map_or(0, |at| at.index + 1);
         let entries: Vec<_> = wal.index().range(from, u64::MAX).cloned().collect();
@@ -60,7 +59,7 @@ impl Stopped {
             let failed = |source| DamageError::io(root)(source);
             machine::take(&mut view, entry).map_err(failed)?;
         }
-        Ok(Stopped { directory, wal, view })
+        Ok(Stopped { directory, wal: Box::new(wal), view })
     }
 
     /// What it knows.
@@ -82,7 +81,7 @@ impl Stopped {
     pub async fn go_on_alone(self, node: Node) -> Result<State, StoreError> {
         let epoch = self.view.state.epoch.saturating_add(1);
         let anew = Anew { node: node.clone(), epoch, credentials: Vec::new(), tokens: Vec::new() };
-        let state = self.view.state.alone(anew, clock::wall_ms());
+        let state = self.view.state.alone(anew, ground::wall_ms());
         self.begin_with(state, &node).await
     }
 
@@ -121,7 +120,7 @@ pub async fn restore(root: &Path, saved: &State, anew: Anew) -> Result<State, St
     if stopped.view.at.is_some() {
         return Err(StoreError::Raft(format!("{} holds a node already", root.display())));
     }
-    let state = saved.skip(node.id).alone(anew, clock::wall_ms());
+    let state = saved.skip(node.id).alone(anew, ground::wall_ms());
     stopped.begin_with(state, &node).await
 }
 

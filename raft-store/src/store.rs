@@ -11,7 +11,12 @@ pub use membership::{Follower, Status};
 pub use options::{Founder, Options, Timing};
 pub use read::{Consistency, ReadError};
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use domain::{
     cluster::{ClusterCommand, Founding},
@@ -20,19 +25,21 @@ use domain::{
     principal::Principal,
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_rustls::TlsConnector;
 
 use crate::{
     copy::Copier,
     directory::Directory,
     error::DamageError,
+    ground::{Aside, Clocks, Ground, Tls},
     identity::{Identity, IdentityError},
     log::Log,
     machine::Machine,
-    recovery,
+    recovery::{self, Base},
     transport::{self, Fetch, Me, Network, Pool},
     types::Peer,
     view::View,
-    wal::Wal,
+    wal::{Journal, Wal},
 };
 
 /// Why a store cannot be opened or founded.
@@ -63,17 +70,25 @@ pub enum StoreError {
 /// The cluster's state on one node.
 #[derive(Clone)]
 pub struct Store {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     running: Arc<Running>,
 }
 
 /// What ends with the node.
 struct Running {
-    wal: Arc<Wal>,
-    copier: Copier,
+    log: Arc<dyn Journal>,
+    /// None in a simulation: sled has threads and a disk of its own.
+    copier: Option<Copier>,
     stop: watch::Sender<bool>,
     serving: std::sync::Mutex<Option<JoinHandle<()>>>,
     _directory: Directory,
+}
+
+impl Running {
+    fn serve(&self, serving: impl Future<Output = ()> + Send + 'static) {
+        let mut slot = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(tokio::spawn(serving));
+    }
 }
 
 impl Store {
@@ -83,45 +98,67 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damage`] when the directory cannot be trusted: the node must not serve then.
     pub async fn open(options: Options, identity: &Arc<Identity>) -> Result<Store, StoreError> {
-        let config = options.timing.raft_config().map_err(StoreError::Raft)?;
         let (root, wal_options, store) = (options.directory.clone(), options.wal, options.store);
         let opened = tokio::task::spawn_blocking(move || {
             let mut directory = Directory::open(&root, store)?;
             let wal = Wal::open(&directory.log(), wal_options, directory.marker.begun)?;
             // From here on the log holds its first checkpoint.
             directory.begin()?;
-            let base = recovery::recover(&directory, &wal.index())?;
+            let base = recovery::recover(&directory, &wal.index(), true)?;
             Ok::<_, DamageError>((directory, wal, base))
         });
         let (directory, wal, base) =
             opened.await.map_err(|error| StoreError::Raft(error.to_string()))??;
-        let wal = Arc::new(wal);
+        let connector = TlsConnector::from(Arc::new(identity.client()?));
+        let ground = Ground {
+            clocks: Clocks::MACHINE,
+            aside: Aside::Thread,
+            dial: Arc::new(Tls { cluster: options.cluster, connector }),
+        };
+        let (listener, tls) = (listen(options.peer_address).await?, identity.server(true)?);
+        let copy = (directory.copy(), base.copy.clone());
+        let mut store = Store::assemble(options, directory, Arc::new(wal), base, ground).await?;
+        let copier = Copier::start(copy.0.clone(), store.core.views.clone(), copy.1);
+        let (core, stopped) = (store.core.clone(), store.running.stop.subscribe());
+        let running = Arc::get_mut(&mut store.running).expect("nobody else has it yet");
+        running.copier = Some(copier.map_err(DamageError::io(&copy.0))?);
+        running.serve(transport::serve(listener, tls, core, stopped));
+        Ok(store)
+    }
+
+    /// Starts Raft on `ground`. Nobody is listened to yet.
+    pub(crate) async fn assemble(
+        options: Options,
+        directory: Directory,
+        log: Arc<dyn Journal>,
+        base: Base,
+        ground: Ground,
+    ) -> Result<Store, StoreError> {
+        let config = options.timing.raft_config().map_err(StoreError::Raft)?;
         let me = Me {
             cluster: options.cluster,
             node: options.node,
             store: directory.marker.store,
             boots: directory.marker.boots,
         };
-        let (machine, views) = Machine::new(base.view, base.snapshot, directory.snapshots());
-        let copier = Copier::start(directory.copy(), views.clone(), base.copy)
-            .map_err(DamageError::io(&directory.copy()))?;
+        let (machine, views) =
+            Machine::new(base.view, base.snapshot, directory.snapshots(), ground.aside);
         let removed = watch::Sender::new(false);
-        let pool =
-            Arc::new(Pool::new(me.clone(), identity.client()?, removed.clone(), views.clone()));
+        let pool = Arc::new(Pool::new(me.clone(), ground, removed.clone(), views.clone()));
         let network = Network(pool.clone());
-        let listener = listen(options.peer_address).await?;
-        let log = Log(wal.clone());
-        let raft = openraft::Raft::new(options.node, config, network, log, machine)
+        let raft = openraft::Raft::new(options.node, config, network, Log(log.clone()), machine)
             .await
             .map_err(|error| StoreError::Raft(error.to_string()))?;
         let folders = Folders { snapshots: directory.snapshots(), shared: options.shared };
-        let core = Arc::new(Core::new(me, raft, views, pool, removed, folders, options.timing));
-        let (stop, stopped) = watch::channel(false);
-        let tls = identity.server(true)?;
-        let serving = tokio::spawn(transport::serve(listener, tls, core.clone(), stopped));
-        let serving = std::sync::Mutex::new(Some(serving));
-        let running = Running { wal, copier, stop, serving, _directory: directory };
-        Ok(Store { core, running: Arc::new(running) })
+        let core = Core::new(me, raft, views, pool, removed, folders, options.timing);
+        let running = Running {
+            log,
+            copier: None,
+            stop: watch::Sender::new(false),
+            serving: std::sync::Mutex::default(),
+            _directory: directory,
+        };
+        Ok(Store { core: Arc::new(core), running: Arc::new(running) })
     }
 
     /// Begins a cluster of which this node is the only member.
@@ -225,8 +262,10 @@ impl Store {
         }
         let running = self.running.clone();
         let closed = tokio::task::spawn_blocking(move || {
-            running.wal.close();
-            running.copier.stop();
+            running.log.close();
+            if let Some(copier) = &running.copier {
+                copier.stop();
+            }
         });
         let _ = closed.await;
     }

@@ -7,6 +7,8 @@ pub(crate) mod wire;
 
 pub(crate) use client::{Network, Pool};
 pub use file::Fetch;
+#[cfg(feature = "simulation")]
+pub(crate) use server::routes;
 pub(crate) use server::serve;
 
 use domain::id::{ClusterId, NodeId, StoreId};

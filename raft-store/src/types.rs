@@ -40,7 +40,7 @@ openraft::declare_raft_types!(
         R = Answer,
         NodeId = u64,
         Node = Peer,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = crate::runtime::Runtime,
 );
 
 pub(crate) type Entry = alias::EntryOf<TypeConfig>;

@@ -73,7 +73,32 @@ impl Default for WalOptions {
     }
 }
 
-/// The log of one node.
+/// The log of one node: records that are part of it at once, and durable some time later.
+pub(crate) trait Journal: Send + Sync {
+    /// What the log says now, whether or not it is on the disk yet.
+    fn index(&self) -> RwLockReadGuard<'_, Index>;
+
+    /// Makes `records` part of the log at once, and durable before `done` is called. Queued writes
+    /// are bounded by openraft's own channels.
+    fn write(&self, records: Vec<Record>, done: Done);
+
+    /// Makes `record` part of the log with the next write. A later call replaces it.
+    fn write_lazily(&self, record: Record);
+
+    /// Lets what waits be written, and ends. Blocks.
+    fn close(&self);
+}
+
+impl dyn Journal + '_ {
+    /// Writes and waits until it is on the disk.
+    pub(crate) async fn write_durably(&self, records: Vec<Record>) -> io::Result<()> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.write(records, Box::new(move |result| drop(sender.send(result))));
+        receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log's writer is gone")))
+    }
+}
+
+/// The log of one node, in files.
 pub(crate) struct Wal {
     index: Arc<RwLock<Index>>,
     /// What the next write takes along.
@@ -110,15 +135,14 @@ impl Wal {
         let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(writer)));
         Ok(Wal { index, lazy: Mutex::new(None), queue, writer })
     }
+}
 
-    /// What the log says now, whether or not it is on the disk yet.
-    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
+impl Journal for Wal {
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes `records` part of the log at once, and durable before `done` is called. Queued writes
-    /// are bounded by openraft's own channels.
-    pub(crate) fn write(&self, mut records: Vec<Record>, done: Done) {
+    fn write(&self, mut records: Vec<Record>, done: Done) {
         // Behind the records: what was committed must not come before the entries it speaks of.
         records.extend(lock(&self.lazy).take());
         {
@@ -135,20 +159,11 @@ impl Wal {
         }
     }
 
-    /// Makes `record` part of the log with the next write. A later call replaces it.
-    pub(crate) fn write_lazily(&self, record: Record) {
+    fn write_lazily(&self, record: Record) {
         *lock(&self.lazy) = Some(record);
     }
 
-    /// Writes and waits until it is on the disk.
-    pub(crate) async fn write_durably(&self, records: Vec<Record>) -> io::Result<()> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.write(records, Box::new(move |result| drop(sender.send(result))));
-        receiver.await.unwrap_or_else(|_| Err(io::Error::other("the log's writer is gone")))
-    }
-
-    /// Lets the writer finish what waits, and ends it. Blocks.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         drop(lock(&self.queue).take());
         if let Some(writer) = lock(&self.writer).take() {
             // A writer that panicked has told its callers already.

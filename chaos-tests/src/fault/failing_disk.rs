@@ -2,20 +2,20 @@
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use lab::FailingSyncs;
+use lab::{TamperedSyncs, Tampering};
 
 use super::{Fault, Proof, Site};
 
 #[derive(Default)]
 pub(super) struct FailingDisk {
-    victim: Option<(usize, FailingSyncs)>,
+    victim: Option<(usize, TamperedSyncs)>,
 }
 
 #[async_trait]
 impl Fault for FailingDisk {
     async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>> {
         let Some(victim) = site.take() else { return Ok(Vec::new()) };
-        self.victim = Some((victim, site.cluster.fail_syncs(victim)?));
+        self.victim = Some((victim, site.cluster.tamper_with_syncs(victim, Tampering::Fail)?));
         Ok(vec![victim])
     }
 

@@ -1,4 +1,5 @@
-//! A node's process is killed.
+//! A node's process is killed. Some are started again at once, before anybody has missed them, and killed once
+//! more.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -23,11 +24,16 @@ impl Fault for Kill {
         self.victim = Some(victim);
         let ended = site.cluster.kill(victim)?;
         self.signal = ended.and_then(|status| status.signal());
+        if site.random.bool() {
+            site.cluster.run(victim)?;
+        }
         Ok(vec![victim])
     }
 
     async fn mend(&mut self, site: &mut Site) -> Result<Proof> {
         let victim = self.victim.take().context("nobody was killed")?;
+        // It may run already.
+        site.cluster.kill(victim)?;
         site.cluster.run(victim)?;
         site.give_back(victim);
         let told = format!("its process was ended by signal {}", self.signal.unwrap_or_default());

@@ -27,6 +27,8 @@ impl Fault for PowerCut {
         let count = if self.all { site.nodes() } else { 1 };
         for _ in 0..count {
             self.victims.extend(site.take());
+            // The others are whoever is there.
+            site.at_leader = false;
         }
         for victim in &self.victims {
             site.cluster.kill(*victim)?;

@@ -47,10 +47,12 @@ async fn nothing_breaks_whatever_befalls_it() {
     assert!(summary.is_good(), "seed {}: {summary}", summary.seed);
 }
 
-/// What is broken on purpose is noticed by the same run.
+/// What is broken on purpose is noticed by the same run. What the simulator notices too is left to that here;
+/// but for syncs, which need a real disk. `chaos-tests planted` has all.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_broken_is_noticed() {
-    for broken in Broken::NODE {
+    let left = |broken: &Broken| *broken == Broken::NeverSyncs || !Broken::STORE.contains(broken);
+    for broken in Broken::NODE.into_iter().filter(left) {
         let Some(summary) = run_with(broken, 180).await else { return };
         assert!(notices(broken, &summary.violations), "{broken} was not noticed: {summary}");
     }

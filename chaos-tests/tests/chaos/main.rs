@@ -6,4 +6,5 @@ mod full_disk;
 mod general;
 mod growth;
 mod power_cut;
+mod simulator;
 mod trial;

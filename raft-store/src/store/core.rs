@@ -20,7 +20,8 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{Timing, read::Probe};
 use crate::{
-    clock::{self, LeaseClock},
+    clock::LeaseClock,
+    ground::Ground,
     machine::Machine,
     transport::{
         Me, Pool,
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) pool: Arc<Pool>,
     pub(crate) removed: watch::Sender<bool>,
     pub(crate) folders: Folders,
+    pub(crate) ground: Ground,
     pub(super) timing: Timing,
     pub(super) probe: Probe,
     clock: LeaseClock,
@@ -76,8 +78,9 @@ impl Core {
         folders: Folders,
         timing: Timing,
     ) -> Core {
-        let (probe, clock) = (Probe::default(), LeaseClock::default());
-        Core { me, raft, views, pool, removed, folders, timing, probe, clock }
+        let ground = pool.ground.clone();
+        let (probe, clock) = (Probe::default(), LeaseClock::new(ground.clocks));
+        Core { me, raft, views, pool, removed, folders, ground, timing, probe, clock }
     }
 
     /// Proposes until it is known what became of it or the time is up.
@@ -147,11 +150,7 @@ impl Core {
         let Some(address) = self.pool.address(leader) else { return Proposed::NotLeader(None) };
         let mut request = self.pool.request(leader, wire::pack(propose));
         request.set_timeout(self.timing.deadline);
-        let mut client = match self.pool.client(leader, &address) {
-            Ok(client) => client,
-            Err(status) => return Proposed::Unavailable(status.message().to_owned()),
-        };
-        match client.propose(request).await {
+        match self.pool.client(leader, &address).propose(request).await {
             Ok(answer) => wire::unpack(answer.get_ref())
                 .unwrap_or_else(|status| Proposed::Unknown(status.message().to_owned())),
             Err(status) => {
@@ -181,7 +180,7 @@ impl Core {
         };
         let envelope = Envelope {
             at_ms,
-            wall_ms: clock::wall_ms(),
+            wall_ms: (self.ground.clocks.wall_ms)(),
             principal: propose.principal,
             request: propose.request,
             command: propose.command,

@@ -117,10 +117,7 @@ impl Store {
         };
         let mut request = self.core.pool.request(leader, wire::pack(&to));
         request.set_timeout(self.core.timing.deadline);
-        let answer = match self.core.pool.client(leader, &address) {
-            Ok(mut client) => client.hand_over(request).await,
-            Err(status) => Err(status),
-        };
+        let answer = self.core.pool.client(leader, &address).hand_over(request).await;
         let handed: Result<(), String> = match answer {
             Ok(answer) => wire::unpack(answer.get_ref()).unwrap_or_else(|s| Err(s.to_string())),
             Err(status) => return Err(ProposeError::Unknown(status.message().to_owned())),

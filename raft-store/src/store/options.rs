@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use domain::id::{ClusterId, NodeId, StoreId};
 use openraft::{Config, SnapshotPolicy};
 
-use crate::wal::WalOptions;
+use crate::{is_broken, wal::WalOptions};
 
 /// The id of the node that founds a cluster.
 pub struct Founder;
@@ -104,7 +104,7 @@ impl Timing {
             enable_pre_vote: Some(true),
             // Unsafe with a state machine in memory: a restarted leader would serve before it knows
             // what was committed.
-            enable_leader_restore: Some(false),
+            enable_leader_restore: Some(is_broken("restore-leader")),
             // A follower whose log went back has lost its disk: it must join as a new node.
             allow_log_reversion: Some(false),
             ..Config::default()

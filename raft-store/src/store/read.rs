@@ -100,11 +100,7 @@ impl Core {
                 };
                 let mut request = self.pool.request(leader, wire::pack(&()));
                 request.set_timeout(Duration::from_secs(2));
-                let mut client = match self.pool.client(leader, &address) {
-                    Ok(client) => client,
-                    Err(status) => return unavailable(status),
-                };
-                match client.read_index(request).await {
+                match self.pool.client(leader, &address).read_index(request).await {
                     Ok(answer) => wire::unpack(answer.get_ref()).unwrap_or_else(unavailable),
                     Err(status) => unavailable(status),
                 }
@@ -168,18 +164,18 @@ impl Core {
     async fn read_younger(&self, age: Duration, deadline: Instant) -> Result<Arc<View>, ReadError> {
         let known = *self.probe.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((sent, at)) = known
-            && guard::since_boot().saturating_sub(sent) <= age
+            && (self.ground.clocks.since_boot)().saturating_sub(sent) <= age
         {
             let view = self.views.borrow().clone();
             if view.at.map(|at| at.index) >= at.map(|at| at.index) {
                 return Ok(view);
             }
         }
-        let sent = guard::since_boot();
+        let sent = (self.ground.clocks.since_boot)();
         let at = self.read_index(deadline.min(Instant::now() + age.max(MIN_PROBE))).await?;
         *self.probe.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((sent, at));
         let view = self.await_entry(at, deadline).await?;
-        if guard::since_boot().saturating_sub(sent) <= age {
+        if (self.ground.clocks.since_boot)().saturating_sub(sent) <= age {
             return Ok(view);
         }
         Err(ReadError::Unavailable(format!("it could not show a view younger than {age:?}")))

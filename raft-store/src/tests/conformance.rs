@@ -8,6 +8,7 @@ use openraft::{
 use std::sync::Arc;
 
 use crate::{
+    ground::Aside,
     log::Log,
     machine::Machine,
     types::TypeConfig,
@@ -29,7 +30,7 @@ impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Builder {
             .map_err(|error| failed(&error))?;
         let snapshots = directory.path().join("snapshot");
         std::fs::create_dir(&snapshots).map_err(|error| failed(&error))?;
-        let (machine, views) = Machine::new(View::default(), None, snapshots);
+        let (machine, views) = Machine::new(View::default(), None, snapshots, Aside::Thread);
         // The machine publishes to readers that nobody is here.
         drop(views);
         Ok((directory, Log(Arc::new(wal)), machine))

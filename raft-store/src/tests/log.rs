@@ -6,14 +6,14 @@ use super::{at, entry};
 use crate::{
     DamageError,
     types::Ballot,
-    wal::{Record, Wal, WalOptions},
+    wal::{Journal, Record, Wal, WalOptions},
 };
 
 fn options() -> WalOptions {
     WalOptions { segment_bytes: 4 << 10, ..WalOptions::default() }
 }
 
-async fn write(wal: &Wal, records: Vec<Record>) {
+async fn write(wal: &dyn Journal, records: Vec<Record>) {
     wal.write_durably(records).await.unwrap();
 }
 

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Read as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,8 +21,7 @@ use openraft::{
     },
 };
 use proto::peer::{Frame, peer_client::PeerClient};
-use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch};
-use tokio_rustls::TlsConnector;
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{
     Request, Status,
@@ -29,7 +30,7 @@ use tonic::{
 
 use super::{HEADER, MESSAGE_BYTES_MAX, Me, REMOVED, wire};
 use crate::{
-    identity,
+    ground::Ground,
     machine::SnapshotContent,
     types::{Ballot, Peer, TypeConfig, Vote},
     view::View,
@@ -54,7 +55,7 @@ pub(crate) enum Traffic {
 /// Connections to other nodes, one per node, kind of traffic and address.
 pub(crate) struct Pool {
     me: Me,
-    tls: TlsConnector,
+    pub(crate) ground: Ground,
     channels: Mutex<BTreeMap<(NodeId, Traffic), (String, Channel)>>,
     /// Becomes true when a peer says that this node was removed.
     removed: watch::Sender<bool>,
@@ -64,12 +65,11 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(
         me: Me,
-        tls: rustls::ClientConfig,
+        ground: Ground,
         removed: watch::Sender<bool>,
         views: watch::Receiver<Arc<View>>,
     ) -> Pool {
-        let tls = TlsConnector::from(Arc::new(tls));
-        Pool { me, tls, channels: Mutex::default(), removed, views }
+        Pool { me, ground, channels: Mutex::default(), removed, views }
     }
 
     /// Where a node is reached: as it reported last, else as it joined.
@@ -80,11 +80,7 @@ impl Pool {
     }
 
     /// A client for `node` at `address`; it connects when it is used.
-    pub(crate) fn client(
-        &self,
-        node: NodeId,
-        address: &str,
-    ) -> Result<PeerClient<Channel>, Status> {
+    pub(crate) fn client(&self, node: NodeId, address: &str) -> PeerClient<Channel> {
         self.client_for(Traffic::Raft, node, address)
     }
 
@@ -93,34 +89,27 @@ impl Pool {
         traffic: Traffic,
         node: NodeId,
         address: &str,
-    ) -> Result<PeerClient<Channel>, Status> {
+    ) -> PeerClient<Channel> {
         let key = (node, traffic);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(&key) {
             Some((known, channel)) if known == address => channel.clone(),
             Some(_) | None => {
-                let channel = self.connect(node, address)?;
+                let channel = self.connect(node, address);
                 channels.insert(key, (address.to_owned(), channel.clone()));
                 channel
             }
         };
-        Ok(PeerClient::new(channel)
+        PeerClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn connect(&self, node: NodeId, address: &str) -> Result<Channel, Status> {
-        let invalid = |error: &dyn std::fmt::Display| Status::unavailable(error.to_string());
-        let name = identity::server_name(self.me.cluster, node).map_err(|error| invalid(&error))?;
-        let (tls, address) = (self.tls.clone(), address.to_owned());
+    fn connect(&self, node: NodeId, address: &str) -> Channel {
+        let (dial, address) = (self.ground.dial.clone(), address.to_owned());
         let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-            let (tls, name, address) = (tls.clone(), name.clone(), address.clone());
-            async move {
-                let tcp = TcpStream::connect(&address).await?;
-                tcp.set_nodelay(true)?;
-                let tls = tls.connect(name, tcp).await?;
-                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tls))
-            }
+            let wire = dial.dial(node, address.clone());
+            async move { Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(wire.await?)) }
         });
         let endpoint = Endpoint::from_static("http://peer")
             .connect_timeout(CONNECT_TIMEOUT)
@@ -129,7 +118,7 @@ impl Pool {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
-        Ok(endpoint.connect_with_connector_lazy(connector))
+        endpoint.connect_with_connector_lazy(connector)
     }
 
     /// A request to `node` with our header.
@@ -156,7 +145,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: NodeId, peer: &Peer) -> Connection {
-        Connection { pool: self.0.clone(), node: target, address: peer.address.clone() }
+        let (address, failures) = (peer.address.clone(), 0);
+        Connection { pool: self.0.clone(), node: target, address, failures }
     }
 }
 
@@ -165,13 +155,15 @@ pub(crate) struct Connection {
     pool: Arc<Pool>,
     node: NodeId,
     address: String,
+    /// Streams in a row that could not be begun.
+    failures: u32,
 }
 
 impl Connection {
-    fn client(&self) -> Result<PeerClient<Channel>, Rpc> {
+    fn client(&self) -> PeerClient<Channel> {
         // A node may have moved since it became a member.
         let address = self.pool.address(self.node).unwrap_or_else(|| self.address.clone());
-        self.pool.client(self.node, &address).map_err(|status| self.failed(&status))
+        self.pool.client(self.node, &address)
     }
 
     /// A failed call. openraft retries a network error at once, many times, and backs off from what
@@ -179,6 +171,16 @@ impl Connection {
     fn failed(&self, status: &Status) -> Rpc {
         self.pool.heed(status);
         RPCError::Unreachable(Unreachable::new(status))
+    }
+
+    /// Waits for a while after a stream could not be begun. openraft's own pauses are in what it sends: who
+    /// refuses the connection is asked for nothing, and the next attempt would come at once, without end.
+    async fn rest(&mut self) {
+        const LEAST_MS: u64 = 10;
+        const MOST_MS: u64 = 500;
+        let most_ms = (LEAST_MS << self.failures.min(10)).min(MOST_MS);
+        self.failures = self.failures.saturating_add(1);
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(most_ms / 2..=most_ms))).await;
     }
 
     async fn vote_as(
@@ -190,7 +192,7 @@ impl Connection {
         let frame = wire::pack(&wire::AskVote::of(request, pre));
         let mut request = self.pool.request(self.node, frame);
         request.set_timeout(option.hard_ttl());
-        let answer = self.client()?.vote(request).await.map_err(|status| self.failed(&status))?;
+        let answer = self.client().vote(request).await.map_err(|status| self.failed(&status))?;
         let answer: wire::Voted =
             wire::unpack(answer.get_ref()).map_err(|status| self.failed(&status))?;
         Ok(answer.into_response())
@@ -231,8 +233,14 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         Box::pin(async move {
             let frames = input.map(|request| wire::pack(&wire::Append::of(request)));
             let request = self.pool.request(self.node, frames);
-            let answers =
-                self.client()?.append(request).await.map_err(|status| self.failed(&status))?;
+            let answers = match self.client().append(request).await {
+                Ok(answers) => answers,
+                Err(status) => {
+                    self.rest().await;
+                    return Err(self.failed(&status));
+                }
+            };
+            self.failures = 0;
             let this = &*self;
             let answers = answers.into_inner().map(move |answer| {
                 let frame = answer.map_err(|status| this.failed(&status))?;
@@ -269,21 +277,26 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let file = snapshot.snapshot.file;
         let first = wire::AnnounceSnapshot { ballot: vote.into(), header: file.header.clone() };
-        let reader = tokio::fs::File::open(&file.path).await.map_err(|error| {
+        let aside = self.pool.ground.aside;
+        let opened = aside.run(move || File::open(&file.path)).await.and_then(|opened| opened);
+        let reader = opened.map_err(|error| {
             // It may have been replaced by a newer one: openraft asks for the current one again.
             StreamingError::Network(NetworkError::new(&error))
         })?;
-        let pieces = stream::unfold(reader, |mut reader| async move {
-            let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let pieces = stream::unfold(reader, move |mut reader| async move {
+            let read = aside.run(move || {
+                let mut piece = Vec::with_capacity(PIECE_BYTES);
+                let count = (&mut reader).take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+                Ok::<_, std::io::Error>((count > 0).then_some((piece, reader)))
+            });
             // A read error ends the stream early, and the receiver finds the file cut.
-            let count =
-                (&mut reader).take(PIECE_BYTES as u64).read_to_end(&mut piece).await.ok()?;
-            (count > 0).then(|| (Frame { body: piece.into() }, reader))
+            let (piece, reader) = read.await.ok()?.ok()??;
+            Some((Frame { body: piece.into() }, reader))
         });
         let frames = stream::iter([wire::pack(&first)]).chain(pieces);
         let mut request = self.pool.request(self.node, frames);
         request.set_timeout(option.hard_ttl());
-        let mut client = self.client()?;
+        let mut client = self.client();
         let answer = tokio::select! {
             closed = cancel => return Err(StreamingError::Closed(closed)),
             answer = client.snapshot(request) => answer.map_err(|status| self.failed(&status))?,
@@ -302,7 +315,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         let mut request = self.pool.request(self.node, frame);
         request.set_timeout(option.hard_ttl());
         let answer =
-            self.client()?.transfer_leader(request).await.map_err(|status| self.failed(&status))?;
+            self.client().transfer_leader(request).await.map_err(|status| self.failed(&status))?;
         let accepted: bool =
             wire::unpack(answer.get_ref()).map_err(|status| self.failed(&status))?;
         if accepted {

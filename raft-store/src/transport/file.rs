@@ -47,8 +47,7 @@ impl Fetch {
         file: Digest,
     ) -> Result<Option<Fetch>, String> {
         let address = pool.address(from).ok_or_else(|| format!("nobody knows node {from}"))?;
-        let mut client =
-            pool.client_for(Traffic::Files, from, &address).map_err(|status| said(&status))?;
+        let mut client = pool.client_for(Traffic::Files, from, &address);
         let asked = client.fetch(pool.request(from, wire::pack(&file)));
         match tokio::time::timeout(SILENCE_MAX, asked).await {
             Ok(Ok(answer)) => Ok(Some(Fetch(answer.into_inner()))),

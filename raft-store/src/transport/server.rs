@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Write as _,
     path::PathBuf,
     pin::Pin,
     sync::{
@@ -11,7 +13,7 @@ use std::{
 };
 
 use domain::{
-    id::{Digest, NodeId},
+    id::{ClusterId, Digest, NodeId},
     principal::Principal,
 };
 use futures_util::{Stream, StreamExt};
@@ -21,7 +23,7 @@ use proto::peer::{
     Frame,
     peer_server::{Peer, PeerServer},
 };
-use tokio::{io::AsyncWriteExt, net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{MESSAGE_BYTES_MAX, REMOVED, file, header_of, wire};
@@ -41,12 +43,16 @@ pub(crate) async fn serve(
     core: Arc<Core>,
     stop: watch::Receiver<bool>,
 ) {
+    listener::serve(listener, tls, routes(core), Limits::default(), stop).await;
+}
+
+/// What other nodes may call.
+pub(crate) fn routes(core: Arc<Core>) -> tonic::service::Routes {
     let service = Service { core, boots: Mutex::default(), received: AtomicU64::new(0) };
     let service = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let routes = tonic::service::Routes::new(service);
-    listener::serve(listener, tls, routes, Limits::default(), stop).await;
+    tonic::service::Routes::new(service)
 }
 
 struct Service {
@@ -62,10 +68,7 @@ impl Service {
         let me = &self.core.me;
         let denied = |what: &str| Status::permission_denied(what.to_owned());
         let header = header_of(request.metadata()).ok_or_else(|| denied("there is no header"))?;
-        let certificates = request.peer_certs().ok_or_else(|| denied("there is no certificate"))?;
-        let leaf = certificates.first().ok_or_else(|| denied("there is no certificate"))?;
-        let node =
-            identity::peer_node(leaf, me.cluster).map_err(|error| denied(&error.to_string()))?;
+        let node = identify(request, me.cluster).map_err(|why| denied(&why))?;
         if header.cluster[..] != me.cluster.into_untyped_uuid().as_bytes()[..] {
             return Err(denied("the caller belongs to another cluster"));
         }
@@ -110,11 +113,16 @@ impl Service {
         let number = self.received.fetch_add(1, Ordering::Relaxed);
         let received = Received(self.core.folders.snapshots.join(format!("received-{number}.tmp")));
         let io = |error: std::io::Error| Status::internal(error.to_string());
-        let mut file = tokio::fs::File::create(&received.0).await.map_err(io)?;
+        let (aside, path) = (self.core.ground.aside, received.0.clone());
+        let opened = aside.run(move || File::create(path)).await.and_then(|opened| opened);
+        let file = Arc::new(opened.map_err(io)?);
         while let Some(piece) = pieces.message().await? {
-            file.write_all(&piece.body).await.map_err(io)?;
+            let file = file.clone();
+            let written = aside.run(move || (&*file).write_all(&piece.body)).await;
+            written.and_then(|written| written).map_err(io)?;
         }
-        file.sync_all().await.map_err(io)?;
+        let synced = aside.run(move || file.sync_all()).await.and_then(|synced| synced);
+        synced.map_err(io)?;
         Ok(received)
     }
 }
@@ -126,6 +134,17 @@ impl Drop for Received {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// Whose connection it is.
+fn identify<T>(request: &Request<T>, cluster: ClusterId) -> Result<NodeId, String> {
+    #[cfg(feature = "simulation")]
+    if let Some(caller) = request.extensions().get::<crate::simulation::Caller>() {
+        return Ok(caller.0);
+    }
+    let certificates = request.peer_certs().unwrap_or_default();
+    let leaf = certificates.first().ok_or("there is no certificate")?;
+    identity::peer_node(leaf, cluster).map_err(|error| error.to_string())
 }
 
 fn fatal(error: impl std::fmt::Display) -> Status {
@@ -176,7 +195,7 @@ impl Peer for Service {
         let first: wire::AnnounceSnapshot = wire::unpack(&first)?;
         let received = self.receive(pieces).await?;
         let path = received.0.clone();
-        let read = tokio::task::spawn_blocking(move || snapshot::read(&path));
+        let read = self.core.ground.aside.run(move || snapshot::read(&path));
         let (file, state) = read.await.map_err(fatal)?.map_err(fatal)?;
         if file.header != first.header {
             return Err(Status::invalid_argument("another snapshot was announced"));

@@ -1,0 +1,61 @@
+//! The simulator: one seed is one run, many seeds are well, and what is broken is noticed. `SEEDS` says how many,
+//! `SEED` with which to begin.
+
+use std::process::{Command, Stdio};
+
+use lab::Broken;
+
+/// Seeds that once found something.
+const KEPT: [u64; 1] = [1];
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn simulate(arguments: &[&str]) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let mut command = Command::new(test.ancestors().nth(2).unwrap().join("chaos-tests"));
+    command.arg("simulate").args(arguments).stderr(Stdio::null());
+    command
+}
+
+/// Two processes, one seed: the same things happen in the same order.
+#[test]
+fn one_seed_is_one_run() {
+    let seed = number("SEED", fastrand::u64(..1 << 48)).to_string();
+    let runs = [(); 2].map(|()| {
+        let arguments = ["--seed", &seed, "--seconds", "12"];
+        simulate(&arguments).stdout(Stdio::piped()).spawn().unwrap()
+    });
+    let told = runs.map(|run| {
+        let output = run.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    });
+    println!("{}", told[0]);
+    assert_eq!(told[0], told[1]);
+}
+
+#[test]
+fn every_seed_is_well() {
+    let (seed, count) = (number("SEED", fastrand::u64(..1 << 48)), number("SEEDS", 16));
+    let kept = KEPT.map(|seed| (seed, 1));
+    for (seed, count) in kept.into_iter().chain([(seed, count)]) {
+        let (seed, count) = (seed.to_string(), count.to_string());
+        let run = simulate(&["--seed", &seed, "--count", &count, "--seconds", "8"]);
+        let output = { run }.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        println!("{told}");
+        assert!(output.status.success(), "{told}");
+    }
+}
+
+#[test]
+fn what_is_broken_is_noticed() {
+    for broken in Broken::STORE {
+        let broken = broken.to_string();
+        let arguments = ["--count", "40", "--seconds", "12", "--break", &broken];
+        let output = simulate(&arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
