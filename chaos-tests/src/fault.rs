@@ -92,7 +92,7 @@ pub(crate) const KINDS: [Kind; 22] = [
     kind("torn-tail", Lane::Node, || Box::new(damage::TornTail::default())),
     kind("slow-disk", Lane::Means, || Box::new(slow_disk::SlowDisk::default())),
     kind("little-cpu", Lane::Means, || Box::new(limits::Limits::of(Limit::Cpu(5)))),
-    kind("little-memory", Lane::Means, || Box::new(limits::Limits::of(Limit::Memory(1 << 20)))),
+    kind("little-memory", Lane::Means, || Box::new(limits::Limits::of(Limit::Memory(256 << 10)))),
     kind("frozen", Lane::Means, || Box::new(limits::Limits::of(Limit::Frozen))),
     kind("clock-jump", Lane::Clock, || Box::new(clock::ClockJump)),
 ];

@@ -38,7 +38,7 @@ fn one_seed_is_one_run() {
 
 #[test]
 fn every_seed_is_well() {
-    let (seed, count) = (number("SEED", fastrand::u64(..1 << 48)), number("SEEDS", 16));
+    let (seed, count) = (number("SEED", fastrand::u64(..1 << 48)), number("SEEDS", 12));
     let kept = KEPT.map(|seed| (seed, 1));
     for (seed, count) in kept.into_iter().chain([(seed, count)]) {
         let (seed, count) = (seed.to_string(), count.to_string());
@@ -54,7 +54,8 @@ fn every_seed_is_well() {
 fn what_is_broken_is_noticed() {
     for broken in Broken::STORE {
         let broken = broken.to_string();
-        let arguments = ["--count", "40", "--seconds", "12", "--break", &broken];
+        // Among the first seeds are some that show each.
+        let arguments = ["--seed", "1", "--count", "40", "--seconds", "12", "--break", &broken];
         let output = simulate(&arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
