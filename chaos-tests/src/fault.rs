@@ -113,6 +113,8 @@ pub(crate) struct Site {
     clients: Vec<Client>,
     /// Nodes that a fault has in its hands.
     taken: BTreeSet<usize>,
+    /// What such a node did that it may not even then.
+    wrong: Vec<(usize, String)>,
 }
 
 /// How long a node may take to stop that cannot go on.
@@ -128,7 +130,8 @@ impl Site {
         let clients = clients.collect::<Result<_>>()?;
         let taken = BTreeSet::new();
         let random = fastrand::Rng::new();
-        Ok(Site { cluster, random, leader: None, at_leader: false, clients, taken })
+        let wrong = Vec::new();
+        Ok(Site { cluster, random, leader: None, at_leader: false, clients, taken, wrong })
     }
 
     pub(crate) fn nodes(&self) -> usize {
@@ -195,7 +198,7 @@ impl Site {
     /// Looks for nodes that no fault has in its hands and that have ended, which no node may: each is told, with
     /// how it ended, and started again.
     pub(crate) fn restart_ended(&mut self) -> Result<Vec<(usize, String)>> {
-        let mut all = Vec::new();
+        let mut all = std::mem::take(&mut self.wrong);
         for node in (0..self.nodes()).filter(|node| !self.taken.contains(node)) {
             if let Some(status) = self.cluster.ended(node) {
                 all.push((node, format!("it ended by itself: {status}")));
@@ -204,6 +207,11 @@ impl Site {
             }
         }
         Ok(all)
+    }
+
+    /// Takes note of what a node may not do, whatever befalls it.
+    fn complain(&mut self, node: usize, what: String) {
+        self.wrong.push((node, what));
     }
 
     fn give_back(&mut self, node: usize) {

@@ -174,6 +174,9 @@ async fn execute(command: Command) -> Result<ExitCode> {
 
 /// Simulates every seed, on as many threads as there are processors.
 fn simulate_all(asked: &Simulate) -> Result<ExitCode> {
+    if asked.trace.is_some() && (asked.count > 1 || asked.broken != Broken::Nothing) {
+        bail!("--trace is for one seed of what is not broken");
+    }
     if let Some(variable) = asked.broken.environment() {
         return simulate_broken(asked, variable);
     }

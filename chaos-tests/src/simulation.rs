@@ -94,9 +94,10 @@ const LOOK: Duration = Duration::from_millis(10);
 /// # Errors
 /// When there is no run: what it needs outside of the simulation is missing. What the run finds is no error.
 pub fn simulate(plan: &SimulationPlan) -> Result<Simulated> {
-    fastrand::seed(plan.seed);
     watch_panics();
     let home = tempfile::Builder::new().prefix("simulated").tempdir_in(memory())?;
+    // From here on: what the name of a directory is drawn from is not part of it.
+    fastrand::seed(plan.seed);
     let trace = Rc::new(Trace::begin(plan.trace.as_deref())?);
     let now_ns = Arc::new(AtomicU64::new(0));
     let clock = now_ns.clone();

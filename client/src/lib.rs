@@ -67,10 +67,6 @@ struct Seen {
 /// How long a revision stands for "lately": much less than the cluster remembers requests.
 const SEEN_AGE_MAX: Duration = Duration::from_secs(120);
 
-/// How long a node may be silent before the next one is asked, where there is one: it may be there for everybody
-/// but this caller.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-
 /// Largest message, bytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -176,13 +172,9 @@ impl Client {
         loop {
             let current = self.current.load(Ordering::Relaxed);
             let channel = self.channels[current % self.channels.len()].clone();
-            let mut until = deadline;
-            if self.channels.len() > 1 {
-                until = until.min(Instant::now() + SILENCE_MAX);
-            }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             let request = self.request(message.clone(), left);
-            let answer = tokio::time::timeout_at(until, method(channel, request)).await;
+            let answer = tokio::time::timeout_at(deadline, method(channel, request)).await;
             let status = match answer {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) if error::is_worth_another_try(&status) => status,

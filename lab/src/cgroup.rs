@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -9,6 +10,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 const ROOT: &str = "/sys/fs/cgroup";
+/// What the name of every group of a lab begins with.
+const PREFIX: &str = "novacron-lab-";
 
 /// A limit of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +79,7 @@ impl Limited {
             fs::write(root.join("cgroup.subtree_control"), enable)?;
         }
         let home = root.join(home_of(pid, is_first.then(|| limit.controller()))?);
-        let group = root.join(format!("novacron-lab-{pid}-{}", limit.controller()));
+        let group = root.join(format!("{PREFIX}{pid}-{}", limit.controller()));
         fs::create_dir(&group).with_context(|| format!("cannot make {}", group.display()))?;
         let limited = Limited { limit, group, home, is_first, pid };
         limited.admit(&limited.group)?;
@@ -157,11 +160,7 @@ impl Limited {
 
     /// Undoes it, as far as the process is there at all.
     fn release(&self) {
-        if self.limit == Limit::Frozen {
-            let thaw =
-                if self.is_first { ("freezer.state", "THAWED") } else { ("cgroup.freeze", "0") };
-            let _ = self.write(thaw.0, thaw.1);
-        }
+        lift(&self.group);
         let _ = self.admit(&self.home);
         // One that ends takes a moment to leave.
         let begun = Instant::now();
@@ -174,6 +173,44 @@ impl Limited {
 impl Drop for Limited {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// Takes every limit of a group away that it has.
+fn lift(group: &Path) {
+    let free = [
+        ("freezer.state", "THAWED"),
+        ("cgroup.freeze", "0"),
+        ("cpu.cfs_quota_us", "-1"),
+        ("memory.limit_in_bytes", "-1"),
+        ("cpu.max", "max"),
+        ("memory.max", "max"),
+    ];
+    for (file, value) in free {
+        // A group has the files of its kind; opened so, none is made.
+        if let Ok(mut file) = fs::OpenOptions::new().write(true).open(group.join(file)) {
+            let _ = file.write_all(value.as_bytes());
+        }
+    }
+}
+
+/// Frees a process that a lab which was killed has left limited: a frozen one cannot even be killed.
+pub(crate) fn free(pid: i32) {
+    let root = Path::new(ROOT);
+    for parent in ["cpu", "memory", "freezer"]
+        .map(|name| root.join(name))
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([root])
+    {
+        for controller in ["cpu", "memory", "freezer"] {
+            let group = parent.join(format!("{PREFIX}{pid}-{controller}"));
+            if group.is_dir() {
+                lift(&group);
+                let _ = fs::write(parent.join("cgroup.procs"), pid.to_string());
+                let _ = fs::remove_dir(group);
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Logs that are damaged while nobody has them open.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -10,24 +10,35 @@ use anyhow::{Context, Result};
 
 /// Bytes of half a write.
 const TORN_BYTES: usize = 300;
-/// Least that a segment must hold to be damaged in its middle: more than its last frame.
-const USED_BYTES_MIN: u64 = 4 << 10;
+/// Frames that there must be to damage one in the middle: the last one alone may be cut.
+const FRAMES_MIN: usize = 4;
+
+/// What begins a frame: these bytes, the payload's length and the frame's number, little-endian, and two
+/// checksums.
+const MAGIC: &[u8] = b"NCF1";
+const HEADER_BYTES: usize = 24;
+const ALIGNMENT: usize = 8;
 
 /// A bit that was flipped.
 pub struct Flipped {
     segment: PathBuf,
     offset: u64,
+    was: u8,
 }
 
 impl Flipped {
     pub(crate) fn flip(log: &Path) -> Result<Option<Flipped>> {
-        let (segment, used) = newest(log)?;
-        if used < USED_BYTES_MIN {
+        let Segment { path, frames, .. } = Segment::newest(log)?;
+        if frames.len() < FRAMES_MIN {
             return Ok(None);
         }
-        let flipped = Flipped { segment, offset: used / 2 };
-        flipped.toggle()?;
-        Ok(Some(flipped))
+        let offset = (frames[frames.len() / 2] + HEADER_BYTES) as u64;
+        let mut byte = [0];
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        file.read_exact_at(&mut byte, offset)?;
+        file.write_all_at(&[byte[0] ^ 0x10], offset)?;
+        file.sync_all()?;
+        Ok(Some(Flipped { segment: path, offset, was: byte[0] }))
     }
 
     /// Takes it back.
@@ -35,44 +46,63 @@ impl Flipped {
     /// # Errors
     /// When it cannot be written.
     pub fn mend(self) -> Result<()> {
-        self.toggle()
-    }
-
-    fn toggle(&self) -> Result<()> {
-        let file = OpenOptions::new().read(true).write(true).open(&self.segment)?;
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, self.offset)?;
-        file.write_all_at(&[byte[0] ^ 0x10], self.offset)?;
+        let file = OpenOptions::new().write(true).open(&self.segment)?;
+        file.write_all_at(&[self.was], self.offset)?;
         Ok(file.sync_all()?)
     }
 }
 
 /// Writes noise behind the end of a log.
 pub(crate) fn tear_tail(log: &Path) -> Result<usize> {
-    let (segment, used) = newest(log)?;
+    let Segment { path, end, .. } = Segment::newest(log)?;
     let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(1..)).take(TORN_BYTES).collect();
-    let file = File::options().write(true).open(&segment)?;
-    file.write_all_at(&noise, used)?;
+    let file = OpenOptions::new().write(true).open(&path)?;
+    file.write_all_at(&noise, end as u64)?;
     file.sync_all()?;
     Ok(TORN_BYTES)
 }
 
-/// The newest segment, and where its zeros begin.
-fn newest(log: &Path) -> Result<(PathBuf, u64)> {
-    let mut segments = Vec::new();
-    for file in std::fs::read_dir(log)? {
-        let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "wal") {
-            segments.push(path);
+/// A file of the log.
+struct Segment {
+    path: PathBuf,
+    /// Where each frame begins.
+    frames: Vec<usize>,
+    /// Where the last one ends.
+    end: usize,
+    /// The number of the frame after the last.
+    next: u64,
+}
+
+impl Segment {
+    fn newest(log: &Path) -> Result<Segment> {
+        let mut newest: Option<Segment> = None;
+        for file in std::fs::read_dir(log)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "wal") {
+                let segment = Segment::read(path)?;
+                if newest.as_ref().is_none_or(|newest| newest.next < segment.next) {
+                    newest = Some(segment);
+                }
+            }
         }
+        newest.with_context(|| format!("{} holds nothing", log.display()))
     }
-    segments.sort();
-    // The next one is made before it is used.
-    for segment in segments.into_iter().rev() {
-        let bytes = std::fs::read(&segment)?;
-        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
-            return Ok((segment, last as u64 + 1));
+
+    /// Walks from frame to frame. A file is used again: what has another number was left behind.
+    fn read(path: PathBuf) -> Result<Segment> {
+        let bytes = std::fs::read(&path)?;
+        let mut segment = Segment { path, frames: Vec::new(), end: 0, next: 0 };
+        while let Some(header) = bytes.get(segment.end..segment.end + HEADER_BYTES) {
+            let sequence = u64::from_le_bytes(header[8..16].try_into()?);
+            let follows = segment.frames.is_empty() || sequence == segment.next;
+            if &header[..4] != MAGIC || !follows {
+                break;
+            }
+            let length = usize::try_from(u32::from_le_bytes(header[4..8].try_into()?))?;
+            segment.frames.push(segment.end);
+            segment.end += (HEADER_BYTES + length).next_multiple_of(ALIGNMENT);
+            segment.next = sequence + 1;
         }
+        Ok(segment)
     }
-    None.with_context(|| format!("{} holds nothing", log.display()))
 }

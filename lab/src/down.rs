@@ -10,6 +10,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cgroup;
+
 /// The file in a lab's directory that names the process it belongs to.
 pub(crate) const OWNER: &str = "lab.pid";
 
@@ -22,6 +24,7 @@ pub fn sweep() -> usize {
     labs.map(|lab| {
         let processes = processes_of(&lab);
         for pid in &processes {
+            cgroup::free(pid.as_raw_nonzero().get());
             let _ = kill_process(*pid, Signal::KILL);
         }
         for mount in mounts_of(&lab) {

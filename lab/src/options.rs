@@ -60,9 +60,10 @@ impl Broken {
         Broken::AppliesOutOfOrder,
     ];
     /// What can be broken in a node's store: a simulation notices.
-    pub const STORE: [Broken; 4] = [
+    pub const STORE: [Broken; 5] = [
         Broken::NeverSyncs,
         Broken::ReadsLocally,
+        Broken::WallClockLeases,
         Broken::AppliesOutOfOrder,
         Broken::RestoresLeader,
     ];

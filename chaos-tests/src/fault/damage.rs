@@ -34,6 +34,9 @@ impl Fault for FlippedBit {
     async fn mend(&mut self, site: &mut Site) -> Result<Proof> {
         let (victim, flipped) = self.victim.take().context("no bit is flipped")?;
         let refused = site.has_stopped(victim).await;
+        if !refused && site.views().await[victim].is_some() {
+            site.complain(victim, "it serves with a damaged log".to_owned());
+        }
         let ended = site.cluster.kill(victim)?;
         flipped.mend()?;
         site.cluster.run(victim)?;
@@ -64,6 +67,7 @@ impl Fault for TornTail {
         site.cluster.run(victim)?;
         let refused = site.has_stopped(victim).await;
         if refused {
+            site.complain(victim, "it does not run after half a write".to_owned());
             site.cluster.kill(victim)?;
             site.cluster.run(victim)?;
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::{Fault, Proof, Site};
 
-const SIGKILL: i32 = 9;
+pub(super) const SIGKILL: i32 = 9;
 
 #[derive(Default)]
 pub(super) struct Kill {
@@ -33,6 +33,9 @@ impl Fault for Kill {
     async fn mend(&mut self, site: &mut Site) -> Result<Proof> {
         let victim = self.victim.take().context("nobody was killed")?;
         // It may run already.
+        if let Some(how) = site.cluster.ended(victim) {
+            site.complain(victim, format!("started again, it ended by itself: {how}"));
+        }
         site.cluster.kill(victim)?;
         site.cluster.run(victim)?;
         site.give_back(victim);

@@ -1,10 +1,12 @@
 //! A node may use little of the processor or of memory, or gets no time at all.
 
+use std::{os::unix::process::ExitStatusExt, time::Duration};
+
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use lab::{Limit, Limited};
 
-use super::{Fault, Proof, Site};
+use super::{Fault, Proof, Site, kill::SIGKILL};
 
 pub(super) struct Limits {
     limit: Limit,
@@ -28,9 +30,19 @@ impl Fault for Limits {
     async fn mend(&mut self, site: &mut Site) -> Result<Proof> {
         let (victim, limited) = self.victim.take().context("nobody is limited")?;
         let count = limited.end()?;
-        // Who needs more memory than there is was killed.
-        let ended = site.cluster.ended(victim);
-        if ended.is_some() {
+        // Who needs more memory than there is was killed, and takes a moment to end.
+        let may_end = matches!(self.limit, Limit::Memory(_)) && count > 0;
+        let mut ended = site.cluster.ended(victim);
+        for _ in 0..if may_end { 20 } else { 0 } {
+            if ended.is_none() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                ended = site.cluster.ended(victim);
+            }
+        }
+        if let Some(how) = ended {
+            if !may_end || how.signal() != Some(SIGKILL) {
+                site.complain(victim, format!("under {:?} it ended: {how}", self.limit));
+            }
             site.cluster.kill(victim)?;
             site.cluster.run(victim)?;
         }

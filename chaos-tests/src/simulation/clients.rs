@@ -168,7 +168,11 @@ impl Client {
             let asked = json!({ "etag": done.revision.as_u64() });
             let call = process.invoke("again", key, asked);
             let again = self.propose(Some(request), command).await;
-            hear(call, &again, |outcome| json!({ "etag": outcome.revision.as_u64() }));
+            match &again {
+                // Nobody said that it was not done.
+                Err(ProposeError::Unavailable(why)) => call.info(why.clone()),
+                again => hear(call, again, |outcome| json!({ "etag": outcome.revision.as_u64() })),
+            }
         }
     }
 

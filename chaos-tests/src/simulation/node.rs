@@ -35,6 +35,16 @@ use crate::{checker::Violation, history::History};
 
 const PORT: u16 = 7_000;
 
+thread_local! {
+    /// How far the wall clocks of this thread's world are off.
+    static WALL_OFF_MS: Cell<i64> = const { Cell::new(0) };
+}
+
+/// Sets all wall clocks, to so far off the right time.
+pub(super) fn set_wall_clocks(off_ms: i64) {
+    WALL_OFF_MS.set(off_ms);
+}
+
 /// How fast things go here: as on machines of one network, with snapshots that come often.
 fn timing() -> Timing {
     Timing {
@@ -318,7 +328,8 @@ async fn run(machine: Machine, node: &Rc<Node>, common: Rc<Common>) -> anyhow::R
         since_boot: || turmoil::sim_elapsed().unwrap_or_default(),
         wall_ms: || {
             let since = turmoil::since_epoch().unwrap_or_default();
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            let right_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            right_ms.saturating_add_signed(WALL_OFF_MS.get())
         },
         dial: |address| {
             Box::pin(
@@ -330,7 +341,7 @@ async fn run(machine: Machine, node: &Rc<Node>, common: Rc<Common>) -> anyhow::R
     };
     let store = Store::open_simulated(options, world).await?;
     node.store.replace(Some(store.clone()));
-    if number == Founder::NODE && store.view().at.is_none() {
+    if number == Founder::NODE && common.is_founding.get() {
         found(&store, &common).await?;
     }
     tokio::task::spawn_local(lead(store.clone(), node.clone(), common.clone()));

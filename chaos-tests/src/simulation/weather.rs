@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use turmoil::Sim;
 
 use super::{
-    node::{Ask, Machine, Nodes, host},
+    node::{Ask, Machine, Nodes, host, set_wall_clocks},
     trace::Trace,
 };
 
 /// What may befall it.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "alone",
     "halves",
     "deaf",
@@ -23,6 +23,7 @@ const KINDS: [&str; 12] = [
     "snapshot",
     "hand-over",
     "voters",
+    "clock-jump",
 ];
 
 /// Things at one time.
@@ -51,6 +52,7 @@ pub(super) struct Weather {
 
 impl Weather {
     pub(super) fn new(machines: u64) -> Weather {
+        set_wall_clocks(0);
         Weather { machines, now: Vec::new(), next: Duration::ZERO, struck: BTreeMap::new() }
     }
 
@@ -129,6 +131,8 @@ impl Weather {
                 free.iter().for_each(|(a, b)| sim.hold(host(*a), host(*b)));
                 Trouble::Held(free)
             }
+            "slow" if self.now.iter().any(|(_, it)| matches!(it, Trouble::Slow(_))) => return None,
+            "voters" if self.now.iter().any(|(_, it)| matches!(it, Trouble::Few)) => return None,
             "slow" => {
                 for other in &others {
                     let most = Duration::from_millis(fastrand::u64(50..400));
@@ -145,6 +149,12 @@ impl Weather {
                 let lost: usize = running.iter().map(|one| nodes.crash(sim, *one, true)).sum();
                 what = format!("{running:?}, {lost} records");
                 Trouble::Down(running)
+            }
+            "clock-jump" => {
+                let off_ms = fastrand::i64(-300_000..300_000);
+                set_wall_clocks(off_ms);
+                trace.note(&format!("{:?} the wall clocks are {off_ms} ms off", sim.elapsed()));
+                return Some(None);
             }
             "snapshot" => {
                 nodes.ask(one, Ask::Snapshot);
@@ -166,6 +176,9 @@ impl Weather {
                 return Some(None);
             }
         };
+        if matches!(&trouble, Trouble::Cut(pairs) | Trouble::Held(pairs) if pairs.is_empty()) {
+            return None;
+        }
         trace.note(&format!("{:?} {kind} {what}", sim.elapsed()));
         Some(Some(trouble))
     }

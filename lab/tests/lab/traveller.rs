@@ -14,6 +14,8 @@ use crate::{
 };
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one answer is waited for, of many.
+const ASK: Duration = Duration::from_secs(10);
 
 /// Whether the test called `what` can run here.
 pub fn possible(what: &str) -> bool {
@@ -61,7 +63,8 @@ pub async fn operation_of(client: &Client, operation: &str) -> Option<v1::Operat
     let seen = client.call(request, async |channel, request| {
         OperationsClient::new(channel).get_operation(request).await
     });
-    seen.await.ok()
+    // Who asks again and again must not wait for one answer.
+    tokio::time::timeout(ASK, seen).await.ok()?.ok()
 }
 
 /// A ticking guest.

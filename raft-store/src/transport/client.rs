@@ -236,8 +236,9 @@ impl RaftNetworkV2<TypeConfig> for Connection {
             let answers = match self.client().append(request).await {
                 Ok(answers) => answers,
                 Err(status) => {
+                    let error = self.failed(&status);
                     self.rest().await;
-                    return Err(self.failed(&status));
+                    return Err(error);
                 }
             };
             self.failures = 0;
