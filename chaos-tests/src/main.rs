@@ -36,7 +36,7 @@ enum Command {
     },
     /// One run for each bug that can be planted, until it is noticed.
     Planted(Planted),
-    /// Clusters in a simulated world, one for each seed: the same run each time, faster than real ones.
+    /// Clusters in a simulated world, one for each seed.
     Simulate(Simulate),
     /// Runs that are summed until faults have struck for so long; it goes on where it was left.
     Soak(Soaking),
@@ -91,7 +91,7 @@ struct Simulate {
 #[derive(Args)]
 struct Planted {
     /// For how many seconds of faults each may go unnoticed.
-    #[arg(long, default_value_t = 180)]
+    #[arg(long, default_value_t = 300)]
     seconds: u64,
     /// Where to keep what comes out.
     #[arg(long, default_value = "target/chaos")]

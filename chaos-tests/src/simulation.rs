@@ -1,6 +1,5 @@
 //! A cluster in a simulated world: its nodes, what is between them, their clocks and the disks under their logs
-//! are steps of one thread, and every choice comes from one seed. So a run is the same each time, down to the
-//! last line of what happened, and a minute of it takes seconds.
+//! are steps of one thread, and every choice comes from one seed.
 //!
 //! Real are the stores: proposals and reads, the law, snapshots, elections, and what nodes say to each other.
 //! Not here are TLS, the log's files and sled (real processes are for those), and everything above the store.
