@@ -1,6 +1,6 @@
 //! Who strikes: faults of every kind, one after the other in each lane, and beside each other in several.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -52,8 +52,8 @@ pub struct Reign {
 pub(crate) struct Storm {
     pub strikes: Vec<Strike>,
     pub reigns: Vec<Reign>,
-    /// Nodes that ended by themselves, and how.
-    pub ended: Vec<(usize, String)>,
+    /// Nodes that ended by themselves, and how; each way once.
+    pub ended: BTreeSet<(usize, String)>,
 }
 
 impl Storm {

@@ -96,11 +96,8 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
         if plan.broken != Broken::Nothing && looked.elapsed() > LOOK {
             looked = Instant::now();
             let mut wrong = judge(&history.events());
-            for (node, how) in &storm.ended {
-                complain(&mut wrong, &format!("n{}", node + 1), how.clone());
-            }
-            let wrong = wrong.violations;
-            noticed = notices(plan.broken, &wrong).then(|| begun.elapsed());
+            wrong.violations.extend(ended(storm));
+            noticed = notices(plan.broken, &wrong.violations).then(|| begun.elapsed());
         }
         let over = begun.elapsed() > plan.storm;
         // A fault that was not seen to happen comes again; but not for ever.
@@ -120,9 +117,7 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
         users.shutdown().await;
     }
     let mut after = Judgement::default();
-    for (node, how) in &storm.ended {
-        complain(&mut after, &format!("n{}", node + 1), how.clone());
-    }
+    after.violations.extend(ended(&storm));
     if let Err(error) = heal(&mut site, &load, &registers, watchers, &mut after).await {
         complain(&mut after, "cluster", format!("{error:#}"));
     }
@@ -161,6 +156,17 @@ pub fn judge_file(history: &Path) -> Result<Judgement> {
 
 /// What is looked at when everything is mended.
 const AFTERWARDS: &str = "afterwards";
+/// What is looked at all the time: that the nodes run.
+const PROCESS: &str = "process";
+
+/// Nodes that ended, or did another thing that no node may do.
+fn ended(storm: &Storm) -> impl Iterator<Item = Violation> {
+    storm.ended.iter().map(|(node, how)| Violation {
+        model: PROCESS,
+        key: format!("n{}", node + 1),
+        what: how.clone(),
+    })
+}
 
 fn complain(judgement: &mut Judgement, key: &str, what: String) {
     judgement.violations.push(Violation { model: AFTERWARDS, key: key.to_owned(), what });
@@ -230,11 +236,14 @@ fn keep_logs(site: &Site, out: &Path) -> Result<()> {
 #[must_use]
 pub fn notices(broken: Broken, violations: &[Violation]) -> bool {
     let models: &[&str] = match broken {
-        Broken::NeverSyncs => &[registers::MODEL, watches::MODEL],
+        // What a power cut leaves of a log that was never synced can have holes: then its node does not run.
+        Broken::NeverSyncs => &[registers::MODEL, watches::MODEL, PROCESS],
         Broken::ReadsLocally | Broken::ForgetsRequests => &[registers::MODEL],
         Broken::DropsEvents => &[watches::MODEL],
         Broken::WallClockLeases => &[locks::MODEL],
-        Broken::AppliesOutOfOrder => &[registers::MODEL, watches::MODEL, locks::MODEL, AFTERWARDS],
+        Broken::AppliesOutOfOrder => {
+            &[registers::MODEL, watches::MODEL, locks::MODEL, AFTERWARDS, PROCESS]
+        }
         Broken::RestoresLeader => &[registers::MODEL, watches::MODEL],
         Broken::Nothing | Broken::IgnoresFence | Broken::NoPause => &[],
     };

@@ -6,11 +6,12 @@
 
 mod clients;
 mod node;
+mod nodes;
 mod trace;
 mod weather;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -31,7 +32,7 @@ use crate::{
     checker::{Violation, judge},
     history::{History, Kind},
 };
-use node::Nodes;
+use nodes::Nodes;
 use trace::Trace;
 use weather::Weather;
 
@@ -93,7 +94,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// # Errors
 /// When there is no run: what it needs outside of the simulation is missing. What the run finds is no error.
 pub fn simulate(plan: &SimulationPlan) -> Result<Simulated> {
-    watch_panics();
+    watch_panics(plan.seed);
     let home = tempfile::Builder::new().prefix("simulated").tempdir_in(memory())?;
     // From here on: what the name of a directory is drawn from is not part of it.
     fastrand::seed(plan.seed);
@@ -199,17 +200,23 @@ impl Run {
 }
 
 thread_local! {
-    /// What panicked in the simulation of this thread: a task that does is gone, and nobody is told.
+    /// The seed of this thread's simulation.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+    /// What panicked in it: a task that does is gone, and nobody is told.
     static PANICS: RefCell<Vec<String>> = RefCell::default();
 }
 
-fn watch_panics() {
+#[allow(clippy::print_stderr, reason = "where panics are told")]
+fn watch_panics(seed: u64) {
     static WATCHED: Once = Once::new();
+    SEED.set(seed);
     PANICS.take();
     WATCHED.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
+            // The process may not live to report it.
+            eprintln!("in the simulation of seed {}:", SEED.get());
             before(panic);
         }));
     });

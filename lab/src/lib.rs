@@ -40,6 +40,6 @@ pub use network::is_possible as bridges_are_possible;
 pub use options::{Broken, ClusterOptions, Fencing, Hosts, Storage};
 pub use proxy::Proxy;
 pub use syncs::{TamperedSyncs, Tampering, is_possible as tampered_syncs_are_possible};
-pub use wall_clock::is_possible as wall_clocks_are_possible;
+pub use wall_clock::{is_possible as wall_clocks_are_possible, stopped_clocks};
 pub use watchdog::Watchdog;
 pub use witness::{Interval, Witness};

@@ -60,8 +60,13 @@ impl Broken {
         Broken::AppliesOutOfOrder,
     ];
     /// What can be broken in a node's store: a simulation notices.
-    pub const STORE: [Broken; 3] =
-        [Broken::ReadsLocally, Broken::AppliesOutOfOrder, Broken::RestoresLeader];
+    pub const STORE: [Broken; 5] = [
+        Broken::NeverSyncs,
+        Broken::ReadsLocally,
+        Broken::WallClockLeases,
+        Broken::AppliesOutOfOrder,
+        Broken::RestoresLeader,
+    ];
 
     /// How a node is told, and its driver, which has its environment.
     #[must_use]

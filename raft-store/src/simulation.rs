@@ -93,6 +93,8 @@ async fn serve(
             let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
             builder
                 .http2()
+                // It would tell the time of the machine.
+                .auto_date_header(false)
                 .timer(TokioTimer::new())
                 .keep_alive_interval(Duration::from_secs(10))
                 .keep_alive_timeout(Duration::from_secs(5));
@@ -125,12 +127,8 @@ impl Disk {
         written.len() - kept
     }
 
-    /// A process dies, and the system with what it has written lives on.
-    pub fn survive(&self) {
-        self.sync();
-    }
-
-    fn sync(&self) {
+    /// All that was written stays. So it does too when only a process dies: the system writes it in the end.
+    pub fn sync(&self) {
         let mut platters = self.platters();
         let written = std::mem::take(&mut platters.written);
         written.iter().for_each(|record| platters.synced.note(record));

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use turmoil::Sim;
 
 use super::{
-    node::{Ask, Machine, Nodes, host, set_wall_clocks},
+    node::{Ask, Machine, host, set_wall_clocks},
+    nodes::Nodes,
     trace::Trace,
 };
 
