@@ -6,6 +6,7 @@ mod failing_disk;
 mod full_disk;
 mod hung_disk;
 mod kill;
+mod late;
 mod limits;
 mod loss;
 mod narrow;
@@ -13,6 +14,7 @@ mod partition;
 mod pause;
 mod power;
 mod slow_disk;
+mod twice;
 
 use std::{
     collections::BTreeSet,
@@ -72,7 +74,7 @@ pub(crate) struct Kind {
 }
 
 /// All kinds.
-pub(crate) const KINDS: [Kind; 22] = [
+pub(crate) const KINDS: [Kind; 24] = [
     kind("leader-alone", Lane::Network, || partition::make(Shape::LeaderAlone)),
     kind("leader-deaf", Lane::Network, || partition::make(Shape::LeaderDeaf)),
     kind("leader-mute", Lane::Network, || partition::make(Shape::LeaderMute)),
@@ -81,6 +83,8 @@ pub(crate) const KINDS: [Kind; 22] = [
     kind("bridge", Lane::Network, || partition::make(Shape::Bridge)),
     kind("loss", Lane::Network, || Box::new(loss::Loss::default())),
     kind("narrow", Lane::Network, || Box::new(narrow::Narrow::default())),
+    kind("late", Lane::Network, || Box::new(late::Late::default())),
+    kind("twice", Lane::Network, || Box::new(twice::Twice::default())),
     kind("kill", Lane::Node, || Box::new(kill::Kill::default())),
     kind("pause", Lane::Node, || Box::new(pause::Pause::default())),
     kind("power-cut", Lane::Node, || Box::new(power::PowerCut::of_one())),
@@ -181,6 +185,12 @@ impl Site {
         }?;
         self.taken.insert(victim);
         Some(victim)
+    }
+
+    /// A node, whoever has it in its hands: the leader, when it is to be struck.
+    fn pick(&mut self) -> usize {
+        let leader = self.leader.filter(|_| self.at_leader);
+        leader.unwrap_or_else(|| self.random.usize(..self.nodes()))
     }
 
     /// Waits a little until a node has stopped by itself; whether it has.

@@ -56,6 +56,7 @@ pub fn is_possible() -> Result<(), String> {
     lab::bridges_are_possible()?;
     lab::tampered_syncs_are_possible()?;
     lab::limits_are_possible()?;
+    lab::late_packets_are_possible()?;
     lab::wall_clocks_are_possible()
 }
 

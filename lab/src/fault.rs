@@ -14,6 +14,7 @@ use crate::{
     damage::{self, Flipped},
     disk::Waiting,
     hypervisor::Hypervisor,
+    late::Late,
     network::Network,
     power,
     proxy::Proxy,
@@ -105,6 +106,31 @@ impl Cluster {
     /// As [`Cluster::cut`].
     pub fn keep_packets(&self) -> Result<u64> {
         self.network()?.keep()
+    }
+
+    /// Sends so many of a hundred packets between the hosts a second time, whichever chance wants.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn send_packets_twice(&self, percent: u32) -> Result<()> {
+        self.network()?.send_twice(percent)
+    }
+
+    /// Sends each packet once; the answer is how many were sent twice so far.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`].
+    pub fn send_packets_once(&self) -> Result<u64> {
+        self.network()?.send_once()
+    }
+
+    /// Makes what other hosts send to a node's late, each packet by a time up to `most`: they overtake each
+    /// other.
+    ///
+    /// # Errors
+    /// As [`Cluster::cut`], or when the kernel hands no packets over.
+    pub fn make_late(&self, node: usize, most: Duration) -> Result<Late> {
+        self.network()?.make_late(node, most)
     }
 
     /// Lets a node's host send so much at most, kbit/s.

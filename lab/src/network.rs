@@ -19,7 +19,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use tokio::sync::oneshot;
 
-use crate::{pki::Pki, programs};
+use crate::{late::Late, pki::Pki, programs};
 
 /// Why this machine cannot have such networks, if it cannot.
 ///
@@ -35,7 +35,7 @@ pub fn is_possible() -> Result<(), String> {
 /// Hosts that one network takes: the last addresses of its range are not theirs.
 const HOSTS_MAX: usize = 200;
 /// Where the bridge itself answers; what comes through the doors comes from here.
-const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
+pub(crate) const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
 /// Longest time to reach a host through its door.
 const DOOR_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -57,10 +57,10 @@ table bridge lab {
 
 /// A network namespace.
 #[derive(Debug)]
-pub(crate) struct Space(File);
+pub(crate) struct Space(pub(crate) File);
 
 impl Space {
-    fn make() -> Result<Space> {
+    pub(crate) fn make() -> Result<Space> {
         // A namespace belongs to a thread; this one ends, and what is kept is the way in.
         let made = std::thread::spawn(|| -> Result<File> {
             #[allow(unsafe_code, reason = "the call is unsafe for other flags")]
@@ -134,6 +134,7 @@ impl Network {
         bridge.feed(&["nft", "-f", "-"], RULES)?;
         let spaces =
             (0..hosts).map(|host| plug(&bridge, host).map(Arc::new)).collect::<Result<_>>()?;
+        bridge.feed(&["nft", "-f", "-"], &second_rules(hosts))?;
         let (open, closed) = oneshot::channel();
         let doors = open_doors(&bridge, hosts, port, closed)?;
         Ok(Network { bridge, hosts: spaces, doors, pki: Pki::make()?, _open: open })
@@ -175,7 +176,7 @@ impl Network {
     /// How many packets were dropped on cut links so far. A cut after which it has not grown did
     /// not happen.
     pub(crate) fn dropped(&self) -> Result<u64> {
-        self.count("dropped")
+        self.count("bridge", "dropped")
     }
 
     /// Loses from now on so many of a hundred packets between hosts, whichever chance wants.
@@ -190,7 +191,37 @@ impl Network {
     /// Loses none any more. The answer is how many were lost so far.
     pub(crate) fn keep(&self) -> Result<u64> {
         self.bridge.feed(&["nft", "flush", "chain", "bridge", "lab", "weather"], "")?;
-        self.count("lost")
+        self.count("bridge", "lost")
+    }
+
+    /// Sends from now on so many of a hundred packets between hosts a second time, whichever chance wants.
+    pub(crate) fn send_twice(&self, percent: u32) -> Result<()> {
+        use std::fmt::Write;
+        let mut rules = String::new();
+        for from in 0..self.hosts.len() {
+            for to in (0..self.hosts.len()).filter(|to| *to != from) {
+                let address = Network::address(to);
+                writeln!(
+                    rules,
+                    "add rule netdev lab from{from} ip daddr {address} numgen random mod 100 < \
+                     {percent} counter name doubled dup to \"p{to}\""
+                )?;
+            }
+        }
+        self.bridge.feed(&["nft", "-f", "-"], &rules).map(drop)
+    }
+
+    /// Sends each once. The answer is how many were sent twice so far.
+    pub(crate) fn send_once(&self) -> Result<u64> {
+        let chains =
+            (0..self.hosts.len()).map(|from| format!("flush chain netdev lab from{from}\n"));
+        self.bridge.feed(&["nft", "-f", "-"], &chains.collect::<String>())?;
+        self.count("netdev", "doubled")
+    }
+
+    /// Makes what other hosts send to a host late, by a time up to `most`.
+    pub(crate) fn make_late(&self, host: usize, most: Duration) -> Result<Late> {
+        Late::begin(self.hosts[host].clone(), most)
     }
 
     /// Lets a host send so much at most, kbit/s.
@@ -210,8 +241,8 @@ impl Network {
         seen[0]["overlimits"].as_u64().context("the queue does not count")
     }
 
-    fn count(&self, counter: &str) -> Result<u64> {
-        let listed = self.bridge.feed(&["nft", "-j", "list", "counters", "bridge"], "")?;
+    fn count(&self, family: &str, counter: &str) -> Result<u64> {
+        let listed = self.bridge.feed(&["nft", "-j", "list", "counters", family], "")?;
         let listed: serde_json::Value = serde_json::from_slice(&listed)?;
         let counters = listed["nftables"].as_array().context("no list of counters")?;
         let mut rows = counters.iter().map(|row| &row["counter"]);
@@ -219,6 +250,15 @@ impl Network {
             rows.find(|row| row["name"] == counter).and_then(|row| row["packets"].as_u64());
         packets.context("no counter")
     }
+}
+
+/// What sends packets a second time: it sees them before the bridge does, one chain for each host's link.
+fn second_rules(hosts: usize) -> String {
+    let chain = |host| {
+        format!("chain from{host} {{ type filter hook ingress device p{host} priority 0; }}\n")
+    };
+    let chains: String = (0..hosts).map(chain).collect();
+    format!("table netdev lab {{\ncounter doubled {{ }}\n{chains}}}\n")
 }
 
 /// A host's namespace, plugged into the bridge.

@@ -16,8 +16,7 @@ pub(super) struct Narrow {
 #[async_trait]
 impl Fault for Narrow {
     async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>> {
-        let leader = site.leader.filter(|_| site.at_leader);
-        let victim = leader.unwrap_or_else(|| site.random.usize(..site.nodes()));
+        let victim = site.pick();
         site.cluster.narrow(victim, site.random.u32(RATE_KBIT))?;
         self.victim = Some(victim);
         Ok(vec![victim])
