@@ -1,6 +1,7 @@
 //! What must hold of a history. Each checker reads it alone: a kept history is judged again like a new one.
 
 mod linear;
+mod lives;
 mod locks;
 mod registers;
 #[cfg(test)]
@@ -34,6 +35,8 @@ pub struct Judgement {
     pub undecided: Vec<String>,
     /// Grants of locks that were compared.
     pub grants: usize,
+    /// VMs whose lives were compared with what became of them.
+    pub lives: usize,
     /// Events that watchers were sent.
     pub watched: usize,
 }
@@ -49,6 +52,7 @@ pub(crate) fn judge(events: &[Event]) -> Judgement {
     let mut judgement = Judgement::default();
     registers::judge(events, &mut judgement);
     locks::judge(events, &mut judgement);
+    lives::judge(events, &mut judgement);
     watches::judge(events, &mut judgement);
     judgement
 }

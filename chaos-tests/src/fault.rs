@@ -176,21 +176,20 @@ impl Site {
 
     /// A node that no fault has in its hands: the leader, when it is to be struck; nobody, while another fault has
     /// that one.
-    fn take(&mut self) -> Option<usize> {
+    fn pick(&mut self) -> Option<usize> {
         let free: Vec<usize> =
             (0..self.nodes()).filter(|node| !self.taken.contains(node)).collect();
-        let victim = match self.leader.filter(|_| self.at_leader) {
+        match self.leader.filter(|_| self.at_leader) {
             Some(leader) => Some(leader).filter(|leader| free.contains(leader)),
             None => self.random.choice(free),
-        }?;
-        self.taken.insert(victim);
-        Some(victim)
+        }
     }
 
-    /// A node, whoever has it in its hands: the leader, when it is to be struck.
-    fn pick(&mut self) -> usize {
-        let leader = self.leader.filter(|_| self.at_leader);
-        leader.unwrap_or_else(|| self.random.usize(..self.nodes()))
+    /// The same, and nobody else has it then.
+    fn take(&mut self) -> Option<usize> {
+        let victim = self.pick()?;
+        self.taken.insert(victim);
+        Some(victim)
     }
 
     /// Waits a little until a node has stopped by itself; whether it has.

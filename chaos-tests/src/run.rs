@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,10 @@ use crate::{
     nemesis::{Nemesis, Storm},
     page,
     summary::Summary,
-    workload::{Load, locks, registers, registers::Registers, watches, watches::Watchers},
+    workload::{
+        Load, lives, lives::Lives, locks, registers, registers::Registers, watches,
+        watches::Watchers,
+    },
 };
 
 /// What a run is to be like.
@@ -37,9 +41,10 @@ pub struct Plan {
     pub out: PathBuf,
 }
 
-/// Clients that use registers, and that use locks.
+/// Clients that use registers, that use locks, and that lead VMs through their lives.
 const CLIENTS: u64 = 24;
 const HOLDERS: u64 = 10;
+const LEADERS: u64 = 4;
 /// Between two looks of the checkers at a run in which something is broken.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long clients may wait for the answers to what they asked last.
@@ -85,8 +90,12 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     let registers = Registers::make(&load).await.context("cannot make registers")?;
     let since = registers.write_one(&load).await.context("cannot write to a register")?;
     let watchers = Watchers::begin(&load, since);
-    let users =
-        (registers.use_them(&load, CLIENTS, plan.seed), locks::take(&load, HOLDERS, plan.seed));
+    let lives = Arc::new(Lives::default());
+    let users = [
+        registers.use_them(&load, CLIENTS, plan.seed),
+        locks::take(&load, HOLDERS, plan.seed),
+        lives.lead(&load, LEADERS, plan.seed),
+    ];
 
     let mut site = Site::new(cluster)?;
     let begun = Instant::now();
@@ -110,8 +119,7 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
 
     tell("everything is mended");
     load.stop();
-    let (using, holding) = users;
-    for mut users in [using, holding] {
+    for mut users in users {
         // What is still asked then is never answered: nobody knows what became of it.
         let all = async { while users.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_ANSWERS, all).await;
@@ -119,7 +127,7 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     }
     let mut after = Judgement::default();
     after.violations.extend(ended(&storm));
-    if let Err(error) = heal(&mut site, &load, &registers, watchers, &mut after).await {
+    if let Err(error) = heal(&mut site, &load, &registers, &lives, watchers, &mut after).await {
         complain(&mut after, "cluster", format!("{error:#}"));
     }
     for node in 0..plan.nodes {
@@ -179,6 +187,7 @@ async fn heal(
     site: &mut Site,
     load: &Load,
     registers: &Registers,
+    lives: &Lives,
     watchers: Watchers,
     after: &mut Judgement,
 ) -> Result<()> {
@@ -193,6 +202,9 @@ async fn heal(
         if let Err(silent) = registers.read_all(load, node).await {
             complain(after, &silent, format!("n{} did not answer", node + 1));
         }
+    }
+    if let Err(restless) = lives.look(load).await {
+        complain(after, "life", restless);
     }
     agree(site).await
 }
@@ -239,7 +251,8 @@ pub fn notices(broken: Broken, violations: &[Violation]) -> bool {
     let models: &[&str] = match broken {
         // What a power cut leaves of a log that was never synced can have holes: then its node does not run.
         Broken::NeverSyncs => &[registers::MODEL, watches::MODEL, PROCESS],
-        Broken::ReadsLocally | Broken::ForgetsRequests => &[registers::MODEL],
+        Broken::ReadsLocally => &[registers::MODEL],
+        Broken::ForgetsRequests => &[registers::MODEL, lives::MODEL],
         Broken::DropsEvents => &[watches::MODEL],
         Broken::WallClockLeases => &[locks::MODEL],
         Broken::AppliesOutOfOrder => {

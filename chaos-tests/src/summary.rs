@@ -10,7 +10,7 @@ use crate::{
     history::{End, Event, operations},
     nemesis::{Reign, Storm, Strike},
     run::{Plan, window},
-    workload::{locks, registers, watches},
+    workload::{lives, locks, registers, watches},
 };
 
 /// How operations ended.
@@ -75,6 +75,8 @@ pub struct Summary {
     pub undecided: Vec<String>,
     /// Grants of locks that were compared.
     pub grants: usize,
+    /// VMs whose lives were compared with what became of them.
+    pub lives: usize,
     /// Events that watchers were sent.
     pub watched: usize,
     /// Operations while a fault was there.
@@ -122,7 +124,7 @@ impl Summary {
         let first_ns = storm.strikes.first().map_or(struck_ns, |strike| strike.begun_ns);
         let seconds = usize::try_from(struck_ns.saturating_sub(first_ns) / SECOND_NS).unwrap_or(0);
         let mut available = vec![false; seconds];
-        for model in [registers::MODEL, locks::MODEL, watches::MODEL] {
+        for model in [registers::MODEL, locks::MODEL, lives::MODEL, watches::MODEL] {
             for row in operations(events, model) {
                 let at_ns = match &row.end {
                     End::Ok(at, _) | End::Fail(at, _) => *at,
@@ -189,6 +191,7 @@ impl Summary {
             keys: judgement.keys,
             undecided: judgement.undecided,
             grants: judgement.grants,
+            lives: judgement.lives,
             watched: judgement.watched,
             in_faults,
             outside,
@@ -246,7 +249,9 @@ fn part(sorted: &[u64], percent: usize) -> u64 {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { seed, nodes, storm_s, in_faults, outside, keys, grants, watched, .. } = self;
+        let Summary {
+            seed, nodes, storm_s, in_faults, outside, keys, grants, lives, watched, ..
+        } = self;
         writeln!(f, "seed {seed}, {nodes} nodes, {storm_s} s")?;
         writeln!(
             f,
@@ -267,7 +272,7 @@ impl fmt::Display for Summary {
         writeln!(f, "{}; {}", row("in faults", in_faults), row("outside", outside))?;
         writeln!(
             f,
-            "{keys} registers, {grants} grants of locks, {watched} events sent to watchers"
+            "{keys} registers, {grants} grants of locks, {lives} VMs, {watched} events sent to watchers"
         )?;
         writeln!(
             f,

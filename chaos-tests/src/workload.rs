@@ -1,5 +1,6 @@
 //! What clients do to a cluster while it is struck, and note in the history.
 
+pub(crate) mod lives;
 pub(crate) mod locks;
 pub(crate) mod registers;
 pub(crate) mod watches;

@@ -336,7 +336,9 @@ async fn follow(session: &Session, project: &str, revision: u64) -> Result<()> {
                     let host = if vm.host.is_empty() { "-" } else { &vm.host };
                     println!("{:<24} {:<12} {host}", vm.name, vm.phase);
                 }
-                None => println!("{:<24} gone", change.object),
+                None if change.deleted => println!("{:<24} gone", change.object),
+                // It will be said that it is gone.
+                None => {}
             }
         }
     }

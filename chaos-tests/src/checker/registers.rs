@@ -53,7 +53,7 @@ pub(super) fn judge(events: &[Event], judgement: &mut Judgement) {
     for (key, operations) in keys {
         judge_order(&key, &operations, judgement);
         judge_weak_reads(&key, &operations, judgement);
-        judge_repeats(&key, &operations, judgement);
+        judge_repeats(MODEL, &key, &operations, judgement);
     }
 }
 
@@ -130,17 +130,22 @@ fn judge_weak_reads(key: &str, operations: &[Operation], judgement: &mut Judgeme
 }
 
 /// What was sent again under its request id was not done again.
-fn judge_repeats(key: &str, operations: &[Operation], judgement: &mut Judgement) {
+pub(super) fn judge_repeats(
+    model: &'static str,
+    key: &str,
+    operations: &[Operation],
+    judgement: &mut Judgement,
+) {
     for again in operations.iter().filter(|row| row.f == "again") {
         let first = number(&again.asked, "etag");
         match &again.end {
             End::Ok(_, answer) if number(answer, "etag") != first => {
                 let what = format!("a request was done at {first}, and again: {answer}");
-                judgement.complain(MODEL, key, what);
+                judgement.complain(model, key, what);
             }
             End::Fail(_, why) => {
                 let what = format!("a request was done at {first}, and then refused: {why}");
-                judgement.complain(MODEL, key, what);
+                judgement.complain(model, key, what);
             }
             End::Ok(..) | End::Unknown => {}
         }

@@ -318,3 +318,58 @@ fn a_long_history_is_decided() {
     let wrong = "9 invoke register read r0\n9 ok register read r0 {\"value\":3,\"etag\":3}\n";
     check("wrong", &(lines + wrong), "in no order");
 }
+
+#[test]
+fn lives() {
+    let made = r#"1 invoke life create v0 {"runs":true}
+                  1 ok life create v0 {"id":"a","etag":11}
+                  "#;
+    let rows = [
+        ("it is what it was to be", r#"2 ok life found v0 {"id":"a","phase":"running"}"#, ""),
+        ("it is lost", "2 ok life found v0 {}", "in the end it is not there"),
+        (
+            "there is another one",
+            r#"2 ok life found v0 {"id":"b","phase":"running"}"#,
+            "found was of b, and it was a",
+        ),
+        (
+            "it runs although it was stopped",
+            r#"1 invoke life stop v0
+               1 ok life stop v0 {"id":"a","etag":12}
+               2 ok life found v0 {"id":"a","phase":"running"}"#,
+            "in the end it is running",
+        ),
+        (
+            "nobody knows whether it was stopped",
+            r#"1 invoke life stop v0
+               1 info life stop v0
+               2 ok life found v0 {"id":"a","phase":"running"}"#,
+            "",
+        ),
+        (
+            "it is there although it was deleted",
+            r#"1 invoke life delete v0
+               1 ok life delete v0 {"id":"a","etag":12}
+               2 ok life found v0 {"id":"a","phase":"stopped"}"#,
+            "in the end it is stopped",
+        ),
+        (
+            "nobody knows whether it was deleted",
+            r#"1 invoke life delete v0
+               1 info life delete v0
+               2 ok life found v0 {}"#,
+            "",
+        ),
+        (
+            "a request is done again",
+            r#"3 invoke life again v0 {"etag":11}
+               3 ok life again v0 {"id":"a","etag":13}
+               2 ok life found v0 {"id":"a","phase":"running"}"#,
+            "a request was done at 11, and again",
+        ),
+    ];
+    for (name, text, expected) in rows {
+        let text = text.replace("2 ok life found v0", "2 invoke life found v0\n2 ok life found v0");
+        check(name, &format!("{made}{text}"), expected);
+    }
+}

@@ -18,7 +18,7 @@ pub(super) struct Late {
 #[async_trait]
 impl Fault for Late {
     async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>> {
-        let victim = site.pick();
+        let Some(victim) = site.pick() else { return Ok(Vec::new()) };
         let most = Duration::from_millis(site.random.u64(MOST_MS));
         self.late = Some(site.cluster.make_late(victim, most)?);
         Ok(vec![victim])

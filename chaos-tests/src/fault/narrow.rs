@@ -16,7 +16,7 @@ pub(super) struct Narrow {
 #[async_trait]
 impl Fault for Narrow {
     async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>> {
-        let victim = site.pick();
+        let Some(victim) = site.pick() else { return Ok(Vec::new()) };
         site.cluster.narrow(victim, site.random.u32(RATE_KBIT))?;
         self.victim = Some(victim);
         Ok(vec![victim])

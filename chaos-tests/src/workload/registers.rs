@@ -319,7 +319,8 @@ async fn update(client: &Client, request: v1::UpdateVmRequest) -> Result<v1::Out
     done.await
 }
 
-fn spec(value: u64) -> v1::VmSpec {
+/// A VM that takes next to nothing.
+pub(super) fn spec(value: u64) -> v1::VmSpec {
     v1::VmSpec {
         vcpus: 1,
         memory_mib: 16,

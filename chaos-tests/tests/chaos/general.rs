@@ -52,7 +52,7 @@ async fn nothing_breaks_whatever_befalls_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_broken_is_noticed() {
     for broken in [Broken::NeverSyncs, Broken::ForgetsRequests, Broken::DropsEvents] {
-        let Some(summary) = run_with(broken, 180).await else { return };
+        let Some(summary) = run_with(broken, 300).await else { return };
         assert!(notices(broken, &summary.violations), "{broken} was not noticed: {summary}");
     }
 }

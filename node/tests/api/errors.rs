@@ -217,6 +217,50 @@ async fn an_operation_that_waits_says_for_what() {
     lab.cluster.stop().await;
 }
 
+/// What watchers of VMs are sent after a revision, until one of the VMs is gone.
+async fn until_gone(client: client::Client, since: u64) -> Vec<(u64, Vec<String>)> {
+    let mut watch = client.watch(v1::WatchRequest {
+        since_revision: since,
+        kinds: vec!["vm".to_owned()],
+        project: String::new(),
+    });
+    let mut sent = Vec::new();
+    loop {
+        let event = watch.next().await.unwrap();
+        let gone = event.changes.iter().any(|change| change.deleted);
+        let objects = event.changes.into_iter().map(|change| change.object).collect();
+        sent.push((event.revision, objects));
+        if gone {
+            return sent;
+        }
+    }
+}
+
+/// Who watches from the same revision on is sent the same, also of a VM that is gone by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_comes_late_misses_nothing() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let lab = Lab::start(1, 1, 0).await;
+    lab.image("tiny").await;
+    let client = lab.client();
+    let made = create(&client, "brief", spec()).await.unwrap();
+    let live = tokio::spawn(until_gone(lab.client(), made.revision));
+    done(&client, &made).await;
+    let delete = v1::DeleteVmRequest {
+        mutation: client.mutation().await.unwrap(),
+        vm: "brief".to_owned(),
+        ..Default::default()
+    };
+    let delete = client
+        .call(delete, async |channel, request| VmsClient::new(channel).delete_vm(request).await);
+    done(&client, &delete.await.unwrap()).await;
+    let live = tokio::time::timeout(PATIENCE, live).await.unwrap().unwrap();
+    let late = tokio::time::timeout(PATIENCE, until_gone(lab.client(), made.revision));
+    assert_eq!(late.await.unwrap(), live);
+    assert!(live.len() > 2, "too little happens to it: {live:?}");
+    lab.cluster.stop().await;
+}
+
 /// A watch ends soon after its credential is revoked, and resumes over nodes without a gap.
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_end_with_their_credential_and_miss_nothing() {

@@ -56,15 +56,15 @@ fn change(state: &State, event: &Event, row: &Change) -> Option<v1::Change> {
     Some(change)
 }
 
-/// A changed body is a changed VM, unless the event has the VM's own change too.
+/// A changed body is a changed VM, unless the event has the VM's own change too. Of a VM that is gone by now there
+/// is nothing to show, but that something changed: whoever reads later is sent no less.
 fn body(state: &State, event: &Event, row: &Row<domain::instance::Instance>) -> Option<v1::Change> {
     let Row::Put(body) = row else { return None };
     let told = event.changes.iter().any(|change| change.key() == RowKey::Vm(body.vm));
-    let row = state.vms.get(&body.vm).filter(|_| !told)?;
-    Some(v1::Change {
+    (!told).then(|| v1::Change {
         kind: "vm".to_owned(),
         object: body.vm.to_string(),
-        vm: Some(vm::vm(state, row)),
+        vm: state.vms.get(&body.vm).map(|row| vm::vm(state, row)),
         ..Default::default()
     })
 }
