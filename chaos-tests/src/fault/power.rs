@@ -24,11 +24,13 @@ impl PowerCut {
 #[async_trait]
 impl Fault for PowerCut {
     async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>> {
-        let count = if self.all { site.nodes() } else { 1 };
-        for _ in 0..count {
-            self.victims.extend(site.take());
+        self.victims.extend(site.take());
+        if self.all && !self.victims.is_empty() {
             // The others are whoever is there.
             site.at_leader = false;
+            while let Some(other) = site.take() {
+                self.victims.push(other);
+            }
         }
         for victim in &self.victims {
             site.cluster.kill(*victim)?;
