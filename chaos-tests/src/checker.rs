@@ -35,7 +35,7 @@ pub struct Judgement {
     pub undecided: Vec<String>,
     /// Grants of locks that were compared.
     pub grants: usize,
-    /// VMs whose lives were compared with what became of them.
+    /// VMs of which it was known what they must be, and which were looked at in the end.
     pub lives: usize,
     /// Events that watchers were sent.
     pub watched: usize,

@@ -62,6 +62,7 @@ pub fn is_possible() -> Result<(), String> {
     lab::tampered_syncs_are_possible()?;
     lab::limits_are_possible()?;
     lab::late_packets_are_possible()?;
+    lab::twice_is_possible()?;
     lab::wall_clocks_are_possible()
 }
 
@@ -261,7 +262,9 @@ pub fn notices(broken: Broken, violations: &[Violation]) -> bool {
         Broken::RestoresLeader => &[registers::MODEL, watches::MODEL],
         Broken::Nothing | Broken::IgnoresFence | Broken::NoPause => &[],
     };
-    violations.iter().any(|violation| models.contains(&violation.model))
+    // A node that is killed from outside has noticed nothing.
+    let counts = |it: &Violation| it.model != PROCESS || it.what.contains("exit status");
+    violations.iter().any(|violation| models.contains(&violation.model) && counts(violation))
 }
 
 /// What has befallen the cluster is told by its kind.

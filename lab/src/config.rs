@@ -54,7 +54,8 @@ impl Config<'_> {
                 state.display(),
                 self.pool.display(),
             ),
-            None => writeln!(text, "driver = \"simulator\""),
+            // Room for all that hours of a fault test leave.
+            None => writeln!(text, "driver = \"simulator\"\ncpus = 4000"),
         };
         host.expect("a string takes what is written");
         if let Some(guard) = &self.guard {

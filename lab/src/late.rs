@@ -36,8 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The reason in a sentence.
 pub fn is_possible() -> Result<(), String> {
     crate::programs::require(&["iptables"])?;
-    let tried = Space::make().and_then(|space| rule(&space, "-A"));
-    tried.map_err(|error| format!("packets cannot be late here: {error:#}"))
+    let tried = Space::make().and_then(|space| Late::begin(Arc::new(space), Duration::ZERO)?.end());
+    tried.map(drop).map_err(|error| format!("packets cannot be late here: {error:#}"))
 }
 
 /// How late packets were.
@@ -71,12 +71,18 @@ impl Late {
             rule(&space, "-A")?;
             let _ = ready.send(());
             let mut held = Held::default();
-            while !stopped.load(Ordering::Relaxed) {
-                held.take(&mut queue, || most.mul_f64(random.f64()))?;
-                held.let_in(&mut queue, Some(Instant::now()))?;
-                std::thread::sleep(LOOK);
-            }
+            let mut delay = || -> Result<()> {
+                while !stopped.load(Ordering::Relaxed) {
+                    held.take(&mut queue, || most.mul_f64(random.f64()))?;
+                    held.let_in(&mut queue, Some(Instant::now()))?;
+                    std::thread::sleep(LOOK);
+                }
+                Ok(())
+            };
+            let delayed = delay();
+            // Whatever happened: with nobody behind it the rule lets nothing in.
             rule(&space, "-D")?;
+            delayed?;
             held.take(&mut queue, || Duration::ZERO)?;
             held.let_in(&mut queue, None)?;
             Ok(held.lateness)

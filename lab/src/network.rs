@@ -134,7 +134,6 @@ impl Network {
         bridge.feed(&["nft", "-f", "-"], RULES)?;
         let spaces =
             (0..hosts).map(|host| plug(&bridge, host).map(Arc::new)).collect::<Result<_>>()?;
-        bridge.feed(&["nft", "-f", "-"], &second_rules(hosts))?;
         let (open, closed) = oneshot::channel();
         let doors = open_doors(&bridge, hosts, port, closed)?;
         Ok(Network { bridge, hosts: spaces, doors, pki: Pki::make()?, _open: open })
@@ -197,13 +196,16 @@ impl Network {
     /// Sends from now on so many of a hundred packets between hosts a second time, whichever chance wants.
     pub(crate) fn send_twice(&self, percent: u32) -> Result<()> {
         use std::fmt::Write;
-        let mut rules = String::new();
-        for from in 0..self.hosts.len() {
-            for to in (0..self.hosts.len()).filter(|to| *to != from) {
+        let hosts = self.hosts.len();
+        let mut rules = SECOND_TABLE.to_owned();
+        for from in 0..hosts {
+            let (chain, link) = (format!("from{from}"), format!("p{from}"));
+            rules.push_str(&second_chain(&chain, &link));
+            for to in (0..hosts).filter(|to| *to != from) {
                 let address = Network::address(to);
                 writeln!(
                     rules,
-                    "add rule netdev lab from{from} ip daddr {address} numgen random mod 100 < \
+                    "add rule netdev lab {chain} ip daddr {address} numgen random mod 100 < \
                      {percent} counter name doubled dup to \"p{to}\""
                 )?;
             }
@@ -213,9 +215,10 @@ impl Network {
 
     /// Sends each once. The answer is how many were sent twice so far.
     pub(crate) fn send_once(&self) -> Result<u64> {
-        let chains =
-            (0..self.hosts.len()).map(|from| format!("flush chain netdev lab from{from}\n"));
-        self.bridge.feed(&["nft", "-f", "-"], &chains.collect::<String>())?;
+        let chains = (0..self.hosts.len())
+            .map(|from| second_chain(&format!("from{from}"), &format!("p{from}")));
+        let rules = SECOND_TABLE.to_owned() + &chains.collect::<String>();
+        self.bridge.feed(&["nft", "-f", "-"], &rules)?;
         self.count("netdev", "doubled")
     }
 
@@ -252,13 +255,28 @@ impl Network {
     }
 }
 
-/// What sends packets a second time: it sees them before the bridge does, one chain for each host's link.
-fn second_rules(hosts: usize) -> String {
-    let chain = |host| {
-        format!("chain from{host} {{ type filter hook ingress device p{host} priority 0; }}\n")
-    };
-    let chains: String = (0..hosts).map(chain).collect();
-    format!("table netdev lab {{\ncounter doubled {{ }}\n{chains}}}\n")
+/// What sends packets a second time: it sees them before the bridge does.
+const SECOND_TABLE: &str = "add table netdev lab\nadd counter netdev lab doubled\n";
+
+/// A chain of it, empty, for what comes from a link.
+fn second_chain(chain: &str, link: &str) -> String {
+    format!(
+        "add chain netdev lab {chain} {{ type filter hook ingress device {link} priority 0; }}\n\
+         flush chain netdev lab {chain}\n"
+    )
+}
+
+/// Why this machine cannot send packets twice, if it cannot.
+///
+/// # Errors
+/// The reason in a sentence.
+pub fn twice_is_possible() -> Result<(), String> {
+    is_possible()?;
+    let rules = SECOND_TABLE.to_owned()
+        + &second_chain("from", "lo")
+        + "add rule netdev lab from counter name doubled dup to \"lo\"\n";
+    let tried = Space::make().and_then(|space| space.feed(&["nft", "-f", "-"], &rules));
+    tried.map(drop).map_err(|error| format!("packets cannot be sent twice here: {error:#}"))
 }
 
 /// A host's namespace, plugged into the bridge.

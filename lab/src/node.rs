@@ -15,7 +15,7 @@ use crate::{
     guard::{self, Boot},
     hypervisor::Hypervisor,
     network::Space,
-    wall_clock::WallClock,
+    wall_clock::{self, WallClock},
     watchdog::Watchdog,
 };
 
@@ -122,6 +122,10 @@ impl Node {
     pub(crate) fn kill(&mut self) -> Result<Option<ExitStatus>> {
         let Some(mut process) = self.process.take() else { return Ok(None) };
         process.kill()?;
+        if self.wall_clock.is_some() {
+            // Before its number can be another one's.
+            wall_clock::sweep(process.id());
+        }
         Ok(Some(process.wait()?))
     }
 

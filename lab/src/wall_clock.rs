@@ -26,6 +26,13 @@ pub fn stopped_clocks() -> Result<[(&'static str, &'static str); 2], String> {
     Ok([("LD_PRELOAD", LIBRARY), ("FAKETIME", "2027-01-01 00:00:00")])
 }
 
+/// Removes what the library leaves of a process that is killed: memory that it would have shared.
+pub(crate) fn sweep(pid: u32) {
+    for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
+        let _ = std::fs::remove_file(Path::new("/dev/shm").join(name));
+    }
+}
+
 /// A clock.
 #[derive(Debug)]
 pub(crate) struct WallClock {

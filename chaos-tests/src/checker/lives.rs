@@ -26,7 +26,6 @@ pub(super) fn judge(events: &[Event], judgement: &mut Judgement) {
     for row in operations(events, MODEL) {
         lives.entry(row.key.clone()).or_default().push(row);
     }
-    judgement.lives = lives.len();
     for (name, life) in &lives {
         judge_repeats(MODEL, name, life, judgement);
         judge_life(name, life, judgement);
@@ -49,6 +48,8 @@ fn judge_life(name: &str, life: &[Operation], judgement: &mut Judgement) {
         must = match (row.f.as_str(), &row.end) {
             ("found", End::Ok(_, found)) => {
                 let phase = found["phase"].as_str();
+                let is_known = !matches!(must, Must::Either | Must::Be { running: None });
+                judgement.lives += usize::from(is_known);
                 if !fits(must, phase) {
                     let phase = phase.unwrap_or("not there");
                     let what = format!("in the end it is {phase}, and was to be {must:?}");
@@ -62,6 +63,13 @@ fn judge_life(name: &str, life: &[Operation], judgement: &mut Judgement) {
             ("delete", End::Ok(..)) => Must::NotBe,
             ("start" | "stop", End::Unknown) => Must::Be { running: None },
             ("create" | "delete", End::Unknown) => Must::Either,
+            ("start" | "stop" | "delete", End::Fail(_, why))
+                if why == "NOT_FOUND" && matches!(must, Must::Be { .. }) =>
+            {
+                let what = format!("{} did not find it, and it had been made", row.f);
+                judgement.complain(MODEL, name, what);
+                must
+            }
             // What was refused was not done.
             _ => must,
         };

@@ -361,6 +361,13 @@ fn lives() {
             "",
         ),
         (
+            "it is not found although it was made",
+            r#"1 invoke life stop v0
+               1 fail life stop v0 NOT_FOUND
+               2 ok life found v0 {"id":"a","phase":"running"}"#,
+            "stop did not find it",
+        ),
+        (
             "a request is done again",
             r#"3 invoke life again v0 {"etag":11}
                3 ok life again v0 {"id":"a","etag":13}

