@@ -26,8 +26,8 @@ impl LeaseClock {
         LeaseClock { clocks, segment: Mutex::default() }
     }
 
-    /// Lease time for a proposal of the leader of `term`, whose state stands at `now_ms` and holds
-    /// an entry of that term. Two leaders' segments cannot overlap: the later one begins after it
+    /// Lease time for a proposal of this node as the leader of `term`, whose state stands at `now_ms` and holds
+    /// an entry of its own from that term. Two leaders' segments cannot overlap: the later one begins after it
     /// has applied all of the earlier one's entries.
     pub(crate) fn stamp(&self, term: u64, now_ms: u64) -> u64 {
         let mut segment = self.segment.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::Path,
     rc::Rc,
@@ -27,8 +27,9 @@ pub(super) struct Nodes {
     /// What was seen applied at each entry, by whichever node, at whatever time: its term and the hash of the
     /// history up to it.
     applied: RefCell<BTreeMap<u64, (u64, Digest)>>,
-    /// Who led.
-    leaders: RefCell<BTreeMap<u64, Machine>>,
+    /// Who led, by term. In a term another one can be elected whose number is higher: then the first can commit
+    /// nothing more.
+    leaders: RefCell<BTreeSet<(u64, NodeId)>>,
     violations: RefCell<Vec<Violation>>,
 }
 
@@ -159,14 +160,16 @@ impl Nodes {
             let Some(store) = node.store.borrow().clone() else { continue };
             let status = store.status();
             if status.leads {
+                let (term, id) = (status.term, self.id(*number));
                 let mut leaders = self.leaders.borrow_mut();
-                let leader = *leaders.entry(status.term).or_insert_with(|| {
-                    trace.note(&format!("n{number} leads in term {}", status.term));
-                    *number
-                });
-                if leader != *number {
-                    let what = format!("n{leader} and n{number} lead in term {}", status.term);
-                    self.complain("leaders", &host(*number), what);
+                if leaders.insert((term, id)) {
+                    trace.note(&format!("n{number} leads in term {term}"));
+                    if let Some((_, later)) =
+                        leaders.range((term, id)..).nth(1).filter(|it| it.0 == term)
+                    {
+                        let what = format!("node {id} leads in term {term} after node {later}");
+                        self.complain("leaders", &host(*number), what);
+                    }
                 }
             }
             let view = store.view();

@@ -210,11 +210,12 @@ impl Core {
         }
     }
 
-    /// Lease time, if this node leads and has applied an entry of its own term.
+    /// Lease time, if this node leads and has applied an entry of its own: the term alone does not tell, since
+    /// another one may have led in it before.
     fn stamp(&self) -> Option<u64> {
         let term = self.leading_term()?;
         let view = self.views.borrow().clone();
-        let applied = view.at.is_some_and(|at| at.term == term);
+        let applied = view.at.is_some_and(|at| (at.term, at.node) == (term, self.me.node));
         applied.then(|| self.clock.stamp(term, view.state.now_ms))
     }
 
