@@ -22,8 +22,8 @@ use crate::history::Process;
 
 pub(crate) const MODEL: &str = "life";
 
-/// What is done to one at most, before it is deleted or, now and then, left as it is: hosts have room for a
-/// thousand.
+/// What is done to one at most, before it is deleted or, now and then, left as it is: all that are left
+/// take room on the hosts to the end of a run.
 const STEPS_MAX: u8 = 6;
 const LEFT_PERCENT: u8 = 20;
 /// How long what cannot be done just now is asked again, under the same request id.
