@@ -71,10 +71,22 @@ fn guarded<T>(f: impl FnOnce() -> Result<T, CopyError>) -> Result<T, CopyError> 
     catch_unwind(AssertUnwindSafe(f)).unwrap_or(Err(CopyError::Panicked))
 }
 
+/// The threads in which sled runs: its panics are theirs.
+const THREAD: &str = "state-copy";
+
 /// Reads and verifies the copy in `directory`.
 pub(crate) fn load(directory: &Path) -> Result<View, CopyError> {
-    let db = open(directory)?;
-    guarded(|| read(&db))
+    let reading = || {
+        let db = open(directory)?;
+        // It is closed here too: sled syncs then, and panics when it cannot.
+        read(&db)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(THREAD.to_owned());
+        let thread = thread.spawn_scoped(scope, reading);
+        let thread = thread.map_err(|error| CopyError::Wrong(error.to_string()))?;
+        thread.join().unwrap_or(Err(CopyError::Panicked))
+    })
 }
 
 fn read(db: &sled::Db) -> Result<View, CopyError> {

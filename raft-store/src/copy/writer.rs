@@ -10,7 +10,7 @@ use std::{
 use domain::{Revision, event::Event};
 use tokio::sync::watch;
 
-use super::{CopyError, Summary, guarded, next, open, rows};
+use super::{CopyError, Summary, THREAD, guarded, next, open, rows};
 use crate::{snapshot::Header, view::View};
 use rows::{Fingerprint, Key};
 
@@ -38,7 +38,7 @@ impl Copier {
     ) -> std::io::Result<Copier> {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
-        std::thread::Builder::new().name("state-copy".to_owned()).spawn(move || {
+        std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
             keep(&directory, views, written, &stopped);
             drop(end);
         })?;
