@@ -4,8 +4,10 @@
 //! The node tells each renewal of the host's lease, the driver asks before it lets a guest execute.
 //! Calls block, for [`PATIENCE`] at most.
 
+mod broken;
 mod request;
 
+pub use broken::is_broken;
 pub use request::{Level, Request, WATCHDOG, Warrant, deadline, may_pet, since_boot};
 
 use std::{

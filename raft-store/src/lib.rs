@@ -16,7 +16,6 @@ pub mod rescue;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
-mod broken;
 mod clock;
 mod copy;
 mod directory;
@@ -33,9 +32,9 @@ mod types;
 mod view;
 mod wal;
 
-pub use broken::is_broken;
 pub use error::DamageError;
 pub use ground::Wire;
+pub use guard::is_broken;
 pub use store::{
     Consistency, Follower, Founder, Options, ProposeError, ReadError, Status, Store, StoreError,
     Timing,

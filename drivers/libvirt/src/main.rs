@@ -6,7 +6,6 @@
 
 mod agent;
 mod body;
-mod broken;
 mod disk;
 mod error;
 mod event;

@@ -11,7 +11,7 @@ use domain::{Fence, id::VmId, instance::Ended};
 use drivers::{DriverError, ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use crate::{broken, error::io, process::Process};
+use crate::{error::io, process::Process};
 
 /// What must be known of a body whatever libvirt remembers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Records {
     pub(crate) fn claim(&self, id: VmId, fence: Fence) -> Result<Record, DriverError> {
         let known = self.read(id)?;
         let mut record = known.clone().unwrap_or_default();
-        if fence < record.fence && !broken::ignores_fence() {
+        if fence < record.fence && !guard::is_broken("ignore-fence") {
             let message = format!("fence {fence} is below {}, which was seen", record.fence);
             return Err(DriverError::new(ErrorKind::Fenced, message));
         }
@@ -83,7 +83,7 @@ impl Records {
         if !known.released {
             return self.claim(id, fence);
         }
-        if fence <= known.fence && !broken::ignores_fence() {
+        if fence <= known.fence && !guard::is_broken("ignore-fence") {
             let message = format!("the body was released under fence {}", known.fence);
             return Err(DriverError::new(ErrorKind::Fenced, message));
         }

@@ -8,7 +8,6 @@ use virt::{
 };
 
 use crate::{
-    broken,
     host::Inner,
     landing::Places,
     live::{host_of, written_disks},
@@ -29,7 +28,7 @@ impl Inner {
             | sys::VIR_MIGRATE_PERSIST_DEST
             | sys::VIR_MIGRATE_UNDEFINE_SOURCE
             | sys::VIR_MIGRATE_ABORT_ON_ERROR;
-        if broken::goes_on_unasked() {
+        if guard::is_broken("no-pause") {
             flags &= !sys::VIR_MIGRATE_PAUSED;
         }
         if auto_converge {
