@@ -78,8 +78,10 @@ const THREAD: &str = "state-copy";
 pub(crate) fn load(directory: &Path) -> Result<View, CopyError> {
     let reading = || {
         let db = open(directory)?;
-        // It is closed here too: sled syncs then, and panics when it cannot.
-        read(&db)
+        let read = guarded(|| read(&db));
+        // Here, and by itself: sled syncs then and panics when it cannot, and two panics at once are the end.
+        drop(db);
+        read
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name(THREAD.to_owned());
