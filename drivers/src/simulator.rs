@@ -1,15 +1,23 @@
 //! A simulated host: no hypervisor, but the same life, the same fences, latencies, and failures of
 //! every kind on demand. From one seed it behaves the same every time.
+//!
+//! It lives in the memory of its process, or keeps its bodies as files: then they outlive the process, as guests
+//! outlive a driver.
 
 mod faults;
 mod guard;
 mod migration;
 mod random;
+mod record;
+mod road;
+mod world;
 
 pub use faults::{Call, Faults};
+pub use record::{Execution, Places, Record, lose_power, records};
 
 use std::{
     collections::BTreeMap,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -22,16 +30,17 @@ use domain::{
     id::{BootId, PoolId, VmId},
     instance::{Body, Ended},
     name::Name,
-    vm::Failover,
 };
-use tokio::sync::broadcast;
+use tokio::{net::TcpListener, sync::broadcast};
 
 use crate::{
     Driver, DriverError, ErrorKind, Foreign, Inventory, Migration, Observation, Order, Usage,
 };
 use guard::Held;
-use migration::{Sending, Shared};
+use migration::Shared;
 use random::Random;
+use record::{Found, Records};
+use world::{Domain, World};
 
 /// What a simulated host is like.
 #[derive(Clone, Debug)]
@@ -50,7 +59,16 @@ pub struct Options {
     pub pools: BTreeMap<Name, PoolId>,
     /// Calls that fail, out of a thousand; the kind of failure is random too.
     pub failures_per_mille: u64,
+    /// Calls that take seconds, out of a thousand.
+    pub slow_per_mille: u64,
+    /// The address at which other hosts' drivers reach this one; none for hosts that are all in this process.
+    pub address: Option<String>,
+    /// The guard that the driver says it asks, when that is to be a process of its own.
+    pub guard: Option<PathBuf>,
 }
+
+/// How long a call takes that takes seconds, milliseconds.
+const SLOW_MS: (u64, u64) = (2_000, 12_000);
 
 impl Default for Options {
     fn default() -> Options {
@@ -62,44 +80,11 @@ impl Default for Options {
             copy_ms: 100,
             pools: BTreeMap::new(),
             failures_per_mille: 0,
+            slow_per_mille: 0,
+            address: None,
+            guard: None,
         }
     }
-}
-
-#[derive(Clone, Debug)]
-struct Domain {
-    body: Body,
-    generation: Option<u32>,
-    reboots: u32,
-    starts: u32,
-    console: Vec<u8>,
-    name: Name,
-    memory_mib: u64,
-    failover: Failover,
-}
-
-impl Domain {
-    fn fresh(order: &Order) -> Domain {
-        Domain {
-            body: Body::Ready,
-            generation: None,
-            reboots: 0,
-            starts: 0,
-            console: Vec::new(),
-            name: order.name.clone(),
-            memory_mib: u64::from(order.spec.memory_mib),
-            failover: order.spec.failover,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct World {
-    domains: BTreeMap<VmId, Domain>,
-    fences: BTreeMap<VmId, Fence>,
-    sendings: BTreeMap<VmId, Arc<Sending>>,
-    /// Nothing while there is no guard.
-    held: Option<Held>,
 }
 
 /// A simulated host.
@@ -116,9 +101,54 @@ impl Simulator {
     /// A host that has just booted.
     #[must_use]
     pub fn new(options: Options, boot: BootId) -> Simulator {
+        Simulator::with(options, boot, World::default())
+    }
+
+    /// A host as its records say.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn open(options: Options, boot: BootId, places: Places) -> io::Result<Simulator> {
+        let Found { records, domains, fences, held } = Records::open(places)?;
+        let records = Some(records);
+        // A guard that is a process of its own lets nobody in before it was told of a lease.
+        let held = held.or_else(|| options.guard.as_ref().map(|_| Held::default()));
+        let mut world = World { domains, fences, held, records, ..World::default() };
+        world.expire();
+        Ok(Simulator::with(options, boot, world))
+    }
+
+    fn with(options: Options, boot: BootId, world: World) -> Simulator {
         let random = Mutex::new(Random::new(options.seed));
         let booted = Instant::now();
-        Simulator { options, boot, shared: Shared::new(), faults: Mutex::default(), random, booted }
+        let shared = Shared::new(options.address.clone(), world);
+        Simulator { options, boot, shared, faults: Mutex::default(), random, booted }
+    }
+
+    /// Receives guests from the drivers of other hosts, until the process ends.
+    ///
+    /// # Errors
+    /// When no connection can be accepted.
+    pub fn receive_guests(
+        &self,
+        listener: TcpListener,
+    ) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        road::serve(self.shared.clone(), listener)
+    }
+
+    /// Ends the guests whose time is over: what a guard does by itself.
+    pub fn look_at_the_time(&self) {
+        lock(&self.shared.world).expire();
+    }
+
+    /// Whether a guest may begin to execute under this lease.
+    ///
+    /// # Errors
+    /// When the host's guard says no.
+    pub fn admits(&self, lease: Fence) -> Result<(), DriverError> {
+        let mut world = lock(&self.shared.world);
+        world.expire();
+        world.admit(lease)
     }
 
     /// The failures that are planned; see [`Faults`].
@@ -128,49 +158,85 @@ impl Simulator {
 
     /// Something happens to a guest without anybody asking: a crash, a shutdown from inside.
     pub fn befall(&self, vm: VmId, body: Body) {
-        if let Some(domain) = lock(&self.shared.world).domains.get_mut(&vm) {
-            domain.body = body;
+        {
+            let mut world = lock(&self.shared.world);
+            if let Some(domain) = world.domains.get_mut(&vm) {
+                domain.body = body;
+            }
+            world.keep(vm, None);
         }
         let _ = self.shared.changes.send(vm);
+    }
+
+    /// All guests crash at once; the answer is how many there were.
+    pub fn crash_all(&self) -> usize {
+        let mut world = lock(&self.shared.world);
+        world.expire();
+        let runs = |domain: &&Domain| domain.executes();
+        let doomed = world.domains.iter().filter(|(_, domain)| runs(domain)).map(|(vm, _)| *vm);
+        let doomed: Vec<VmId> = doomed.collect();
+        for vm in &doomed {
+            if let Some(domain) = world.domains.get_mut(vm) {
+                domain.body = Body::Stopped(Ended::Crashed);
+            }
+            world.keep(*vm, None);
+        }
+        drop(world);
+        doomed.iter().for_each(|vm| drop(self.shared.changes.send(*vm)));
+        doomed.len()
     }
 
     /// Somebody with a shell on the host removes a domain.
     pub fn vanish(&self, vm: VmId) {
-        lock(&self.shared.world).domains.remove(&vm);
+        {
+            let mut world = lock(&self.shared.world);
+            world.domains.remove(&vm);
+            world.keep(vm, None);
+        }
         let _ = self.shared.changes.send(vm);
     }
 
-    /// One call: it takes its time, may fail before or after its effect, and checks the fence.
-    async fn call<T>(
+    /// One call: it takes its time, may fail before or after its effect, and checks the fence. It is carried out
+    /// even when whoever made it has gone, as a hypervisor's are.
+    async fn call<T: Send + 'static>(
         &self,
         call: Call,
         vm: VmId,
         fence: Fence,
-        effect: impl FnOnce(&mut World) -> Result<T, DriverError> + Send,
+        effect: impl FnOnce(&mut World) -> Result<T, DriverError> + Send + 'static,
     ) -> Result<T, DriverError> {
-        let latency_ms =
-            lock(&self.random).between(self.options.latency_ms_min, self.options.latency_ms_max);
-        tokio::time::sleep(Duration::from_millis(latency_ms)).await;
-
+        let latency = Duration::from_millis(self.latency_ms());
         let fault = self.faults().take(call).or_else(|| self.chance());
-        if let Some(kind) = fault
-            && kind != ErrorKind::Ambiguous
-        {
-            return Err(DriverError::new(kind, format!("injected into {call:?}")));
-        }
-        let mut world = lock(&self.shared.world);
-        world.expire();
-        let seen = world.fences.entry(vm).or_default();
-        if fence < *seen {
-            let message = format!("fence {fence} is below {seen}");
-            return Err(DriverError::new(ErrorKind::Fenced, message));
-        }
-        *seen = fence;
-        let result = effect(&mut world);
-        match fault {
-            Some(kind) => Err(DriverError::new(kind, format!("answer of {call:?} lost"))),
-            None => result,
-        }
+        let shared = self.shared.clone();
+        let carried_out = tokio::spawn(async move {
+            tokio::time::sleep(latency).await;
+            if let Some(kind) = fault
+                && kind != ErrorKind::Ambiguous
+            {
+                return Err(DriverError::new(kind, format!("injected into {call:?}")));
+            }
+            let mut world = lock(&shared.world);
+            // First: a disk may take its time with the fence.
+            world.claim(vm, fence)?;
+            world.expire();
+            let result = effect(&mut world);
+            world.keep(vm, Some(fence));
+            match fault {
+                Some(kind) => Err(DriverError::new(kind, format!("answer of {call:?} lost"))),
+                None => result,
+            }
+        });
+        carried_out.await.unwrap_or_else(|error| {
+            Err(DriverError::new(ErrorKind::Ambiguous, format!("{call:?} broke off: {error}")))
+        })
+    }
+
+    fn latency_ms(&self) -> u64 {
+        let mut random = lock(&self.random);
+        let Options { latency_ms_min, latency_ms_max, slow_per_mille, .. } = self.options;
+        let is_slow = slow_per_mille > 0 && random.between(0, 999) < slow_per_mille;
+        let (least, most) = if is_slow { SLOW_MS } else { (latency_ms_min, latency_ms_max) };
+        random.between(least, most)
     }
 
     /// A failure by the configured chance. Permanent kinds are left to [`Faults`]: by chance they
@@ -189,11 +255,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn domain(world: &mut World, vm: VmId) -> Result<&mut Domain, DriverError> {
-    let missing = || DriverError::new(ErrorKind::NotFound, format!("no domain {vm}"));
-    world.domains.get_mut(&vm).ok_or_else(missing)
-}
-
 fn conflict(body: Body, wish: &str) -> DriverError {
     DriverError::new(ErrorKind::Conflict, format!("cannot {wish} a body that is {body:?}"))
 }
@@ -203,7 +264,13 @@ impl Driver for Simulator {
     async fn inventory(&self) -> Result<Inventory, DriverError> {
         let kind = Name::new("simulator").expect("the literal is a name");
         let capacity = self.options.capacity;
-        Ok(Inventory { kind, capacity, boot: self.boot, foreign: 0, guard: None })
+        Ok(Inventory {
+            kind,
+            capacity,
+            boot: self.boot,
+            foreign: 0,
+            guard: self.options.guard.clone(),
+        })
     }
 
     async fn observe(&self, vm: VmId) -> Result<Observation, DriverError> {
@@ -233,8 +300,9 @@ impl Driver for Simulator {
     }
 
     async fn prepare(&self, order: &Order) -> Result<(), DriverError> {
-        self.call(Call::Prepare, order.vm, order.fence, |world| {
-            let place = world.domains.entry(order.vm).or_insert_with(|| Domain::fresh(order));
+        let order = order.clone();
+        self.call(Call::Prepare, order.vm, order.fence, move |world| {
+            let place = world.domains.entry(order.vm).or_insert_with(|| Domain::fresh(&order));
             // The disks of a guest that was sent away are as good as new ones.
             if place.body == Body::Stopped(Ended::Migrated) {
                 place.body = Body::Ready;
@@ -245,9 +313,11 @@ impl Driver for Simulator {
     }
 
     async fn start(&self, order: &Order) -> Result<(), DriverError> {
-        self.call(Call::Start, order.vm, order.fence, |world| {
+        let order = order.clone();
+        self.call(Call::Start, order.vm, order.fence, move |world| {
             world.admit(order.lease)?;
-            let domain = domain(world, order.vm)?;
+            let domain = world.domain(order.vm)?;
+            domain.is_here("start")?;
             match domain.body {
                 Body::Running => {}
                 Body::Paused | Body::Incoming | Body::Arrived => {
@@ -269,8 +339,8 @@ impl Driver for Simulator {
     }
 
     async fn shutdown(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Shutdown, vm, fence, |world| {
-            let domain = domain(world, vm)?;
+        self.call(Call::Shutdown, vm, fence, move |world| {
+            let domain = world.domain(vm)?;
             match domain.body {
                 Body::Running => domain.body = Body::Stopped(Ended::Shutdown),
                 Body::Paused | Body::Incoming | Body::Arrived => {
@@ -286,8 +356,8 @@ impl Driver for Simulator {
     }
 
     async fn kill(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Kill, vm, fence, |world| {
-            let domain = domain(world, vm)?;
+        self.call(Call::Kill, vm, fence, move |world| {
+            let domain = world.domain(vm)?;
             if matches!(domain.body, Body::Running | Body::Paused | Body::Arrived) {
                 domain.body = Body::Stopped(Ended::Killed);
             }
@@ -297,8 +367,8 @@ impl Driver for Simulator {
     }
 
     async fn reboot(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Reboot, vm, fence, |world| {
-            let domain = domain(world, vm)?;
+        self.call(Call::Reboot, vm, fence, move |world| {
+            let domain = world.domain(vm)?;
             if domain.body != Body::Running {
                 return Err(conflict(domain.body, "reboot"));
             }
@@ -309,8 +379,8 @@ impl Driver for Simulator {
     }
 
     async fn pause(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Pause, vm, fence, |world| {
-            let domain = domain(world, vm)?;
+        self.call(Call::Pause, vm, fence, move |world| {
+            let domain = world.domain(vm)?;
             match domain.body {
                 Body::Running | Body::Paused => domain.body = Body::Paused,
                 Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming | Body::Arrived => {
@@ -323,9 +393,10 @@ impl Driver for Simulator {
     }
 
     async fn resume(&self, vm: VmId, fence: Fence, lease: Fence) -> Result<(), DriverError> {
-        self.call(Call::Resume, vm, fence, |world| {
+        self.call(Call::Resume, vm, fence, move |world| {
             world.admit(lease)?;
-            let domain = domain(world, vm)?;
+            let domain = world.domain(vm)?;
+            domain.is_here("resume")?;
             match domain.body {
                 Body::Running | Body::Paused | Body::Arrived => domain.body = Body::Running,
                 Body::Absent | Body::Ready | Body::Stopped(_) | Body::Incoming => {
@@ -338,7 +409,7 @@ impl Driver for Simulator {
     }
 
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call(Call::Release, vm, fence, |world| {
+        self.call(Call::Release, vm, fence, move |world| {
             world.domains.remove(&vm);
             Ok(())
         })
@@ -370,7 +441,7 @@ impl Driver for Simulator {
         bytes_max: usize,
     ) -> Result<(Vec<u8>, u64), DriverError> {
         let mut world = lock(&self.shared.world);
-        let console = &domain(&mut world, vm)?.console;
+        let console = &world.domain(vm)?.console;
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(console.len());
         let upto = from.saturating_add(bytes_max).min(console.len());
         Ok((console[from..upto].to_vec(), upto as u64))
@@ -387,7 +458,7 @@ impl Driver for Simulator {
 
     async fn usage(&self, vm: VmId) -> Result<Usage, DriverError> {
         let mut world = lock(&self.shared.world);
-        let domain = domain(&mut world, vm)?;
+        let domain = world.domain(vm)?;
         if domain.body != Body::Running {
             return Ok(Usage::default());
         }

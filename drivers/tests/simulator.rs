@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,12 +19,14 @@ use domain::{
     name::Name,
     vm::{Failover, RunPolicy, VmSpec},
 };
+use guard::{Warrant, deadline, since_boot};
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use novacron_drivers::{
-    Driver, ErrorKind, Order, conformance,
+    Driver, ErrorKind, Guard as _, Order, conformance,
     protocol::{self, RemoteDriver},
-    simulator::{Call, Options, Simulator},
+    simulator::{Call, Execution, Options, Places, Simulator, lose_power, records},
 };
+use tokio::net::TcpListener;
 use uuid::Uuid;
 
 fn id<K: TypedUuidKind>(n: u64) -> TypedUuid<K> {
@@ -112,6 +115,106 @@ async fn moves_guests() {
         Simulated { driver, next: AtomicU64::new(1) }
     };
     conformance::run_migration(&fixture(), &fixture()).await.unwrap();
+}
+
+/// A host that keeps its bodies, and receives guests at an address of its own.
+async fn apart(directory: &Path) -> Simulator {
+    let places = Places { volatile: directory.join("v"), durable: directory.join("d") };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Some(listener.local_addr().unwrap().to_string());
+    let driver = Simulator::open(Options { address, ..Options::default() }, id(1), places).unwrap();
+    tokio::spawn(driver.receive_guests(listener));
+    driver
+}
+
+/// What a host executed, as far as it was ended, and the fences it saw.
+fn seen(directory: &Path, order: &Order) -> (Vec<(bool, Option<u64>)>, Vec<u64>) {
+    let record = records(&directory.join("v")).unwrap().remove(&order.vm).unwrap();
+    let over = |it: &Execution| (it.ended_ns.is_some(), it.fence);
+    (record.executions.iter().map(over).collect(), record.fences)
+}
+
+/// Bodies outlive the process of their driver; guests end with the power, fences outlive that too.
+#[tokio::test]
+async fn keeps_its_bodies() {
+    let directory = tempfile::tempdir().unwrap();
+    let order = order(1, Fence::from_u64(5));
+    let driver = apart(directory.path()).await;
+    driver.prepare(&order).await.unwrap();
+    driver.start(&order).await.unwrap();
+    assert_eq!(seen(directory.path(), &order), (vec![(false, Some(5))], vec![5]));
+    drop(driver);
+
+    let driver = apart(directory.path()).await;
+    assert_eq!(driver.observe(order.vm).await.unwrap().body, Body::Running);
+    driver.kill(order.vm, Fence::from_u64(6)).await.unwrap();
+    driver.start(&Order { fence: Fence::from_u64(6), ..order.clone() }).await.unwrap();
+    drop(driver);
+    lose_power(&directory.path().join("v")).unwrap();
+
+    let driver = apart(directory.path()).await;
+    let found = driver.observe(order.vm).await.unwrap();
+    assert_eq!(found.body, Body::Stopped(Ended::Crashed));
+    assert_eq!(driver.start(&order).await.unwrap_err().kind, ErrorKind::Fenced);
+    let ended = vec![(true, Some(5)), (true, Some(6))];
+    assert_eq!(seen(directory.path(), &order), (ended, vec![5, 6]));
+}
+
+/// A host whose guard holds for a moment, and executes a guest; and when the guard's deadline passes.
+async fn guarded(directory: &Path) -> (Simulator, Order, Duration) {
+    let mut order = order(1, Fence::from_u64(5));
+    order.spec.failover = Failover::Rebuild;
+    order.lease = Fence::from_u64(4);
+    let driver = apart(directory).await;
+    let ttl = Duration::from_millis(2_800);
+    let warrant = Warrant { lease: 4, asked: since_boot(), ttl };
+    driver.hold(warrant).await.unwrap();
+    driver.prepare(&order).await.unwrap();
+    driver.start(&order).await.unwrap();
+    (driver, order, deadline(warrant.asked, ttl))
+}
+
+/// When the one guest was not executed any more.
+fn ended_ns(directory: &Path, order: &Order) -> u128 {
+    let record = records(&directory.join("v")).unwrap().remove(&order.vm).unwrap();
+    u128::from(record.executions[0].ended_ns.unwrap())
+}
+
+/// A host whose guard's deadline passes has executed its guests until then, whether or not it looks.
+#[tokio::test]
+async fn is_guarded_while_its_driver_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (driver, order, until) = guarded(directory.path()).await;
+    drop(driver);
+    tokio::time::sleep(until.saturating_sub(since_boot()) + Duration::from_millis(50)).await;
+    assert_eq!(ended_ns(directory.path(), &order), until.as_nanos());
+    let driver = apart(directory.path()).await;
+    let found = driver.observe(order.vm).await.unwrap();
+    assert_eq!(found.body, Body::Stopped(Ended::Crashed));
+    assert_eq!(ended_ns(directory.path(), &order), until.as_nanos());
+}
+
+/// It is the same when the power fails before anybody has looked.
+#[tokio::test]
+async fn is_guarded_before_its_power_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let (driver, order, until) = guarded(directory.path()).await;
+    drop(driver);
+    tokio::time::sleep(until.saturating_sub(since_boot()) + Duration::from_millis(50)).await;
+    lose_power(&directory.path().join("v")).unwrap();
+    assert_eq!(ended_ns(directory.path(), &order), until.as_nanos());
+}
+
+/// The same suite between two that know of each other only an address.
+#[tokio::test]
+async fn moves_guests_between_processes() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let fixture = async |directory: &tempfile::TempDir| Simulated {
+        driver: apart(directory.path()).await,
+        next: AtomicU64::new(1),
+    };
+    let (from, to) = (fixture(&directories[0]).await, fixture(&directories[1]).await);
+    conformance::run_migration(&from, &to).await.unwrap();
 }
 
 /// The same suite through a socket: both sides of the driver protocol.

@@ -1,4 +1,4 @@
-//! Guests on their way between simulated hosts of one process.
+//! Guests on their way between simulated hosts.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,11 @@ use domain::{
 };
 use tokio::sync::{broadcast, watch};
 
-use super::{Call, Domain, Simulator, World, domain, lock};
+use super::{
+    Call, Simulator, lock,
+    road::Road,
+    world::{Domain, World},
+};
 use crate::{Departure, DriverError, ErrorKind, Migration, Order};
 
 /// What of a host others reach.
@@ -29,19 +33,25 @@ pub(super) struct Shared {
 }
 
 /// The simulated hosts of this process, by address.
-static HOSTS: Mutex<BTreeMap<String, Weak<Shared>>> = Mutex::new(BTreeMap::new());
+pub(super) static HOSTS: Mutex<BTreeMap<String, Weak<Shared>>> = Mutex::new(BTreeMap::new());
 
 impl Shared {
-    pub(super) fn new() -> Arc<Shared> {
+    /// A host that others reach at this address, or, when it has none, within this process.
+    pub(super) fn new(address: Option<String>, world: World) -> Arc<Shared> {
         static COUNT: AtomicU64 = AtomicU64::new(1);
-        let address = format!("simulator:{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let within = || format!("simulator:{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let (changes, _) = broadcast::channel(1024);
-        let shared = Arc::new(Shared { world: Mutex::default(), changes, address });
-        lock(&HOSTS).insert(shared.address.clone(), Arc::downgrade(&shared));
+        let is_within = address.is_none();
+        let address = address.unwrap_or_else(within);
+        let world = Mutex::new(World { changes: Some(changes.clone()), ..world });
+        let shared = Arc::new(Shared { world, changes, address });
+        if is_within {
+            lock(&HOSTS).insert(shared.address.clone(), Arc::downgrade(&shared));
+        }
         shared
     }
 
-    fn tell(&self, vm: VmId) {
+    pub(super) fn tell(&self, vm: VmId) {
         let _ = self.changes.send(vm);
     }
 }
@@ -78,63 +88,89 @@ impl Sending {
     }
 }
 
-fn broken(why: &str) -> DriverError {
+pub(super) fn broken(why: &str) -> DriverError {
     DriverError::new(ErrorKind::Transient, why)
 }
 
 /// Copies in rounds, and moves the guest at the end.
-async fn carry(from: Arc<Shared>, to: Arc<Shared>, vm: VmId, copy_ms: u64, sending: Arc<Sending>) {
+async fn carry(from: Arc<Shared>, departing: Departing) {
+    let (vm, sending) = (departing.vm, departing.sending.clone());
+    let result = travel(&from, departing).await;
+    lock(&from.world).sendings.remove(&vm);
+    from.tell(vm);
+    sending.ended.send_replace(Some(result));
+}
+
+async fn travel(from: &Shared, departing: Departing) -> Result<(), DriverError> {
     const ROUNDS: u32 = 4;
-    if let Some(place) =
-        lock(&to.world).domains.get_mut(&vm).filter(|place| place.body == Body::Ready)
-    {
-        place.body = Body::Incoming;
-    }
+    let Departing { vm, address, copy_ms, fence, sending } = departing;
+    let mut road = Road::open(&address, vm).await?;
     for round in 1..=ROUNDS {
         tokio::time::sleep(Duration::from_millis(copy_ms / u64::from(ROUNDS))).await;
         let mut progress = lock(&sending.progress);
         progress.rounds = round;
         progress.remaining_bytes = progress.total_bytes / u64::from(round + 1);
     }
-    let result = arrive(&from, &to, vm, &sending);
-    lock(&from.world).sendings.remove(&vm);
-    from.tell(vm);
-    to.tell(vm);
-    sending.ended.send_replace(Some(result));
+    match from.take_leave(vm, &sending) {
+        Ok(guest) => {
+            let handed_over = road.hand_over(vm, guest).await;
+            from.part(vm, fence, handed_over.is_ok());
+            handed_over
+        }
+        Err(error) => {
+            road.close(vm);
+            Err(error)
+        }
+    }
 }
 
-fn arrive(from: &Shared, to: &Shared, vm: VmId, sending: &Sending) -> Result<(), DriverError> {
-    let guest = {
-        let mut here = lock(&from.world);
-        here.expire();
-        here.domains.get(&vm).filter(|guest| sending.carries(guest.body)).cloned()
-    };
-    let mut there = lock(&to.world);
-    there.expire();
-    let place = there.domains.get_mut(&vm).filter(|place| place.body == Body::Incoming);
-    let (Some(guest), Some(place)) = (guest, place) else {
-        return Err(broken("the guest or its place is gone"));
-    };
-    if sending.aborted.load(Ordering::SeqCst) {
-        place.body = Body::Ready;
-        return Err(broken("the sending was aborted"));
+/// What is sent.
+struct Departing {
+    vm: VmId,
+    address: String,
+    copy_ms: u64,
+    fence: Fence,
+    sending: Arc<Sending>,
+}
+
+impl Shared {
+    /// A guest stands still, to be handed over; the answer is the guest.
+    fn take_leave(&self, vm: VmId, sending: &Sending) -> Result<Domain, DriverError> {
+        if sending.aborted.load(Ordering::SeqCst) {
+            return Err(broken("the sending was aborted"));
+        }
+        let mut world = lock(&self.world);
+        world.expire();
+        let guest = world.domains.get_mut(&vm).filter(|guest| sending.carries(guest.body));
+        let Some(guest) = guest else { return Err(broken("the guest is gone")) };
+        guest.leaving = true;
+        let taken = guest.clone();
+        world.keep(vm, None);
+        Ok(taken)
     }
-    *place = Domain { body: Body::Arrived, ..guest };
-    drop(there);
-    if let Some(left) = lock(&from.world).domains.get_mut(&vm) {
-        left.body = Body::Stopped(Ended::Migrated);
+
+    /// It has left, or goes on here: whatever became of it there stands still.
+    fn part(&self, vm: VmId, fence: Fence, has_left: bool) {
+        let mut world = lock(&self.world);
+        world.expire();
+        let Some(guest) = world.domains.get_mut(&vm).filter(|guest| guest.leaving) else { return };
+        guest.leaving = false;
+        if has_left {
+            guest.body = Body::Stopped(Ended::Migrated);
+        }
+        world.keep(vm, Some(fence));
     }
-    Ok(())
 }
 
 #[async_trait]
 impl Migration for Simulator {
     async fn receive(&self, order: &Order) -> Result<Landing, DriverError> {
-        self.call(Call::Receive, order.vm, order.fence, |world| {
+        let order = order.clone();
+        self.call(Call::Receive, order.vm, order.fence, move |world| {
             world
                 .domains
                 .entry(order.vm)
-                .or_insert_with(|| Domain { reboots: order.reboots, ..Domain::fresh(order) });
+                .or_insert_with(|| Domain { reboots: order.reboots, ..Domain::fresh(&order) });
             Ok(())
         })
         .await?;
@@ -142,22 +178,20 @@ impl Migration for Simulator {
     }
 
     async fn send(&self, departure: &Departure) -> Result<(), DriverError> {
-        let vm = departure.vm;
-        let to = lock(&HOSTS).get(&departure.landing.address).and_then(Weak::upgrade);
-        let to = to.ok_or_else(|| broken("the target cannot be reached"))?;
-        let from = self.shared.clone();
-        let copy_ms = self.options.copy_ms;
+        let Departure { vm, fence, at_rest, .. } = *departure;
+        let address = departure.landing.address.clone();
+        let (from, copy_ms) = (self.shared.clone(), self.options.copy_ms);
         let sending = self
-            .call(Call::Send, vm, departure.fence, |world| {
+            .call(Call::Send, vm, fence, move |world| {
                 if let Some(sending) = world.sendings.get(&vm) {
                     return Ok(sending.clone());
                 }
-                let guest = domain(world, vm)?;
+                let guest = world.domain(vm)?;
                 let (body, total_bytes) = (guest.body, guest.memory_mib << 20);
                 let progress =
                     Progress { total_bytes, remaining_bytes: total_bytes, ..Progress::default() };
                 let sending = Arc::new(Sending {
-                    at_rest: departure.at_rest,
+                    at_rest,
                     aborted: AtomicBool::new(false),
                     progress: Mutex::new(progress),
                     ended: watch::Sender::new(None),
@@ -166,7 +200,8 @@ impl Migration for Simulator {
                     return Err(super::conflict(body, "send"));
                 }
                 world.sendings.insert(vm, sending.clone());
-                tokio::spawn(carry(from, to, vm, copy_ms, sending.clone()));
+                let departing = Departing { vm, address, copy_ms, fence, sending: sending.clone() };
+                tokio::spawn(carry(from, departing));
                 Ok(sending)
             })
             .await?;
@@ -174,8 +209,9 @@ impl Migration for Simulator {
     }
 
     async fn abort(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        let sending =
-            self.call(Call::Abort, vm, fence, |world| Ok(world.sendings.get(&vm).cloned())).await?;
+        let sending = self
+            .call(Call::Abort, vm, fence, move |world| Ok(world.sendings.get(&vm).cloned()))
+            .await?;
         if let Some(sending) = sending {
             sending.aborted.store(true, Ordering::SeqCst);
             let _ = sending.end().await;
