@@ -35,7 +35,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use raft_store::Consistency;
 use tokio::time::Instant;
 
-use crate::{reporter::Reporter, root::StaffOptions};
+use crate::{planted, reporter::Reporter, root::StaffOptions};
 use instance::{InstanceActor, Task, Tools};
 use probe::{ProbeActor, Question};
 
@@ -153,6 +153,7 @@ impl Actor for HostActor {
         (): (),
         state: &mut HostState,
     ) -> Result<(), ActorProcessingErr> {
+        planted::may_panic();
         let mut views = state.tools.store.views();
         let mut view = views.borrow_and_update().clone();
         let mut acts = state.hold_lease(&view.state).await;

@@ -14,7 +14,7 @@ use raft_store::Store;
 
 pub use fencing::FencingAgent;
 
-use crate::root::StaffOptions;
+use crate::{planted, root::StaffOptions};
 use fencing::Fencers;
 use membership::Observer;
 
@@ -69,6 +69,7 @@ impl Actor for Leader {
         (): (),
         state: &mut LeaderState,
     ) -> Result<(), ActorProcessingErr> {
+        planted::may_panic();
         let mut views = state.store.views();
         views.mark_unchanged();
         if state.store.status().leads {

@@ -19,6 +19,7 @@ mod health;
 mod host;
 mod keeper;
 mod leader;
+pub mod planted;
 mod reporter;
 mod root;
 mod routine;

@@ -13,6 +13,8 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use raft_store::{ProposeError, Store};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::planted;
+
 /// Reports that may wait; who reports more waits too.
 const QUEUE: usize = 4 * limit::BATCH_MAX;
 
@@ -78,6 +80,7 @@ impl Actor for ReportingActor {
             let _ = tokio::time::timeout(Duration::from_millis(500), wait).await;
         }
         if !batch.is_empty() {
+            planted::may_panic();
             let (reports, replies): (Vec<Report>, Vec<Reply>) = batch.into_iter().unzip();
             let command = Command::Instance(InstanceCommand::Report(reports));
             let answer = reporter.store.propose_as_node(command).await;

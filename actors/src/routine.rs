@@ -4,7 +4,7 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
-use crate::root::StaffOptions;
+use crate::{planted, root::StaffOptions};
 
 /// Something that is done in turns.
 pub(crate) trait Turn: Send + Sync + 'static {
@@ -48,6 +48,7 @@ impl<T: Turn> Actor for Routine<T> {
         (): (),
         options: &mut Arc<StaffOptions>,
     ) -> Result<(), ActorProcessingErr> {
+        planted::may_panic();
         T::take(options).await;
         me.send_after(T::PAUSE, || ());
         Ok(())

@@ -1,12 +1,18 @@
 //! What must hold of a history. Each checker reads it alone: a kept history is judged again like a new one.
 
+mod backups;
+pub(crate) mod bodies;
 mod linear;
+mod lists;
 mod lives;
 mod locks;
+mod queue;
 mod registers;
 #[cfg(test)]
 mod tests;
 mod watches;
+
+use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -29,16 +35,68 @@ pub struct Violation {
 pub struct Judgement {
     /// What does not hold.
     pub violations: Vec<Violation>,
-    /// Keys whose order was searched for.
-    pub keys: usize,
-    /// Keys of those for which the search was given up: no verdict.
+    /// Keys of registers for which the search for an order was given up: no verdict.
     pub undecided: Vec<String>,
-    /// Grants of locks that were compared.
+    /// How much was looked at.
+    #[serde(flatten)]
+    pub compared: Compared,
+}
+
+/// How much was looked at: where it is nothing, nothing was found to hold.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Compared {
+    /// Registers whose order was searched for.
+    pub keys: usize,
+    /// Grants of locks.
     pub grants: usize,
     /// VMs of which it was known what they must be, and which were looked at in the end.
     pub lives: usize,
+    /// Times in which hosts executed a guest.
+    pub executions: usize,
+    /// VMs that one host executed and then another.
+    pub moved: usize,
+    /// Elements that were appended to lists.
+    pub appended: usize,
+    /// Operations that were looked at in the end.
+    pub operations: usize,
+    /// Backups that were made.
+    pub backups: usize,
+    /// Registers that were asked for after a cluster began again from a backup.
+    pub restored: usize,
     /// Events that watchers were sent.
     pub watched: usize,
+}
+
+impl Compared {
+    /// What nothing was found of.
+    pub(crate) fn lacking(&self) -> impl Iterator<Item = &'static str> {
+        let Compared { keys, grants, lives, executions, moved, .. } = *self;
+        let Compared { appended, operations, backups, restored, watched, .. } = *self;
+        let all = [
+            (keys, "registers"),
+            (appended, "elements of lists"),
+            (grants, "grants of locks"),
+            (lives, "VMs"),
+            (executions, "executions"),
+            (moved, "VMs on several hosts"),
+            (operations, "operations"),
+            (backups, "backups"),
+            (restored, "restored registers"),
+            (watched, "events"),
+        ];
+        all.into_iter().filter(|(count, _)| *count == 0).map(|(_, name)| name)
+    }
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Compared { keys, grants, lives, executions, moved, .. } = self;
+        let Compared { appended, operations, backups, restored, watched, .. } = self;
+        writeln!(f, "{keys} registers, {appended} appended to lists, {grants} grants of locks")?;
+        writeln!(f, "{lives} VMs, executed {executions} times, {moved} of them on several hosts")?;
+        write!(f, "{operations} operations, {backups} backups, {restored} registers restored, ")?;
+        write!(f, "{watched} events sent to watchers")
+    }
 }
 
 impl Judgement {
@@ -53,6 +111,10 @@ pub(crate) fn judge(events: &[Event]) -> Judgement {
     registers::judge(events, &mut judgement);
     locks::judge(events, &mut judgement);
     lives::judge(events, &mut judgement);
+    bodies::judge(events, &mut judgement);
+    backups::judge(events, &mut judgement);
+    queue::judge(events, &mut judgement);
+    lists::judge(events, &mut judgement);
     watches::judge(events, &mut judgement);
     judgement
 }

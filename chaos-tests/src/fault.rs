@@ -1,7 +1,9 @@
 //! What befalls a cluster. Each fault is mended again, and says how it is known to have happened.
 
 mod clock;
+mod crash;
 mod damage;
+mod driver;
 mod failing_disk;
 mod full_disk;
 mod hung_disk;
@@ -10,11 +12,13 @@ mod late;
 mod limits;
 mod loss;
 mod narrow;
+mod panics;
 mod partition;
 mod pause;
 mod power;
 mod slow_disk;
 mod twice;
+mod voters;
 
 use std::{
     collections::BTreeSet,
@@ -58,12 +62,12 @@ pub(crate) enum Lane {
     Node,
     /// To what a node may use.
     Means,
-    /// To the time.
-    Clock,
+    /// To what all go by: the time, and who votes.
+    Order,
 }
 
 impl Lane {
-    pub(crate) const ALL: [Lane; 4] = [Lane::Network, Lane::Node, Lane::Means, Lane::Clock];
+    pub(crate) const ALL: [Lane; 4] = [Lane::Network, Lane::Node, Lane::Means, Lane::Order];
 }
 
 /// A kind of fault.
@@ -74,7 +78,7 @@ pub(crate) struct Kind {
 }
 
 /// All kinds.
-pub(crate) const KINDS: [Kind; 24] = [
+pub(crate) const KINDS: [Kind; 28] = [
     kind("leader-alone", Lane::Network, || partition::make(Shape::LeaderAlone)),
     kind("leader-deaf", Lane::Network, || partition::make(Shape::LeaderDeaf)),
     kind("leader-mute", Lane::Network, || partition::make(Shape::LeaderMute)),
@@ -94,11 +98,15 @@ pub(crate) const KINDS: [Kind; 24] = [
     kind("failing-disk", Lane::Node, || Box::new(failing_disk::FailingDisk::default())),
     kind("flipped-bit", Lane::Node, || Box::new(damage::FlippedBit::default())),
     kind("torn-tail", Lane::Node, || Box::new(damage::TornTail::default())),
+    kind("driver-killed", Lane::Node, || Box::new(driver::DriverKilled::default())),
     kind("slow-disk", Lane::Means, || Box::new(slow_disk::SlowDisk::default())),
     kind("little-cpu", Lane::Means, || Box::new(limits::Limits::of(Limit::Cpu(5)))),
     kind("little-memory", Lane::Means, || Box::new(limits::Limits::of(Limit::Memory(256 << 10)))),
     kind("frozen", Lane::Means, || Box::new(limits::Limits::of(Limit::Frozen))),
-    kind("clock-jump", Lane::Clock, || Box::new(clock::ClockJump)),
+    kind("guests-crash", Lane::Means, || Box::new(crash::Crash::default())),
+    kind("actors-panic", Lane::Means, || Box::new(panics::Panics::default())),
+    kind("clock-jump", Lane::Order, || Box::new(clock::ClockJump)),
+    kind("fewer-voters", Lane::Order, || Box::new(voters::Voters::default())),
 ];
 
 const fn kind(name: &'static str, lane: Lane, make: fn() -> Box<dyn Fault>) -> Kind {

@@ -3,6 +3,7 @@
 //! A [`run`] starts a cluster of the lab, has clients use it and faults strike it, several at once and each
 //! with proof, and keeps the [history](history) of what clients saw. Checkers judge that history.
 
+mod afterwards;
 mod checker;
 mod counters;
 mod fault;
@@ -13,6 +14,7 @@ mod run;
 mod simulation;
 mod soak;
 mod summary;
+mod users;
 mod workload;
 
 pub use checker::{Judgement, Violation};

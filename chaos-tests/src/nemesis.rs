@@ -13,6 +13,9 @@ use crate::{
 
 /// How long a fault lasts, and how long its lane is quiet then, milliseconds.
 const FAULT_MS: std::ops::Range<u64> = 2_000..7_000;
+/// One in so many lasts longer than the lease of a host; half as many of a kind that was not seen to happen yet.
+const LONG_ONE_IN: u8 = 5;
+const LONG_MS: std::ops::Range<u64> = 12_000..20_000;
 const QUIET_MS: std::ops::Range<u64> = 1_000..5_000;
 /// Between two looks at who leads.
 const LOOK: Duration = Duration::from_millis(500);
@@ -115,7 +118,11 @@ impl Course {
         }
         let kind = self.round.pop().expect("every lane has kinds");
         let at_leader = self.random.bool() || missing.contains(&kind.name);
-        let (random, lasts) = (self.random.fork(), self.duration(FAULT_MS));
+        // What is still to be seen is over sooner.
+        let one_in = if missing.contains(&kind.name) { 2 * LONG_ONE_IN } else { LONG_ONE_IN };
+        let is_long = self.random.u8(..one_in) == 0;
+        let lasts = self.duration(if is_long { LONG_MS } else { FAULT_MS });
+        let random = self.random.fork();
         Turn { kind, at_leader, random, lasts }
     }
 }

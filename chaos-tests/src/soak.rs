@@ -65,7 +65,7 @@ impl Soak {
             unknown: faults.unknown + outside.unknown,
             strikes: summary.strikes.len(),
             proven: summary.strikes.iter().filter(|strike| strike.proof.is_some()).count(),
-            keys: summary.keys,
+            keys: summary.compared.keys,
             violations: summary.violations.len(),
             undecided: summary.undecided.len(),
             invalid: summary.invalid.len(),

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, fmt};
 use serde::Serialize;
 
 use crate::{
-    checker::{Judgement, Violation},
+    checker::{Compared, Judgement, Violation},
     fault::KINDS,
     history::{End, Event, operations},
     nemesis::{Reign, Storm, Strike},
     run::{Plan, window},
-    workload::{lives, locks, registers, watches},
+    workload::{backups, lists, lives, locks, queue, registers, watches},
 };
 
 /// How operations ended.
@@ -69,16 +69,11 @@ pub struct Summary {
     pub violations: Vec<Violation>,
     /// After how many seconds of faults it was noticed that something does not hold.
     pub noticed_s: Option<u64>,
-    /// Keys of registers whose order was searched for.
-    pub keys: usize,
-    /// Those for which the search was given up.
+    /// Keys of registers for which the search for an order was given up.
     pub undecided: Vec<String>,
-    /// Grants of locks that were compared.
-    pub grants: usize,
-    /// VMs of which it was known what they must be, and which were looked at in the end.
-    pub lives: usize,
-    /// Events that watchers were sent.
-    pub watched: usize,
+    /// How much was looked at.
+    #[serde(flatten)]
+    pub compared: Compared,
     /// Operations while a fault was there.
     pub in_faults: Counts,
     /// Operations at other times.
@@ -110,6 +105,17 @@ const UNKNOWN_PERCENT_MAX: usize = 10;
 /// So many operations at least must be done while faults are there, for each second.
 const OK_PER_SECOND_MIN: u64 = 2;
 
+/// The workloads.
+const MODELS: [&str; 7] = [
+    registers::MODEL,
+    lists::MODEL,
+    locks::MODEL,
+    lives::MODEL,
+    queue::MODEL,
+    backups::MODEL,
+    watches::MODEL,
+];
+
 impl Summary {
     pub(crate) fn of(
         plan: &Plan,
@@ -124,7 +130,7 @@ impl Summary {
         let first_ns = storm.strikes.first().map_or(struck_ns, |strike| strike.begun_ns);
         let seconds = usize::try_from(struck_ns.saturating_sub(first_ns) / SECOND_NS).unwrap_or(0);
         let mut available = vec![false; seconds];
-        for model in [registers::MODEL, locks::MODEL, lives::MODEL, watches::MODEL] {
+        for model in MODELS {
             for row in operations(events, model) {
                 let at_ns = match &row.end {
                     End::Ok(at, _) | End::Fail(at, _) => *at,
@@ -188,11 +194,8 @@ impl Summary {
             storm_s: struck_ns.saturating_sub(first_ns) / SECOND_NS,
             violations: judgement.violations,
             noticed_s: None,
-            keys: judgement.keys,
             undecided: judgement.undecided,
-            grants: judgement.grants,
-            lives: judgement.lives,
-            watched: judgement.watched,
+            compared: judgement.compared,
             in_faults,
             outside,
             faults,
@@ -221,6 +224,7 @@ impl Summary {
                 doubts.push(format!("{} never struck the leader", kind.name));
             }
         }
+        doubts.extend(self.compared.lacking().map(|what| format!("no {what} were compared")));
         let all = self.in_faults.all() + self.outside.all();
         let unknown = self.in_faults.unknown + self.outside.unknown;
         if unknown * 100 > all * UNKNOWN_PERCENT_MAX {
@@ -249,9 +253,7 @@ fn part(sorted: &[u64], percent: usize) -> u64 {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary {
-            seed, nodes, storm_s, in_faults, outside, keys, grants, lives, watched, ..
-        } = self;
+        let Summary { seed, nodes, storm_s, in_faults, outside, compared, .. } = self;
         writeln!(f, "seed {seed}, {nodes} nodes, {storm_s} s")?;
         writeln!(
             f,
@@ -270,10 +272,7 @@ impl fmt::Display for Summary {
             format!("{name}: {ok} done, {fail} refused, {unknown} unknown")
         };
         writeln!(f, "{}; {}", row("in faults", in_faults), row("outside", outside))?;
-        writeln!(
-            f,
-            "{keys} registers, {grants} grants of locks, {lives} VMs, {watched} events sent to watchers"
-        )?;
+        writeln!(f, "{compared}")?;
         writeln!(
             f,
             "available in {:.1} % of seconds; from a strike to the next change p50 {} ms, p99 {} ms, max {} ms; {} elections",

@@ -1,7 +1,10 @@
 //! What clients do to a cluster while it is struck, and note in the history.
 
+pub(crate) mod backups;
+pub(crate) mod lists;
 pub(crate) mod lives;
 pub(crate) mod locks;
+pub(crate) mod queue;
 pub(crate) mod registers;
 pub(crate) mod watches;
 

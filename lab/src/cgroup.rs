@@ -161,10 +161,17 @@ impl Limited {
     /// Undoes it, as far as the process is there at all.
     fn release(&self) {
         lift(&self.group);
-        let _ = self.admit(&self.home);
-        // One that ends takes a moment to leave.
         let begun = Instant::now();
-        while fs::remove_dir(&self.group).is_err() && begun.elapsed() < PATIENCE {
+        loop {
+            // It goes with what it has started meanwhile.
+            let members = fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default();
+            for member in members.lines() {
+                let _ = fs::write(self.home.join("cgroup.procs"), member);
+            }
+            // One that ends takes a moment to leave.
+            if fs::remove_dir(&self.group).is_ok() || begun.elapsed() > PATIENCE {
+                return;
+            }
             std::thread::sleep(Duration::from_millis(10));
         }
     }

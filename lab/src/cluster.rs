@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    apart::Apart,
     config::Config,
     disk::Disk,
     down,
@@ -83,7 +84,9 @@ impl Cluster {
         };
         let network = match options.hosts {
             Hosts::Simulated => None,
-            Hosts::Bridged | Hosts::Real => Some(Network::make(options.nodes, API_PORT)?),
+            Hosts::Bridged | Hosts::Apart | Hosts::Real => {
+                Some(Network::make(options.nodes, API_PORT)?)
+            }
         };
         let mut cluster = Cluster { options, nodes: Vec::new(), network, access, root };
         let mut inside = Vec::new();
@@ -108,6 +111,9 @@ impl Cluster {
         cluster.write(ACCESS, &cluster.access)?;
         cluster.run(0)?;
         cluster.await_ready(0).await?;
+        for (setting, value) in &cluster.options.settings {
+            cluster.novacron(0, &["setting", "set", setting, &value.to_string()])?;
+        }
         let tokens = said.lines().filter_map(|line| line.trim().strip_prefix("novacron join "));
         let tokens: Vec<String> = tokens.map(str::to_owned).collect();
         for (number, token) in (1..cluster.options.nodes).zip(tokens) {
@@ -147,7 +153,7 @@ impl Cluster {
                 let (files, ledgers) = (directory.join("h"), self.ledgers());
                 Some(Hypervisor::start(&files, number, network, &programs, &ledgers)?)
             }
-            (_, Hosts::Simulated | Hosts::Bridged | Hosts::Real) => None,
+            (_, Hosts::Simulated | Hosts::Bridged | Hosts::Apart | Hosts::Real) => None,
         };
         let disk = match self.options.storage {
             Storage::Directory => None,
@@ -162,6 +168,8 @@ impl Cluster {
         };
         let real = self.options.hosts == Hosts::Real;
         let watched = real && self.options.fencing == Fencing::Watchdogs;
+        let apart = (self.options.hosts == Hosts::Apart)
+            .then(|| Apart::new(&directory, &programs, Network::address(number)));
         let mut node = Node {
             boot: real.then(|| Boot::first(&directory)).transpose()?,
             slow: self.options.slow_clock == Some(number),
@@ -177,6 +185,7 @@ impl Cluster {
             programs,
             space,
             hypervisor,
+            apart,
             disk,
             process: None,
         };
@@ -193,6 +202,7 @@ impl Cluster {
                 Storage::Disk => 1_000,
             },
             hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),
+            apart: node.apart.as_ref(),
             pool: &self.pool(),
             guard: node.guarded.then(|| guard::socket(&node.directory)),
             agents: match self.options.fencing {
@@ -289,7 +299,30 @@ impl Cluster {
     /// # Errors
     /// When it cannot be started.
     pub fn run(&mut self, node: usize) -> Result<()> {
-        self.nodes[node].run(self.options.broken.environment())
+        let environment = self.options.broken.environment();
+        self.nodes[node].run_apart(environment)?;
+        self.nodes[node].run(environment)
+    }
+
+    /// Has a node begin again from a backup, as when all machines are lost. The others are ended. The answer is a
+    /// client of the new cluster.
+    ///
+    /// # Errors
+    /// When it cannot, or is not ready in time.
+    pub async fn begin_again(&mut self, node: usize, backup: &Path) -> Result<Client> {
+        const FILE: &str = "again.json";
+        for node in 0..self.nodes.len() {
+            self.kill(node)?;
+        }
+        self.wipe(node)?;
+        let backup = backup.canonicalize()?;
+        let backup = backup.to_str().context("a path is no text")?;
+        self.novacron(node, &["init", "--restore", backup, "--access-out", FILE])?;
+        let access = self.access_of(node, FILE)?;
+        self.access = Access { endpoints: self.access.endpoints.clone(), ..access };
+        self.run(node)?;
+        self.await_ready(node).await?;
+        self.client_with(vec![self.access.endpoints[node].clone()], PATIENCE)
     }
 
     /// A client of one node alone.

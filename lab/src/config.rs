@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::hypervisor::Hypervisor;
+use crate::{apart::Apart, hypervisor::Hypervisor};
 
 /// What differs from node to node.
 pub(crate) struct Config<'a> {
@@ -20,6 +20,8 @@ pub(crate) struct Config<'a> {
     pub(crate) snapshot_entries: u64,
     /// The host's hypervisor and where its driver keeps its state; none is simulated.
     pub(crate) hypervisor: Option<(&'a Hypervisor, &'a Path)>,
+    /// The host, when it is a simulated one apart from its node.
+    pub(crate) apart: Option<&'a Apart>,
     /// The pool that all hosts see.
     pub(crate) pool: &'a Path,
     /// Where its host's guard listens, if it has one.
@@ -42,8 +44,8 @@ impl Config<'_> {
             expect.join(", "),
             data.display(),
         );
-        let host = match self.hypervisor {
-            Some((hypervisor, state)) => write!(
+        let host = match (self.hypervisor, self.apart) {
+            (Some((hypervisor, state)), _) => write!(
                 text,
                 "driver = \"libvirt\"\nvirt_type = \"qemu\"\nuri = \"{}\"\n\
                  migration_uri = \"{}\"\n\
@@ -54,8 +56,8 @@ impl Config<'_> {
                 state.display(),
                 self.pool.display(),
             ),
-            // Room for all that hours of a fault test leave.
-            None => writeln!(text, "driver = \"simulator\"\ncpus = 4000"),
+            (None, Some(apart)) => write!(text, "{}", apart.text()),
+            (None, None) => writeln!(text, "driver = \"simulator\""),
         };
         host.expect("a string takes what is written");
         if let Some(guard) = &self.guard {

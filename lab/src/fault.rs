@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    apart::HostRecords,
     cgroup::{Limit, Limited},
     cluster::{Cluster, PATIENCE},
     damage::{self, Flipped},
@@ -22,6 +23,9 @@ use crate::{
     syncs::{TamperedSyncs, Tampering},
     watchdog::Watchdog,
 };
+
+/// What an actor says that panics because a test wants it: `actors::planted` has the same words.
+pub const PLANTED: &str = "a test planted this panic";
 
 impl Cluster {
     /// Kills a node's process at once, as a power cut does. Its guests run on. The answer is how it ended, if
@@ -206,6 +210,12 @@ impl Cluster {
     /// When the node has no disk of its own, runs, or nothing was lost.
     pub fn cut_power(&self, node: usize) -> Result<u64> {
         self.nodes[node].cut_power()
+    }
+
+    /// Where simulated hosts that are apart from their nodes write down what becomes of bodies.
+    #[must_use]
+    pub fn host_records(&self) -> HostRecords {
+        HostRecords::of(self.nodes.iter().filter_map(|node| node.apart.as_ref()))
     }
 
     /// Fills a node's disk until so much of it is used, percent; 100 is until it takes no more. The answer is
@@ -410,12 +420,51 @@ impl Cluster {
         Ok(kill_process(pid, Signal::CONT)?)
     }
 
+    /// Has some actors of a node panic.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    pub fn plant_panics(&self, node: usize) -> Result<()> {
+        Ok(std::fs::write(self.nodes[node].panics(), "")?)
+    }
+
+    /// How many actors of a node have panicked because of that.
+    #[must_use]
+    pub fn planted_panics(&self, node: usize) -> usize {
+        self.log(node).lines().filter(|line| *line == PLANTED).count()
+    }
+
+    /// The driver process of a node, if there is one.
+    #[must_use]
+    pub fn driver(&self, node: usize) -> Option<Pid> {
+        self.nodes[node].driver()
+    }
+
+    /// Has all guests of a node's host crash, when that is apart from it.
+    ///
+    /// # Errors
+    /// When its driver does not run.
+    pub fn crash_guests(&self, node: usize) -> Result<()> {
+        let pid = self.driver(node).context("there is no driver process")?;
+        Ok(kill_process(pid, Signal::USR1)?)
+    }
+
+    /// How many guests of a node's host were made to crash so far.
+    #[must_use]
+    pub fn crashed_guests(&self, node: usize) -> usize {
+        let log = self.driver_log(node);
+        let counts = log.lines().filter_map(|line| line.strip_prefix("guests that crashed: "));
+        counts.filter_map(|count| count.parse::<usize>().ok()).sum()
+    }
+
     /// Kills the driver process of a node.
     ///
     /// # Errors
     /// When there is none.
     pub fn kill_driver(&self, node: usize) -> Result<()> {
-        let pid = self.nodes[node].driver().context("there is no driver process")?;
-        Ok(kill_process(pid, Signal::KILL)?)
+        let pid = self.driver(node).context("there is no driver process")?;
+        // It may just have ended.
+        let _ = kill_process(pid, Signal::KILL);
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Everything it starts it ends by its own pid, also after a panic, and everything lies in one
 //! directory of its own, so two labs on one machine do not meet.
 
+mod apart;
 mod cgroup;
 mod cluster;
 mod config;
@@ -29,12 +30,15 @@ mod wall_clock;
 mod watchdog;
 mod witness;
 
+pub use apart::{HostRecords, Told};
 pub use cgroup::{Limit, Limited, is_possible as limits_are_possible};
 pub use cluster::{Cluster, status};
 pub use damage::Flipped;
 pub use disk::{Waiting, is_possible as disks_are_possible};
 pub use down::sweep;
 pub use driver::DriverHost;
+pub use drivers::simulator::Execution;
+pub use fault::PLANTED;
 pub use hypervisor::is_possible;
 pub use late::{Late, Lateness, is_possible as late_packets_are_possible};
 pub use ledger::Ledger;

@@ -11,10 +11,12 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    apart::Apart,
     disk::Disk,
     guard::{self, Boot},
     hypervisor::Hypervisor,
     network::Space,
+    power,
     wall_clock::{self, WallClock},
     watchdog::Watchdog,
 };
@@ -27,6 +29,8 @@ pub(crate) struct Node {
     /// The host's own network, if it has one.
     pub(crate) space: Option<Arc<Space>>,
     pub(crate) hypervisor: Option<Hypervisor>,
+    /// Its host, when that is a simulated one apart from it.
+    pub(crate) apart: Option<Apart>,
     pub(crate) disk: Option<Disk>,
     /// Its host's present boot, if that is not the machine's.
     pub(crate) boot: Option<Boot>,
@@ -77,9 +81,28 @@ impl Node {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let mut command = self.novacron();
         command.envs(self.wall_clock.iter().flat_map(WallClock::environment));
+        command.env("NOVACRON_TEST_PANICS", self.panics());
         command.arg("run").envs(environment).stdout(Stdio::null()).stderr(log);
         self.process = Some(command.spawn().context("cannot start a node")?);
         Ok(())
+    }
+
+    /// Starts its host's driver, when that is apart from it and does not run.
+    pub(crate) fn run_apart<'a>(
+        &mut self,
+        environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<()> {
+        if self.apart.is_none() || self.driver().is_some() {
+            return Ok(());
+        }
+        let mut apart = self.apart.take().context("it is there")?;
+        let started = apart.start(|program| {
+            let mut command = self.command(program);
+            command.current_dir(&self.directory).envs(environment);
+            command
+        });
+        self.apart = Some(apart);
+        started
     }
 
     /// Starts its host's guard, if it has one.
@@ -138,6 +161,10 @@ impl Node {
     /// See [`Disk::cut_power`].
     pub(crate) fn cut_power(&self) -> Result<u64> {
         ensure!(self.process.is_none(), "the node still runs");
+        if let Some(apart) = &self.apart {
+            power::cut(&self.directory)?;
+            apart.lose_power()?;
+        }
         self.disk()?.cut_power()
     }
 
@@ -151,6 +178,11 @@ impl Node {
         let processes = std::fs::read_dir("/proc").ok()?.flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         pids.into_iter().filter(|pid| is_driver(*pid, &lock)).find_map(Pid::from_raw)
+    }
+
+    /// The file at which its actors panic.
+    pub(crate) fn panics(&self) -> PathBuf {
+        self.directory.join("panics")
     }
 
     /// Its log.
@@ -177,6 +209,10 @@ impl Drop for Node {
         let _ = self.kill_guard();
         if let Some(driver) = self.driver() {
             let _ = kill_process(driver, Signal::KILL);
+        }
+        if self.apart.is_some() {
+            // Its disk is in use as long as anything runs there.
+            let _ = power::cut(&self.directory);
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct ClusterOptions {
     pub slow_clock: Option<usize>,
     /// Whether the wall clock of each node can be moved.
     pub movable_clocks: bool,
+    /// Settings of the cluster that are not as they come.
+    pub settings: Vec<(&'static str, u64)>,
 }
 
 /// What is broken on purpose in a debug build, to show that a test would notice.
@@ -29,10 +31,14 @@ pub enum Broken {
     /// Nothing.
     #[default]
     Nothing,
-    /// The drivers of real hosts carry out whatever they are told, under whichever fence and lease.
+    /// Drivers carry out whatever they are told, under whichever fence and lease.
     IgnoresFence,
-    /// A guest that comes to a real host goes on there as soon as it has been copied.
+    /// A guest that comes to a host goes on there as soon as it has been copied.
     NoPause,
+    /// Guards let guests execute for longer than the cluster waits before it starts them elsewhere.
+    TargetBeforeSource,
+    /// Hosts do not sync the fences that they have seen.
+    UnsyncedFence,
     /// Nodes acknowledge what they have not synced.
     NeverSyncs,
     /// Nodes answer every read from what they know.
@@ -50,14 +56,18 @@ pub enum Broken {
 }
 
 impl Broken {
-    /// What can be broken in a node, and is noticed by those who use a cluster.
-    pub const NODE: [Broken; 6] = [
+    /// What can be broken in a node or on its host, and is noticed by those who use a cluster.
+    pub const NODE: [Broken; 10] = [
         Broken::NeverSyncs,
         Broken::ReadsLocally,
         Broken::ForgetsRequests,
         Broken::DropsEvents,
         Broken::WallClockLeases,
         Broken::AppliesOutOfOrder,
+        Broken::NoPause,
+        Broken::TargetBeforeSource,
+        Broken::UnsyncedFence,
+        Broken::IgnoresFence,
     ];
     /// What can be broken in a node's store: a simulation notices.
     pub const STORE: [Broken; 5] = [
@@ -79,6 +89,8 @@ impl Broken {
             Broken::Nothing => "nothing",
             Broken::IgnoresFence => "ignore-fence",
             Broken::NoPause => "no-pause",
+            Broken::TargetBeforeSource => "target-before-source",
+            Broken::UnsyncedFence => "unsynced-fence",
             Broken::NeverSyncs => "never-sync",
             Broken::ReadsLocally => "read-locally",
             Broken::ForgetsRequests => "forget-requests",
@@ -117,6 +129,8 @@ pub enum Hosts {
     Simulated,
     /// Simulated, each with an address of its own on a bridge, whose links can be cut.
     Bridged,
+    /// The same, each by a driver process and guard of its own; what they run outlives node and driver.
+    Apart,
     /// Real hypervisors, on the same bridge.
     Real,
 }

@@ -254,6 +254,7 @@ async fn run(file: &ConfigFile) -> Result<()> {
         api: config.api,
         directory: data,
     };
+    actors::planted::watch();
     let daemon = Daemon::start(options, files).await?;
     let node = daemon.store.node();
     tracing::info!(node, "the node runs");

@@ -33,7 +33,10 @@ pub(crate) async fn renewed(
     // Still held under the same fence: so it was held when the renewal was decided, and was renewed.
     let still = held(store, state, local).filter(|host| host.fence == lease);
     let (Some(host), Some(row)) = (still, state.leases.get(&local.id)) else { return };
-    let ttl = Duration::from_millis(row.ttl_ms);
+    let mut ttl = Duration::from_millis(row.ttl_ms);
+    if guard::is_broken("target-before-source") {
+        ttl *= 4;
+    }
     let warrant = Warrant { lease: lease.as_u64(), asked, ttl };
     let fencing = match hold(local, warrant, host.fencing).await {
         Ok(Level::Guard) => Fencing::Guard,

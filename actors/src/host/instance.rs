@@ -15,7 +15,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft_store::{Consistency, Store};
 
 use super::LocalHost;
-use crate::{files::ImageFiles, reporter::Reporter};
+use crate::{files::ImageFiles, planted, reporter::Reporter};
 
 /// The reason with which an actor ends that has done its work.
 pub(super) const FINISHED: &str = "finished";
@@ -302,6 +302,7 @@ impl Actor for InstanceActor {
         (): (),
         task: &mut Task,
     ) -> Result<(), ActorProcessingErr> {
+        planted::may_panic();
         let reason = match task.run().await {
             Ok(()) => FINISHED.to_owned(),
             Err(why) => why,

@@ -49,7 +49,7 @@ fn judge_life(name: &str, life: &[Operation], judgement: &mut Judgement) {
             ("found", End::Ok(_, found)) => {
                 let phase = found["phase"].as_str();
                 let is_known = !matches!(must, Must::Either | Must::Be { running: None });
-                judgement.lives += usize::from(is_known);
+                judgement.compared.lives += usize::from(is_known);
                 if !fits(must, phase) {
                     let phase = phase.unwrap_or("not there");
                     let what = format!("in the end it is {phase}, and was to be {must:?}");
@@ -63,7 +63,7 @@ fn judge_life(name: &str, life: &[Operation], judgement: &mut Judgement) {
             ("delete", End::Ok(..)) => Must::NotBe,
             ("start" | "stop", End::Unknown) => Must::Be { running: None },
             ("create" | "delete", End::Unknown) => Must::Either,
-            ("start" | "stop" | "delete", End::Fail(_, why))
+            ("start" | "stop" | "migrate" | "delete", End::Fail(_, why))
                 if why == "NOT_FOUND" && matches!(must, Must::Be { .. }) =>
             {
                 let what = format!("{} did not find it, and it had been made", row.f);

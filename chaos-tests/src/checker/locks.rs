@@ -25,7 +25,8 @@ pub(super) fn judge(events: &[Event], judgement: &mut Judgement) {
     }
     for (lock, operations) in locks {
         let mut grants = grants(&operations);
-        judgement.grants += grants.iter().filter(|grant| grant.held_ns < grant.until_ns).count();
+        judgement.compared.grants +=
+            grants.iter().filter(|grant| grant.held_ns < grant.until_ns).count();
         grants.sort_unstable_by_key(|grant| grant.held_ns);
         judge_fences(&lock, &grants, judgement);
         judge_holding(&lock, &grants, judgement);

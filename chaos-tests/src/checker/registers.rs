@@ -59,7 +59,7 @@ pub(super) fn judge(events: &[Event], judgement: &mut Judgement) {
 
 fn judge_order(key: &str, operations: &[Operation], judgement: &mut Judgement) {
     let entries: Vec<Entry<Step>> = operations.iter().filter_map(entry).collect();
-    judgement.keys += 1;
+    judgement.compared.keys += 1;
     match linearize::<Register>(0, &entries, STATES_MAX) {
         Linear::Yes => {}
         Linear::Undecided => judgement.undecided.push(key.to_owned()),

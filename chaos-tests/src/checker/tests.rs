@@ -320,6 +320,107 @@ fn a_long_history_is_decided() {
 }
 
 #[test]
+fn backups() {
+    let written = r#"1 invoke register create r0 {}
+                     1 ok register create r0 {"id":"a","etag":10}
+                     1 invoke register write r0 {"value":1}
+                     1 ok register write r0 {"etag":11}
+                     1 invoke register write r0 {"value":2}
+                     1 info register write r0
+                     "#;
+    let rows = [
+        ("all is there", 12, r#"ok backup restored r0 {"value":1,"etag":11}"#, ""),
+        ("what nobody knew was done", 12, r#"ok backup restored r0 {"value":2,"etag":12}"#, ""),
+        (
+            "it is too old",
+            10,
+            r#"ok backup restored r0 {"value":0,"etag":10}"#,
+            "11 was acknowledged before",
+        ),
+        (
+            "a write is lost",
+            12,
+            r#"ok backup restored r0 {"value":0,"etag":10}"#,
+            "1 of 11 was there",
+        ),
+        (
+            "another value",
+            12,
+            r#"ok backup restored r0 {"value":7,"etag":11}"#,
+            "1 of 11 was there",
+        ),
+        ("it is not there", 12, "fail backup restored r0 NOT_FOUND", "NOT_FOUND"),
+    ];
+    for (name, revision, restored, expected) in rows {
+        let made = format!(
+            r#"2 invoke backup make 0
+               2 ok backup make 0 {{"revision":{revision}}}
+               3 invoke backup restored r0 {{"backup":"0"}}
+               3 {restored}"#
+        );
+        check(name, &format!("{written}{made}"), expected);
+    }
+}
+
+#[test]
+fn queue() {
+    let made = r#"1 invoke queue probe q0 {}
+                  1 ok queue probe q0 {"operation":"a","etag":11}
+                  1 invoke queue probe q1 {}
+                  1 info queue probe q1
+                  "#;
+    let found = |id: &str, done: bool| {
+        format!(
+            r#"2 invoke queue found {id}
+               2 ok queue found {id} {{"kind":"probe","is_part":false,"status":"it","done":{done},"message":""}}
+               "#
+        )
+    };
+    let rows = [
+        ("it has ended", found("a", true), ""),
+        ("what nobody knew is there too", found("a", true) + &found("b", true), ""),
+        ("it is lost", found("b", true), "a was acknowledged and is not there"),
+        ("it goes on for ever", found("a", false), "this probe has not ended"),
+        (
+            "there are too many",
+            found("a", true) + &found("b", true) + &found("c", true),
+            "there are 3",
+        ),
+    ];
+    for (name, text, expected) in rows {
+        check(name, &format!("{made}{text}"), expected);
+    }
+}
+
+#[test]
+fn lists() {
+    let appended = r#"1 invoke list append l0 {"element":1,"at":0}
+                      1 ok list append l0 {"etag":11}
+                      1 invoke list append l0 {"element":2,"at":1}
+                      1 info list append l0
+                      3 invoke list append l0 {"element":3,"at":1}
+                      3 fail list append l0 ETAG_MISMATCH
+                      "#;
+    let read = |elements: &str| format!("4 invoke list read l0\n4 ok list read l0 [{elements}]\n");
+    let rows = [
+        ("what was appended", read("1"), ""),
+        ("and what nobody knew", read("1") + &read("1,2"), ""),
+        ("it is lost", read("1,2") + &read(""), "1 was appended, and is not there later"),
+        (
+            "what nobody knew goes again",
+            read("1,2") + &read("1"),
+            "2 was read, and is not there later",
+        ),
+        ("twice", read("1,2,1"), "twice"),
+        ("two orders", read("1,2") + &read("2"), "no beginning"),
+        ("it was refused", read("1,3"), "3 was refused, and is there"),
+    ];
+    for (name, text, expected) in rows {
+        check(name, &format!("{appended}{text}"), expected);
+    }
+}
+
+#[test]
 fn lives() {
     let made = r#"1 invoke life create v0 {"runs":true}
                   1 ok life create v0 {"id":"a","etag":11}
@@ -378,5 +479,92 @@ fn lives() {
     for (name, text, expected) in rows {
         let text = text.replace("2 ok life found v0", "2 invoke life found v0\n2 ok life found v0");
         check(name, &format!("{made}{text}"), expected);
+    }
+}
+
+#[test]
+fn bodies() {
+    // `BODY host executions` of one VM, each `BEGUN-ENDED` under a fence, and how it is found in the end.
+    let body = |host: usize, executions: &str, fences: &str| {
+        format!(
+            r#"7 invoke body record a
+               7 ok body record a {{"host":{host},"executions":[{executions}],"fences":[{fences}]}}"#
+        )
+    };
+    let ran =
+        |begun: u64, ended: &str| format!(r#"{{"begun_ns":{begun},"ended_ns":{ended},"fence":5}}"#);
+    let found = |phase: &str| {
+        format!(
+            r#"1 invoke life create v0 {{"runs":true}}
+               1 ok life create v0 {{"id":"a","etag":11}}
+               1 invoke life stop v0
+               1 info life stop v0
+               2 invoke life found v0
+               2 ok life found v0 {{"id":"a","phase":"{phase}"}}"#
+        )
+    };
+    let unasked = r#"{"begun_ns":10,"ended_ns":20,"fence":null}"#;
+    let rows = [
+        (
+            "one after the other",
+            [body(0, &ran(10, "50"), "5"), body(1, &ran(50, "null"), "6")],
+            "running",
+            "",
+        ),
+        (
+            "at one time",
+            [body(0, &ran(10, "50"), "5"), body(1, &ran(49, "null"), "6")],
+            "running",
+            "h1 and h2 executed it at one time",
+        ),
+        (
+            "the first one goes on for ever",
+            [body(0, &ran(10, "null"), "5"), body(1, &ran(90, "95"), "6")],
+            "running",
+            "h1 and h2 executed it at one time",
+        ),
+        (
+            "both in the end",
+            [body(0, &ran(10, "null"), "5"), body(1, &ran(49, "null"), "6")],
+            "running",
+            "2 hosts execute it",
+        ),
+        (
+            "none in the end",
+            [body(0, &ran(10, "50"), "5"), body(1, "", "")],
+            "running",
+            "0 hosts execute it",
+        ),
+        (
+            "although it is stopped",
+            [body(0, &ran(10, "null"), "5"), body(1, "", "")],
+            "stopped",
+            "1 hosts execute it",
+        ),
+        ("it is stopped", [body(0, &ran(10, "50"), "5"), body(1, "", "")], "stopped", ""),
+        (
+            "unasked",
+            [body(0, unasked, "5"), body(1, "", "")],
+            "stopped",
+            "h1 executed it at 10 ns unasked",
+        ),
+        (
+            "it goes on under an older fence",
+            [
+                body(0, &ran(10, "50"), "5"),
+                body(1, r#"{"begun_ns":60,"ended_ns":70,"fence":4}"#, "4"),
+            ],
+            "stopped",
+            "h2 executed it under fence Some(4)",
+        ),
+        (
+            "a fence falls",
+            [body(0, "", "5,7"), body(1, "", "6,5")],
+            "stopped",
+            "h2 acted under fence 5 after it had seen 6",
+        ),
+    ];
+    for (name, bodies, phase, expected) in rows {
+        check(name, &format!("{}\n{}", bodies.join("\n"), found(phase)), expected);
     }
 }

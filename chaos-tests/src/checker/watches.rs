@@ -49,7 +49,7 @@ pub(super) fn judge(events: &[Event], judgement: &mut Judgement) {
             let objects = row[1].as_array().into_iter().flatten();
             let objects = objects.filter_map(|name| Some(name.as_str()?.to_owned()));
             sent.objects.entry(revision).or_default().extend(objects);
-            judgement.watched += 1;
+            judgement.compared.watched += 1;
         }
     }
     judge_registers(events, &watchers, judgement);

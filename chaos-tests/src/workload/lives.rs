@@ -1,4 +1,4 @@
-//! Lives of VMs on simulated hosts: each is made by a client, then started, stopped and deleted by the same one,
+//! Lives of VMs on simulated hosts: each is made by a client, then started, stopped, moved and deleted by the same one,
 //! one thing after the other. Some requests are sent once more when they have been answered.
 
 use std::{
@@ -25,9 +25,15 @@ pub(crate) const MODEL: &str = "life";
 /// What is done to one at most, before it is deleted or, now and then, left as it is: all that are left
 /// take room on the hosts to the end of a run.
 const STEPS_MAX: u8 = 6;
-const LEFT_PERCENT: u8 = 20;
+const LEFT_PERCENT: u8 = 30;
 /// How long what cannot be done just now is asked again, under the same request id.
-const PERSISTS: Duration = Duration::from_secs(10);
+const PERSISTS: Duration = Duration::from_secs(20);
+/// VMs that are made anew elsewhere when their host is lost; the others wait for it.
+const GO_ELSEWHERE_PERCENT: u8 = 70;
+/// VMs that run from the beginning.
+const RUN_PERCENT: u8 = 75;
+/// What is done to a VM is to move it.
+const MOVE_PERCENT: u8 = 40;
 /// Of a page.
 const PAGE: u32 = 500;
 /// How long VMs may take to become what they are to be.
@@ -41,6 +47,7 @@ enum Ask {
     Create(Box<v1::CreateVmRequest>),
     Start(v1::VmActionRequest),
     Stop(v1::StopVmRequest),
+    Migrate(v1::MigrateVmRequest),
     Delete(v1::DeleteVmRequest),
 }
 
@@ -75,7 +82,9 @@ impl Lives {
         let begun = Instant::now();
         let (all, resting) = loop {
             let all = list(&load.patient).await.map_err(|error| error.to_string())?;
-            let rests = |vm: &&v1::Vm| matches!(vm.phase.as_str(), "running" | "stopped");
+            let rests = |vm: &&v1::Vm| {
+                vm.operation.is_empty() && matches!(vm.phase.as_str(), "running" | "stopped")
+            };
             let restless = all.values().find(|vm| !rests(vm));
             let told = restless.map(|vm| format!("{} is {}: {}", vm.name, vm.phase, vm.message));
             match told {
@@ -115,14 +124,17 @@ async fn list(client: &Client) -> Result<BTreeMap<String, v1::Vm>, Error> {
 
 /// A life, until something is not known or there is enough of it.
 async fn live(load: &Load, process: &mut Process, name: &str, random: &mut fastrand::Rng) {
-    let mut runs = random.bool();
+    let mut runs = random.u8(..100) < RUN_PERCENT;
     let asked = json!({ "runs": runs });
     let stopped = !runs;
+    let elsewhere = random.u8(..100) < GO_ELSEWHERE_PERCENT;
+    let failover = if elsewhere { "rebuild" } else { "stay" }.to_owned();
+    let spec = v1::VmSpec { failover, ..registers::spec(0) };
     let create = |mutation| {
         Ask::Create(Box::new(v1::CreateVmRequest {
             mutation: Some(mutation),
             name: name.to_owned(),
-            spec: Some(registers::spec(0)),
+            spec: Some(spec),
             stopped,
             ..Default::default()
         }))
@@ -131,8 +143,17 @@ async fn live(load: &Load, process: &mut Process, name: &str, random: &mut fastr
         return;
     }
     for _ in 0..random.u8(..STEPS_MAX) {
-        think(random, 50..1_000).await;
+        think(random, 100..3_000).await;
         let vm = name.to_owned();
+        if random.u8(..100) < MOVE_PERCENT {
+            let migrate = |mutation| {
+                let mutation = Some(mutation);
+                Ask::Migrate(v1::MigrateVmRequest { mutation, vm, ..Default::default() })
+            };
+            // There may be nowhere to go just now.
+            act(load, process, "migrate", name, Value::Null, migrate, random).await;
+            continue;
+        }
         let done = if runs {
             let stop = |mutation| {
                 let mutation = Some(mutation);
@@ -217,6 +238,12 @@ async fn send(client: &Client, ask: Ask) -> Result<v1::Outcome, Error> {
         Ask::Stop(request) => {
             let call = client.call(request, async |channel, request| {
                 VmsClient::new(channel).stop_vm(request).await
+            });
+            call.await
+        }
+        Ask::Migrate(request) => {
+            let call = client.call(request, async |channel, request| {
+                VmsClient::new(channel).migrate_vm(request).await
             });
             call.await
         }

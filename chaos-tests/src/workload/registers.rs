@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,8 @@ struct Register {
     seen: Mutex<(u64, u64)>,
     /// Steps, and those of them without an answer.
     steps: Mutex<(usize, usize)>,
+    /// Whether somebody makes the next one.
+    replaced: AtomicBool,
 }
 
 /// All of them.
@@ -120,6 +122,22 @@ impl Registers {
         Ok(())
     }
 
+    /// The names of all that there ever were.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let all = [&self.in_use, &self.left];
+        all.iter().flat_map(|all| lock(all).clone()).map(|register| register.name.clone()).collect()
+    }
+
+    /// Asks for one, for what is no part of the registers' own history: its value and its etag.
+    ///
+    /// # Errors
+    /// What the cluster answered.
+    pub(crate) async fn ask(&self, client: &Client, name: &str) -> Result<(u64, u64), Error> {
+        let request = v1::GetVmRequest { vm: name.to_owned(), ..Default::default() };
+        let vm = get(client, request).await?;
+        Ok((value(&vm), vm.etag))
+    }
+
     /// Writes one; the answer is the revision.
     ///
     /// # Errors
@@ -140,18 +158,21 @@ impl Registers {
         let made = create(&load.patient, &name).await;
         call.hear(&made, |made| json!({ "id": made.id, "etag": made.etag }));
         let seen = Mutex::new((0, made?.etag));
-        Ok(Arc::new(Register { name, seen, steps: Mutex::default() }))
+        let (steps, replaced) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Arc::new(Register { name, seen, steps, replaced }))
     }
 
     async fn step(&self, load: &Load, process: &mut Process, random: &mut fastrand::Rng) {
         let place = random.usize(..IN_USE);
         let register = self.in_use()[place].clone();
         if register.is_spent() {
-            if let Ok(new) = self.create(load, process).await {
-                let mut in_use = self.in_use();
-                // Another one may have been quicker.
-                if Arc::ptr_eq(&in_use[place], &register) {
-                    lock(&self.left).push(std::mem::replace(&mut in_use[place], new));
+            // One client makes the next one; the others find it.
+            if !register.replaced.swap(true, Ordering::Relaxed) {
+                match self.create(load, process).await {
+                    Ok(new) => {
+                        lock(&self.left).push(std::mem::replace(&mut self.in_use()[place], new));
+                    }
+                    Err(_) => register.replaced.store(false, Ordering::Relaxed),
                 }
             }
             return;
@@ -262,13 +283,7 @@ async fn read(
     );
     let call = process.invoke(f, &register.name, asked);
     let request = v1::GetVmRequest { vm: register.name.clone(), freshness, ..Default::default() };
-    let answer = client
-        .call(request, async |channel, request| VmsClient::new(channel).get_vm(request).await)
-        .await;
-    let value = |vm: &v1::Vm| -> u64 {
-        let label = vm.spec.as_ref().and_then(|spec| spec.labels.get(LABEL)?.parse().ok());
-        label.unwrap_or_default()
-    };
+    let answer = get(client, request).await;
     call.hear_of(&answer, |vm| json!({ "value": value(vm), "etag": vm.etag }));
     if let Ok(vm) = &answer {
         register.note(value(vm), vm.etag);
@@ -276,8 +291,19 @@ async fn read(
     answer.is_ok()
 }
 
+pub(super) async fn get(client: &Client, request: v1::GetVmRequest) -> Result<v1::Vm, Error> {
+    let got = client
+        .call(request, async |channel, request| VmsClient::new(channel).get_vm(request).await);
+    got.await
+}
+
+fn value(vm: &v1::Vm) -> u64 {
+    let label = vm.spec.as_ref().and_then(|spec| spec.labels.get(LABEL)?.parse().ok());
+    label.unwrap_or_default()
+}
+
 /// Makes a VM, and waits until nothing more happens to it: its etag changes by what is written alone.
-async fn create(client: &Client, name: &str) -> Result<v1::Vm, Error> {
+pub(super) async fn create(client: &Client, name: &str) -> Result<v1::Vm, Error> {
     let request = v1::CreateVmRequest {
         mutation: client.mutation().await?,
         name: name.to_owned(),
@@ -291,10 +317,7 @@ async fn create(client: &Client, name: &str) -> Result<v1::Vm, Error> {
     if !made.operation.is_empty() {
         client.wait(&made.operation, MADE_WITHIN, |_| ()).await?;
     }
-    let request = v1::GetVmRequest { vm: made.object, ..Default::default() };
-    client
-        .call(request, async |channel, request| VmsClient::new(channel).get_vm(request).await)
-        .await
+    get(client, v1::GetVmRequest { vm: made.object, ..Default::default() }).await
 }
 
 async fn change(
@@ -313,7 +336,10 @@ async fn change(
     Ok((update(client, request.clone()).await?, request))
 }
 
-async fn update(client: &Client, request: v1::UpdateVmRequest) -> Result<v1::Outcome, Error> {
+pub(super) async fn update(
+    client: &Client,
+    request: v1::UpdateVmRequest,
+) -> Result<v1::Outcome, Error> {
     let done = client
         .call(request, async |channel, request| VmsClient::new(channel).update_vm(request).await);
     done.await

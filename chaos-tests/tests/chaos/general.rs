@@ -51,7 +51,8 @@ async fn nothing_breaks_whatever_befalls_it() {
 /// the simulator cannot notice, and the disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_broken_is_noticed() {
-    for broken in [Broken::NeverSyncs, Broken::ForgetsRequests, Broken::DropsEvents] {
+    let bugs = [Broken::NeverSyncs, Broken::ForgetsRequests, Broken::DropsEvents, Broken::NoPause];
+    for broken in bugs {
         let Some(summary) = run_with(broken, 300).await else { return };
         assert!(notices(broken, &summary.violations), "{broken} was not noticed: {summary}");
     }

@@ -31,6 +31,7 @@ impl Trial {
             broken: Broken::Nothing,
             slow_clock: None,
             movable_clocks: false,
+            settings: Vec::new(),
         };
         let cluster = Cluster::start(options, |_| ()).await?;
         cluster.await_voters(NODES).await?;

@@ -99,6 +99,7 @@ async fn demo() -> Result<()> {
         broken: Broken::Nothing,
         slow_clock: None,
         movable_clocks: false,
+        settings: Vec::new(),
     };
     let started = Cluster::start(options, |step| {
         println!("  {:>6.1} s  … {step}", told.elapsed().as_secs_f64());

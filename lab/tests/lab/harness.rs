@@ -40,6 +40,7 @@ pub fn options(hosts: Hosts) -> ClusterOptions {
         broken: Broken::Nothing,
         slow_clock: None,
         movable_clocks: false,
+        settings: Vec::new(),
     }
 }
 
