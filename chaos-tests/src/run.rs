@@ -101,11 +101,14 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     let storm = storm.await?;
     let struck_ns = history.now_ns();
 
-    tell("everything is mended");
-    users.rest().await;
     let mut after = Afterwards::default();
-    after.heal(&mut site, &mut users).await;
-    after.read_logs(&site);
+    // What is broken need not come to rest, once that is noticed.
+    if noticed.is_none() {
+        tell("everything is mended");
+        users.rest().await;
+        after.heal(&mut site, &mut users).await;
+        after.read_logs(&site);
+    }
     // Before nodes are lost for good: guards end guests then.
     note_bodies(&hosts, &history)?;
     if plan.broken == Broken::Nothing {

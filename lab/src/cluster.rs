@@ -4,7 +4,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
@@ -14,21 +14,16 @@ use crate::{
     down,
     guard::{self, Boot},
     hypervisor::Hypervisor,
-    ledger::Ledger,
     network::Network,
     node::Node,
     options::{ClusterOptions, Fencing, Hosts, Storage},
     programs,
     wall_clock::WallClock,
     watchdog::Watchdog,
-    witness::Witness,
 };
 use anyhow::{Context, Result, bail, ensure};
 use cli::Access;
-use client::{
-    Client, Options,
-    v1::{self, clusters_client::ClustersClient},
-};
+use client::Client;
 
 /// A running cluster.
 pub struct Cluster {
@@ -39,7 +34,7 @@ pub struct Cluster {
     /// What a client on this machine needs.
     pub access: Access,
     // Last: what runs is found by its files, and ended before they go.
-    root: Root,
+    pub(crate) root: Root,
 }
 
 /// The directory in which all of a lab lies; removed when dropped.
@@ -325,93 +320,6 @@ impl Cluster {
         self.client_with(vec![self.access.endpoints[node].clone()], PATIENCE)
     }
 
-    /// A client of one node alone.
-    ///
-    /// # Errors
-    /// Never, for an access that was written by `novacron init`.
-    pub fn client_of(&self, node: usize) -> Result<Client> {
-        self.client_with(vec![self.access.endpoints[node].clone()], Duration::from_secs(2))
-    }
-
-    /// A client of all nodes.
-    ///
-    /// # Errors
-    /// As [`Cluster::client_of`].
-    pub fn client(&self) -> Result<Client> {
-        self.client_with(self.access.endpoints.clone(), Duration::from_secs(60))
-    }
-
-    /// A client of all nodes but one.
-    ///
-    /// # Errors
-    /// As [`Cluster::client_of`].
-    pub fn client_without(&self, node: usize) -> Result<Client> {
-        let mut endpoints = self.access.endpoints.clone();
-        endpoints.remove(node);
-        self.client_with(endpoints, Duration::from_secs(60))
-    }
-
-    /// A client of these nodes' endpoints, whose calls take so long at most.
-    ///
-    /// # Errors
-    /// As [`Cluster::client_of`].
-    pub fn client_with(&self, endpoints: Vec<String>, deadline: Duration) -> Result<Client> {
-        let access = self.access.clone();
-        Ok(Client::new(Options {
-            endpoints,
-            authority: access.authority,
-            server_name: access.server_name,
-            bearer: access.bearer,
-            deadline,
-        })?)
-    }
-
-    /// Waits until a node answers a linearizable read.
-    ///
-    /// # Errors
-    /// When it does not in time, or has ended.
-    pub async fn await_ready(&mut self, node: usize) -> Result<()> {
-        let client = self.client_of(node)?;
-        let begun = Instant::now();
-        loop {
-            if status(&client).await.is_ok() {
-                return Ok(());
-            }
-            if let Some(status) = self.nodes[node].ended() {
-                bail!("node {} ended with {status}:\n{}", node + 1, self.log(node));
-            }
-            if begun.elapsed() > PATIENCE {
-                bail!("node {} was not ready after {PATIENCE:?}", node + 1);
-            }
-        }
-    }
-
-    /// The number of the node that leads, if one does.
-    ///
-    /// # Errors
-    /// When nobody answers.
-    pub async fn leader(&self) -> Result<Option<usize>> {
-        let leader = status(&self.client()?).await?.leader;
-        Ok(leader.strip_prefix('n').and_then(|n| n.parse::<usize>().ok()).map(|n| n - 1))
-    }
-
-    /// Waits until so many nodes vote, and any majority of them can go on alone.
-    ///
-    /// # Errors
-    /// When nobody answers, or they do not in time.
-    pub async fn await_voters(&self, count: usize) -> Result<()> {
-        let (client, begun) = (self.client()?, Instant::now());
-        loop {
-            let nodes = status(&client).await?.nodes;
-            let votes = |node: &&v1::Node| matches!(node.role.as_str(), "leader" | "voter");
-            if nodes.iter().filter(votes).count() == count {
-                return Ok(());
-            }
-            ensure!(begun.elapsed() < PATIENCE, "not {count} voters after {PATIENCE:?}: {nodes:?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
     /// Empties a node's data directory, as a new disk does.
     ///
     /// # Errors
@@ -419,91 +327,6 @@ impl Cluster {
     pub fn wipe(&self, node: usize) -> Result<()> {
         Ok(std::fs::remove_dir_all(self.nodes[node].data())?)
     }
-
-    /// The pids of a node's guests.
-    #[must_use]
-    pub fn guests(&self, node: usize) -> Vec<i32> {
-        self.nodes[node].hypervisor.as_ref().map(Hypervisor::guests).unwrap_or_default()
-    }
-
-    /// Where a host keeps what a VM's guest wrote to its console. Hosts are called `h1`, `h2` ….
-    #[must_use]
-    pub fn console_file(&self, host: &str, vm: &str) -> PathBuf {
-        let node = self.root.path().join(host.replace('h', "n"));
-        node.join("d/bodies").join(vm).join("console.log")
-    }
-
-    /// Where the pool lies that all hosts see.
-    #[must_use]
-    pub fn pool(&self) -> PathBuf {
-        self.root.path().join("pool")
-    }
-
-    /// Where a node's host keeps what a VM's body is made of.
-    #[must_use]
-    pub fn body_directory(&self, node: usize, vm: &str) -> PathBuf {
-        self.nodes[node].bodies().join(vm)
-    }
-
-    /// Where the ledgers of guests lie: outside of every host.
-    fn ledgers(&self) -> PathBuf {
-        self.root.path().join("ledgers")
-    }
-
-    /// When each host executed a VM's guest, by the word of the processes that did.
-    ///
-    /// # Errors
-    /// When a record is damaged.
-    pub fn witness(&self, vm: &str) -> Result<Witness> {
-        let hypervisors = self.nodes.iter().filter_map(|node| node.hypervisor.as_ref());
-        let hosts: Vec<&Path> = hypervisors.map(Hypervisor::directory).collect();
-        Witness::read(&hosts, vm)
-    }
-
-    /// What a VM's guest wrote to the disk that all hosts share.
-    ///
-    /// # Errors
-    /// When there is none, or it is damaged.
-    pub fn ledger(&self, vm: &str) -> Result<Ledger> {
-        Ledger::read(&self.ledgers().join(vm))
-    }
-
-    /// How many bodies' files lie on a node's host.
-    #[must_use]
-    pub fn bodies(&self, node: usize) -> usize {
-        std::fs::read_dir(self.nodes[node].bodies()).map_or(0, Iterator::count)
-    }
-
-    /// A node's log.
-    #[must_use]
-    pub fn log(&self, node: usize) -> String {
-        std::fs::read_to_string(self.nodes[node].log_file()).unwrap_or_default()
-    }
-
-    /// What a host's guard has said.
-    #[must_use]
-    pub fn guard_log(&self, node: usize) -> String {
-        let log = self.nodes[node].directory.join("guard.log");
-        std::fs::read_to_string(log).unwrap_or_default()
-    }
-
-    /// What a node's driver has logged.
-    #[must_use]
-    pub fn driver_log(&self, node: usize) -> String {
-        let log = self.nodes[node].directory.join("d/driver.log");
-        std::fs::read_to_string(log).unwrap_or_default()
-    }
-}
-
-/// Where the cluster stands.
-///
-/// # Errors
-/// When nobody answers.
-pub async fn status(client: &Client) -> Result<v1::Cluster, client::Error> {
-    let call = client.call(v1::GetClusterRequest::default(), async |channel, request| {
-        ClustersClient::new(channel).get_cluster(request).await
-    });
-    call.await
 }
 
 /// An address that nobody listens on. It is below the ports that the kernel hands out: one of

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    apart::HostRecords,
     cgroup::{Limit, Limited},
     cluster::{Cluster, PATIENCE},
     damage::{self, Flipped},
@@ -210,12 +209,6 @@ impl Cluster {
     /// When the node has no disk of its own, runs, or nothing was lost.
     pub fn cut_power(&self, node: usize) -> Result<u64> {
         self.nodes[node].cut_power()
-    }
-
-    /// Where simulated hosts that are apart from their nodes write down what becomes of bodies.
-    #[must_use]
-    pub fn host_records(&self) -> HostRecords {
-        HostRecords::of(self.nodes.iter().filter_map(|node| node.apart.as_ref()))
     }
 
     /// Fills a node's disk until so much of it is used, percent; 100 is until it takes no more. The answer is

@@ -5,6 +5,7 @@
 
 mod apart;
 mod cgroup;
+mod clients;
 mod cluster;
 mod config;
 mod damage;
@@ -16,6 +17,7 @@ mod guard;
 mod hypervisor;
 mod late;
 mod ledger;
+mod look;
 mod network;
 mod node;
 mod options;
@@ -32,7 +34,8 @@ mod witness;
 
 pub use apart::{HostRecords, Told};
 pub use cgroup::{Limit, Limited, is_possible as limits_are_possible};
-pub use cluster::{Cluster, status};
+pub use clients::status;
+pub use cluster::Cluster;
 pub use damage::Flipped;
 pub use disk::{Waiting, is_possible as disks_are_possible};
 pub use down::sweep;

@@ -1,0 +1,94 @@
+//! What is seen of a cluster's nodes and hosts from outside: their files and processes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::{
+    apart::HostRecords, cluster::Cluster, hypervisor::Hypervisor, ledger::Ledger, witness::Witness,
+};
+
+impl Cluster {
+    /// The pids of a node's guests.
+    #[must_use]
+    pub fn guests(&self, node: usize) -> Vec<i32> {
+        self.nodes[node].hypervisor.as_ref().map(Hypervisor::guests).unwrap_or_default()
+    }
+
+    /// Where a host keeps what a VM's guest wrote to its console. Hosts are called `h1`, `h2` ….
+    #[must_use]
+    pub fn console_file(&self, host: &str, vm: &str) -> PathBuf {
+        let node = self.root.path().join(host.replace('h', "n"));
+        node.join("d/bodies").join(vm).join("console.log")
+    }
+
+    /// Where the pool lies that all hosts see.
+    #[must_use]
+    pub fn pool(&self) -> PathBuf {
+        self.root.path().join("pool")
+    }
+
+    /// Where a node's host keeps what a VM's body is made of.
+    #[must_use]
+    pub fn body_directory(&self, node: usize, vm: &str) -> PathBuf {
+        self.nodes[node].bodies().join(vm)
+    }
+
+    /// Where the ledgers of guests lie: outside of every host.
+    pub(crate) fn ledgers(&self) -> PathBuf {
+        self.root.path().join("ledgers")
+    }
+
+    /// When each host executed a VM's guest, by the word of the processes that did.
+    ///
+    /// # Errors
+    /// When a record is damaged.
+    pub fn witness(&self, vm: &str) -> Result<Witness> {
+        let hypervisors = self.nodes.iter().filter_map(|node| node.hypervisor.as_ref());
+        let hosts: Vec<&Path> = hypervisors.map(Hypervisor::directory).collect();
+        Witness::read(&hosts, vm)
+    }
+
+    /// What a VM's guest wrote to the disk that all hosts share.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn ledger(&self, vm: &str) -> Result<Ledger> {
+        Ledger::read(&self.ledgers().join(vm))
+    }
+
+    /// Where simulated hosts that are apart from their nodes write down what becomes of bodies.
+    #[must_use]
+    pub fn host_records(&self) -> HostRecords {
+        HostRecords::of(self.nodes.iter().filter_map(|node| node.apart.as_ref()))
+    }
+
+    /// How many bodies' files lie on a node's host.
+    #[must_use]
+    pub fn bodies(&self, node: usize) -> usize {
+        std::fs::read_dir(self.nodes[node].bodies()).map_or(0, Iterator::count)
+    }
+
+    /// A node's log.
+    #[must_use]
+    pub fn log(&self, node: usize) -> String {
+        read(&self.nodes[node].log_file())
+    }
+
+    /// What a host's guard has said.
+    #[must_use]
+    pub fn guard_log(&self, node: usize) -> String {
+        read(&self.nodes[node].directory.join("guard.log"))
+    }
+
+    /// What a node's driver has logged.
+    #[must_use]
+    pub fn driver_log(&self, node: usize) -> String {
+        read(&self.nodes[node].directory.join("d/driver.log"))
+    }
+}
+
+/// A file, whatever was written into it; nothing when there is none.
+fn read(file: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()
+}
