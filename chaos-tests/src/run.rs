@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use lab::{Broken, Cluster, ClusterOptions, Fencing, HostRecords, Hosts, Storage};
+use lab::{Broken, Cluster, ClusterOptions, HostRecords, Hosts, Storage};
 
 use crate::{
     afterwards::{AFTERWARDS, Afterwards, note_bodies},
@@ -66,15 +66,11 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     fastrand::seed(plan.seed);
     std::fs::create_dir_all(&plan.out)?;
     let options = ClusterOptions {
-        nodes: plan.nodes,
-        hosts: Hosts::Apart,
-        programs: plan.programs.clone(),
         storage: Storage::Disk,
-        fencing: Fencing::None,
         broken: plan.broken,
-        slow_clock: None,
         movable_clocks: true,
         settings: vec![(LEASE, LEASE_MS)],
+        ..ClusterOptions::new(plan.nodes, Hosts::Apart, plan.programs.clone())
     };
     let cluster = Cluster::start(options, |step| tell(step)).await?;
     cluster.await_voters(plan.nodes).await?;

@@ -199,6 +199,7 @@ impl Cluster {
             hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),
             apart: node.apart.as_ref(),
             pool: &self.pool(),
+            pace: self.options.pace,
             guard: node.guarded.then(|| guard::socket(&node.directory)),
             agents: match self.options.fencing {
                 Fencing::None | Fencing::Guards | Fencing::Watchdogs => None,

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{apart::Apart, hypervisor::Hypervisor};
+use crate::{apart::Apart, hypervisor::Hypervisor, options::Pace};
 
 /// What differs from node to node.
 pub(crate) struct Config<'a> {
@@ -26,6 +26,8 @@ pub(crate) struct Config<'a> {
     pub(crate) pool: &'a Path,
     /// Where its host's guard listens, if it has one.
     pub(crate) guard: Option<PathBuf>,
+    /// How fast nodes expect each other to be.
+    pub(crate) pace: Pace,
     /// What cuts the power of every host, and where the hosts lie.
     pub(crate) agents: Option<(PathBuf, PathBuf)>,
 }
@@ -34,10 +36,16 @@ impl Config<'_> {
     pub(crate) fn text(&self) -> String {
         let Config { number, data, peer, api, snapshot_entries, .. } = self;
         let me = number + 1;
+        let (timing, limits, room) = match self.pace {
+            Pace::Relaxed => ("relaxed", "", ""),
+            Pace::Normal => {
+                ("normal", "[api]\nrequests_per_second = 1000000\n\n", "\ncpus = 32768")
+            }
+        };
         let expect: Vec<String> = (2..=self.nodes).map(|number| format!("\"n{number}\"")).collect();
         let mut text = format!(
-            "[cluster]\nname = \"lab\"\nexpect = [{}]\ntiming = \"relaxed\"\n\n\
-             [node]\nname = \"n{me}\"\ndata_directory = \"{}\"\n\
+            "[cluster]\nname = \"lab\"\nexpect = [{}]\ntiming = \"{timing}\"\n\n\
+             {limits}[node]\nname = \"n{me}\"\ndata_directory = \"{}\"\n\
              peer_address = \"{peer}\"\napi_address = \"{api}\"\n\
              snapshot_entries = {snapshot_entries}\n\n\
              [[host]]\nname = \"h{me}\"\n",
@@ -57,7 +65,7 @@ impl Config<'_> {
                 self.pool.display(),
             ),
             (None, Some(apart)) => write!(text, "{}", apart.text()),
-            (None, None) => writeln!(text, "driver = \"simulator\""),
+            (None, None) => writeln!(text, "driver = \"simulator\"{room}"),
         };
         host.expect("a string takes what is written");
         if let Some(guard) = &self.guard {

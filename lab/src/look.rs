@@ -9,6 +9,14 @@ use crate::{
 };
 
 impl Cluster {
+    /// The pid of a node's process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self, node: usize) -> Result<u32> {
+        self.nodes[node].pid()
+    }
+
     /// The pids of a node's guests.
     #[must_use]
     pub fn guests(&self, node: usize) -> Vec<i32> {

@@ -23,6 +23,38 @@ pub struct ClusterOptions {
     pub movable_clocks: bool,
     /// Settings of the cluster that are not as they come.
     pub settings: Vec<(&'static str, u64)>,
+    /// How fast nodes expect each other to be.
+    pub pace: Pace,
+}
+
+impl ClusterOptions {
+    /// So many nodes of the programs in a directory, with nothing special about them.
+    #[must_use]
+    pub fn new(nodes: usize, hosts: Hosts, programs: PathBuf) -> ClusterOptions {
+        ClusterOptions {
+            nodes,
+            hosts,
+            programs,
+            storage: Storage::default(),
+            fencing: Fencing::default(),
+            broken: Broken::default(),
+            slow_clock: None,
+            movable_clocks: false,
+            settings: Vec::new(),
+            pace: Pace::default(),
+        }
+    }
+}
+
+/// How fast nodes expect each other to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// As several on one busy machine.
+    #[default]
+    Relaxed,
+    /// As each on a machine of its own; one address may ask as often as it can, and simulated hosts have room for
+    /// thousands of VMs.
+    Normal,
 }
 
 /// What is broken on purpose in a debug build, to show that a test would notice.

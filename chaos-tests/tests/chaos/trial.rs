@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, Storage, disks_are_possible};
+use lab::{Cluster, ClusterOptions, Hosts, Storage, disks_are_possible};
 use novacron_chaos_tests::Counters;
 
 pub const NODES: usize = 3;
@@ -22,17 +22,8 @@ impl Trial {
     pub async fn start(storage: Storage) -> Result<Trial> {
         let test = std::env::current_exe()?;
         let programs: PathBuf = test.ancestors().nth(2).map(Into::into).unwrap_or_default();
-        let options = ClusterOptions {
-            nodes: NODES,
-            hosts: Hosts::Simulated,
-            programs,
-            storage,
-            fencing: Fencing::None,
-            broken: Broken::Nothing,
-            slow_clock: None,
-            movable_clocks: false,
-            settings: Vec::new(),
-        };
+        let options =
+            ClusterOptions { storage, ..ClusterOptions::new(NODES, Hosts::Simulated, programs) };
         let cluster = Cluster::start(options, |_| ()).await?;
         cluster.await_voters(NODES).await?;
         let counters = Counters::make(&cluster.client()?, WRITERS).await?;

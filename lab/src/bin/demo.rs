@@ -12,7 +12,7 @@ use client::{
     Client,
     v1::{self, vms_client::VmsClient},
 };
-use novacron_lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, Storage, is_possible, sweep};
+use novacron_lab::{Cluster, ClusterOptions, Fencing, Hosts, is_possible, sweep};
 
 /// How long a guest may take to boot without acceleration, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -89,17 +89,9 @@ async fn demo() -> Result<()> {
     }
     let mut told = Instant::now();
     let hosts = if real { Hosts::Real } else { Hosts::Simulated };
-    let storage = Storage::Directory;
     let options = ClusterOptions {
-        nodes: 3,
-        hosts,
-        programs: programs.clone(),
-        storage,
         fencing: Fencing::Guards,
-        broken: Broken::Nothing,
-        slow_clock: None,
-        movable_clocks: false,
-        settings: Vec::new(),
+        ..ClusterOptions::new(3, hosts, programs.clone())
     };
     let started = Cluster::start(options, |step| {
         println!("  {:>6.1} s  … {step}", told.elapsed().as_secs_f64());

@@ -8,7 +8,7 @@ use std::{
 };
 
 use client::{Client, v1};
-use novacron_lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, Storage};
+use novacron_lab::{Cluster, ClusterOptions, Fencing, Hosts};
 use v1::{images_client::ImagesClient, vms_client::VmsClient};
 
 /// Where the programs lie: cargo builds them beside the tests.
@@ -31,17 +31,7 @@ pub async fn cluster_with(nodes: usize, hosts: Hosts, fencing: Fencing) -> Clust
 
 /// Three nodes that are well, and nothing that would fence them.
 pub fn options(hosts: Hosts) -> ClusterOptions {
-    ClusterOptions {
-        nodes: 3,
-        hosts,
-        programs: programs(),
-        storage: Storage::Directory,
-        fencing: Fencing::None,
-        broken: Broken::Nothing,
-        slow_clock: None,
-        movable_clocks: false,
-        settings: Vec::new(),
-    }
+    ClusterOptions::new(3, hosts, programs())
 }
 
 pub async fn start(options: ClusterOptions) -> Cluster {
