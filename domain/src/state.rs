@@ -162,7 +162,12 @@ impl State {
 
     /// The VMs of one project, by name.
     pub fn vms_in(&self, project: &Name) -> impl Iterator<Item = &Arc<Vm>> {
-        let from = (project.clone(), Name::first());
+        self.vms_from(project, None)
+    }
+
+    /// Those of them whose names are `first` or come after it; all without one.
+    pub fn vms_from(&self, project: &Name, first: Option<Name>) -> impl Iterator<Item = &Arc<Vm>> {
+        let from = (project.clone(), first.unwrap_or_else(Name::first));
         self.vm_names
             .range(from..)
             .take_while(move |((of, _), _)| of == project)

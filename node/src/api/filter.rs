@@ -5,7 +5,12 @@
 
 use domain::rejected::Rejected;
 use proto::convert::invalid;
+use serde::Serialize;
 use serde_json::Value;
+
+mod pick;
+
+use pick::text_at;
 
 const TERMS_MAX: usize = 16;
 const BYTES_MAX: usize = 1_024;
@@ -57,12 +62,8 @@ impl Filter {
         Ok(Filter(terms))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Whether the row passes every term.
-    pub(super) fn passes(&self, row: &Value) -> bool {
+    pub(super) fn passes<T: Serialize>(&self, row: &T) -> bool {
         self.0.iter().all(|term| {
             let found = text_at(row, &term.path);
             match term.comparison {
@@ -97,28 +98,12 @@ impl Order {
     }
 
     /// What rows are ordered by: numbers by value, all else by its text.
-    pub(super) fn key(&self, row: &Value) -> String {
+    pub(super) fn key<T: Serialize>(&self, row: &T) -> String {
         let text = text_at(row, &self.path);
         match text.parse::<u64>() {
             Ok(number) => format!("{number:020}"),
             Err(_) => text,
         }
-    }
-}
-
-/// What stands at a path, as text. JSON leaves out what has its default: that is empty here.
-fn text_at(row: &Value, path: &[String]) -> String {
-    let mut value = row;
-    for step in path {
-        match value.get(step) {
-            Some(next) => value = next,
-            None => return String::new(),
-        }
-    }
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
     }
 }
 

@@ -26,15 +26,16 @@ impl<'a, T> Lazy<'a, T> {
     }
 }
 
-/// One page of `rows`, which come in the order of their keys; and the token of the next.
+/// One page of rows, which come in the order of their keys; and the token of the next. `rows` is asked for those
+/// after a key; it may give earlier ones too.
 ///
 /// `scope` is what else the list depends on: a token is good for the same list only. `message` is
 /// the rows' name in the API.
-pub(super) fn page<'a, T: Serialize>(
+pub(super) fn page_after<'a, T: Serialize, R: Iterator<Item = Lazy<'a, T>>>(
     page: Option<v1::Page>,
     message: &str,
     scope: &str,
-    rows: impl Iterator<Item = Lazy<'a, T>>,
+    rows: impl FnOnce(Option<&str>) -> R,
 ) -> Result<(Vec<T>, String), Status> {
     let page = page.unwrap_or_default();
     let filter = Filter::parse(&page.filter, message).map_err(errors::rejected)?;
@@ -52,16 +53,14 @@ pub(super) fn page<'a, T: Serialize>(
     };
     let size = usize::try_from(size).unwrap_or(1);
     let mut found = Vec::new();
-    let passes = |row: &T| {
-        filter.is_empty() || serde_json::to_value(row).is_ok_and(|value| filter.passes(&value))
-    };
     match order {
         // In the order of the keys only as many rows are made as are needed.
         None => {
-            let rest = rows.skip_while(|lazy| after.as_ref().is_some_and(|at| lazy.key <= *at));
+            let rest = rows(after.as_deref())
+                .skip_while(|lazy| after.as_ref().is_some_and(|at| lazy.key <= *at));
             for lazy in rest {
                 let row = (lazy.row)();
-                if passes(&row) {
+                if filter.passes(&row) {
                     found.push((lazy.key, row));
                 }
                 if found.len() > size {
@@ -70,11 +69,10 @@ pub(super) fn page<'a, T: Serialize>(
             }
         }
         Some(order) => {
-            for lazy in rows {
+            for lazy in rows(None) {
                 let row = (lazy.row)();
-                if passes(&row) {
-                    let value = serde_json::to_value(&row).unwrap_or_default();
-                    found.push((format!("{}\0{}", order.key(&value), lazy.key), row));
+                if filter.passes(&row) {
+                    found.push((format!("{}\0{}", order.key(&row), lazy.key), row));
                 }
             }
             found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -96,6 +94,16 @@ pub(super) fn page<'a, T: Serialize>(
         Some(_) | None => String::new(),
     };
     Ok((found.into_iter().map(|(_, row)| row).collect(), token))
+}
+
+/// The same of rows that can only be given from the first one on.
+pub(super) fn page<'a, T: Serialize>(
+    page: Option<v1::Page>,
+    message: &str,
+    scope: &str,
+    rows: impl Iterator<Item = Lazy<'a, T>>,
+) -> Result<(Vec<T>, String), Status> {
+    page_after(page, message, scope, |_| rows)
 }
 
 fn write_token(after: &str, list: Digest) -> String {

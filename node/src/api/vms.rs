@@ -1,5 +1,7 @@
 //! VMs.
 
+use std::cmp::Ordering;
+
 use domain::{
     State,
     envelope::Command,
@@ -20,7 +22,7 @@ use super::{
     change::{answer, etag, mint, not_found},
     errors,
     hosts::host,
-    list::{Lazy, page},
+    list::{Lazy, page_after},
     project,
     relay::{Driven, pass_on, within},
     vm,
@@ -93,8 +95,18 @@ impl Vms for Api {
             "-" => state.projects.keys().cloned().collect(),
             one => vec![project(one)?],
         };
-        let rows = projects.iter().flat_map(|project| lazily(state, project));
-        let (vms, next_page_token) = page(message.page, MESSAGE, &message.project, rows)?;
+        let rows = |after: Option<&str>| {
+            let (from, vm) = after.and_then(|key| key.split_once('\0')).unwrap_or_default();
+            let (from, vm) = (from.to_owned(), Name::new(vm).ok());
+            let rest =
+                projects.iter().filter_map(move |project| match project.as_str().cmp(&from) {
+                    Ordering::Less => None,
+                    Ordering::Equal => Some((project, vm.clone())),
+                    Ordering::Greater => Some((project, None)),
+                });
+            rest.flat_map(|(project, first)| lazily(state, project, first))
+        };
+        let (vms, next_page_token) = page_after(message.page, MESSAGE, &message.project, rows)?;
         let revision = view.revision().as_u64();
         Ok(Response::new(v1::ListVmsResponse { vms, next_page_token, revision }))
     }
@@ -295,8 +307,12 @@ impl Api {
     }
 }
 
-fn lazily<'a>(state: &'a State, project: &'a Name) -> impl Iterator<Item = Lazy<'a, v1::Vm>> {
-    state.vms_in(project).map(move |vm| {
+fn lazily<'a>(
+    state: &'a State,
+    project: &'a Name,
+    first: Option<Name>,
+) -> impl Iterator<Item = Lazy<'a, v1::Vm>> {
+    state.vms_from(project, first).map(move |vm| {
         Lazy::new(format!("{project}\0{}", vm.name), move || convert::vm::vm(state, vm))
     })
 }
