@@ -44,6 +44,12 @@ soak: ## The same for HOURS=2, in runs of half an hour that are summed; it goes 
 	scripts/cargo-all build
 	target/debug/chaos-tests soak --hours $(or $(HOURS),2)
 
+.PHONY: bench
+bench: ## How fast it is, beside etcd and the disk: writes docs/benchmarks.md. About 15 minutes, and the release build.
+	scripts/packages
+	cargo build --release -p novacron -p novacron-benchmarks
+	target/release/benchmarks --page docs/benchmarks.md --json docs/benchmarks.json
+
 .PHONY: check
 check: ## Formatting and lints; changes nothing.
 	cargo fmt --all --check

@@ -17,7 +17,11 @@ use novacron::{
     founding::{self, Setup},
     hosts, telemetry,
 };
-use raft_store::{SyncPolicy, Timing, WalOptions};
+use raft_store::{Timing, WalOptions};
+
+/// A node makes and drops many small things on several threads; see docs/adr/0016.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A control plane for virtual machines that needs no database, no broker and no Kubernetes.
 #[derive(Parser)]
@@ -275,7 +279,7 @@ fn wal() -> WalOptions {
     // A release has no such policy.
     #[cfg(debug_assertions)]
     if raft_store::is_broken("never-sync") {
-        return WalOptions { sync: SyncPolicy::NeverForTests, ..WalOptions::default() };
+        return WalOptions { sync: raft_store::SyncPolicy::NeverForTests, ..WalOptions::default() };
     }
     WalOptions::default()
 }

@@ -53,6 +53,8 @@ pub(crate) enum CopyError {
 /// Opens the copy.
 pub(crate) fn open(directory: &Path) -> Result<sled::Db, CopyError> {
     const CACHE_BYTES: u64 = 32 << 20;
+    // Without this thread of sled's a flush can wait for ever; with it, an idle node writes: it moves what lies in the
+    // file about when there is nothing to flush.
     let config =
         sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
     // sled lets go of its lock a moment after its last handle is gone.
@@ -110,21 +112,27 @@ fn read(db: &sled::Db) -> Result<View, CopyError> {
     for row in db.scan_prefix(Key::REQUESTS) {
         let (key, value) = row?;
         fingerprint.toggle(&key, &value);
-        let request: Remembered = rows::unseal_raw(&key, &value).map_err(CopyError::Wrong)?;
-        push(Record::Request(Box::new(request)))?;
+        let requests: Vec<Remembered> = rows::unseal_raw(&key, &value).map_err(CopyError::Wrong)?;
+        // The oldest ones lie beside some that are forgotten.
+        let kept = requests.into_iter().filter(|it| it.index > summary.meta.requests_floor);
+        for request in kept {
+            push(Record::Request(Box::new(request)))?;
+        }
     }
     if fingerprint != summary.fingerprint {
         return Err(wrong("rows are missing or left over"));
     }
-    let mut events = 0;
-    let after_floor = Key::Event(next(summary.meta.events_floor)).bytes();
-    for row in db.range(after_floor..Key::EVENTS_END.to_vec()) {
+    let mut count = 0;
+    let floor = summary.meta.events_floor;
+    for row in db.range(ring_begin(db, floor)?..Key::EVENTS_END.to_vec()) {
         let (key, value) = row?;
-        let event: Event = rows::unseal_raw(&key, &value).map_err(CopyError::Wrong)?;
-        push(Record::Event(event.into()))?;
-        events += 1;
+        let events: Vec<Event> = rows::unseal_raw(&key, &value).map_err(CopyError::Wrong)?;
+        for event in events.into_iter().filter(|event| event.revision > floor) {
+            push(Record::Event(event.into()))?;
+            count += 1;
+        }
     }
-    if events != summary.events {
+    if count != summary.events {
         return Err(wrong("events are missing or left over"));
     }
     let state = loader.finish().map_err(|error| CopyError::Wrong(error.to_string()))?;
@@ -133,6 +141,13 @@ fn read(db: &sled::Db) -> Result<View, CopyError> {
     }
     let header = summary.header;
     Ok(View { state, at: header.at, members: header.members, members_at: header.members_at })
+}
+
+/// Where the events after `floor` begin: with a piece that may begin before it.
+fn ring_begin(db: &sled::Db, floor: Revision) -> Result<Vec<u8>, CopyError> {
+    let after = Key::Events(next(floor), 0).bytes();
+    let before = db.range(Key::EVENTS.to_vec()..after.clone()).next_back().transpose()?;
+    Ok(before.map_or(after, |(key, _)| key.to_vec()))
 }
 
 fn next(revision: Revision) -> Revision {

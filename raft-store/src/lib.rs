@@ -23,6 +23,7 @@ mod error;
 mod ground;
 mod log;
 mod machine;
+pub mod measure;
 mod recovery;
 mod runtime;
 mod snapshot;

@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("novacron", 4),
     ("novacron-lab", 5),
     ("novacron-chaos-tests", 6),
+    ("novacron-benchmarks", 6),
 ];
 
 /// Libraries, and the only crates that may use them.
@@ -39,6 +40,8 @@ const WALLS: &[(&str, &[&str])] = &[
             // Only the status codes, to choose an exit code.
             "novacron-cli",
             "novacron",
+            // etcd speaks it too.
+            "novacron-benchmarks",
         ],
     ),
 ];

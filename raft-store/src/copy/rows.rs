@@ -9,10 +9,10 @@ pub(super) enum Key {
     Summary,
     /// A row of the state.
     Row(RowKey),
-    /// A remembered request, by its log index.
-    Request(u64),
-    /// An event.
-    Event(Revision),
+    /// Remembered requests that follow each other: the first one's log index.
+    Requests(u64),
+    /// Events that follow each other: the first one's revision, and how many they are.
+    Events(Revision, u32),
 }
 
 impl Key {
@@ -25,9 +25,23 @@ impl Key {
         match self {
             Key::Summary => b"s".to_vec(),
             Key::Row(key) => [Key::ROWS, &codec::encode(key)].concat(),
-            Key::Request(index) => [Key::REQUESTS, &index.to_be_bytes()].concat(),
-            Key::Event(revision) => [Key::EVENTS, &revision.as_u64().to_be_bytes()].concat(),
+            Key::Requests(first) => [Key::REQUESTS, &first.to_be_bytes()].concat(),
+            Key::Events(first, count) => {
+                [Key::EVENTS, &first.as_u64().to_be_bytes(), &count.to_be_bytes()].concat()
+            }
         }
+    }
+
+    /// The first request of a key's bytes.
+    pub(super) fn first_request(bytes: &[u8]) -> Option<u64> {
+        let index = bytes.strip_prefix(Key::REQUESTS)?.first_chunk::<8>()?;
+        Some(u64::from_be_bytes(*index))
+    }
+
+    /// How many events a key's bytes speak of.
+    pub(super) fn event_count(bytes: &[u8]) -> Option<u32> {
+        let count = bytes.strip_prefix(Key::EVENTS)?.last_chunk::<4>()?;
+        Some(u32::from_be_bytes(*count))
     }
 }
 

@@ -7,19 +7,24 @@ use std::{
     time::Duration,
 };
 
-use domain::{Revision, event::Event};
+use domain::{Revision, event::Event, request::Remembered};
 use tokio::sync::watch;
 
-use super::{CopyError, Summary, THREAD, guarded, next, open, rows};
+use super::{CopyError, Summary, THREAD, guarded, open, ring_begin, rows};
 use crate::{snapshot::Header, view::View};
 use rows::{Fingerprint, Key};
 
-/// Time between two batches: many entries then share one.
+/// Time between two batches: many entries then share one. sled's flushing thread must find something to flush
+/// each time: else it tidies up, and that can wait for a batch which waits for it.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Requests of one row.
+const REQUESTS_TOGETHER: usize = 64;
+/// What the events of one row weigh: sled is slow with many small rows, and makes a file of a huge one.
+const EVENTS_TOGETHER_BYTES: usize = 64 << 10;
 /// Rows of one batch when everything is written anew.
 const BATCH_ROWS: usize = 1_000;
 /// Events kept beyond the ring, as history.
-const HISTORY_EVENTS: usize = 200_000;
+const HISTORY_EVENTS: u32 = 200_000;
 /// Entries between two looks at how long the history is.
 const TRIM_EVERY: u64 = 64;
 
@@ -151,24 +156,22 @@ impl Copy {
     fn write_events(&mut self, view: Arc<View>, events: &[Arc<Event>]) -> Result<(), CopyError> {
         let mut last: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         let mut batch = sled::Batch::default();
-        for event in events {
-            let key = Key::Event(event.revision);
-            batch.insert(key.bytes(), rows::seal(&key, &**event));
-            for change in &event.changes {
-                let key = Key::Row(change.key());
-                let value = (!change.is_delete()).then(|| rows::seal(&key, change));
-                last.insert(key.bytes(), value);
-            }
+        for (key, value) in event_rows(events) {
+            batch.insert(key, value);
         }
-        let forgotten = view.state.requests.floor();
-        let before = self.written.iter().flat_map(|before| before.state.requests.since(0));
-        for request in before.take_while(|request| request.index <= forgotten) {
-            last.insert(Key::Request(request.index).bytes(), None);
+        let mut changed = BTreeMap::new();
+        for change in events.iter().flat_map(|event| &event.changes) {
+            changed.insert(change.key(), change);
         }
-        for request in view.state.requests.since(self.written_index()) {
-            let key = Key::Request(request.index);
-            last.insert(key.bytes(), Some(rows::seal(&key, &request)));
+        for (key, change) in changed {
+            let key = Key::Row(key);
+            last.insert(key.bytes(), (!change.is_delete()).then(|| rows::seal(&key, change)));
         }
+        for key in self.forgotten(view.state.requests.floor())? {
+            last.insert(key, None);
+        }
+        let requests: Vec<Remembered> = view.state.requests.since(self.written_index()).collect();
+        last.extend(request_rows(&requests).map(|(key, value)| (key, Some(value))));
         let mut fingerprint = self.fingerprint;
         for (key, value) in last {
             if let Some(old) = guarded(|| Ok(self.db.get(&key)?))? {
@@ -186,6 +189,23 @@ impl Copy {
         self.finish(view, batch, fingerprint)?;
         // Counting is a scan: once in a while is enough.
         if revision.index().is_multiple_of(TRIM_EVERY) { self.trim_history(floor) } else { Ok(()) }
+    }
+
+    /// The keys of requests all of which are forgotten.
+    fn forgotten(&self, floor: u64) -> Result<Vec<Vec<u8>>, CopyError> {
+        guarded(|| {
+            let mut keys: Vec<Vec<u8>> = Vec::new();
+            let mut last = None;
+            for row in self.db.scan_prefix(Key::REQUESTS) {
+                let (key, _) = row?;
+                if Key::first_request(&key).is_none_or(|first| first > floor + 1) {
+                    break;
+                }
+                // What comes after it begins early enough: all in it is forgotten.
+                keys.extend(last.replace(key.to_vec()));
+            }
+            Ok(keys)
+        })
     }
 
     fn written_index(&self) -> u64 {
@@ -206,14 +226,10 @@ impl Copy {
             let key = Key::Row(change.key());
             (key.bytes(), rows::seal(&key, &change), true)
         });
-        let requests = view.state.requests.since(0).map(|request| {
-            let key = Key::Request(request.index);
-            (key.bytes(), rows::seal(&key, &request), true)
-        });
-        let events = view.state.events.iter().map(|event| {
-            let key = Key::Event(event.revision);
-            (key.bytes(), rows::seal(&key, &**event), false)
-        });
+        let requests: Vec<Remembered> = view.state.requests.since(0).collect();
+        let requests = request_rows(&requests).map(|(key, value)| (key, value, true));
+        let events: Vec<Arc<Event>> = view.state.events.iter().cloned().collect();
+        let events = event_rows(&events).map(|(key, value)| (key, value, false));
         let mut batch = sled::Batch::default();
         let mut count = 0;
         for (key, value, counts) in rows.chain(requests).chain(events) {
@@ -254,22 +270,45 @@ impl Copy {
         Ok(())
     }
 
-    /// Drops the oldest history, a bounded number of rows each time and never what the ring holds.
+    /// Drops the oldest history, never what the ring holds.
     fn trim_history(&mut self, ring_floor: Revision) -> Result<(), CopyError> {
-        const EACH_TIME: usize = 1_000;
         guarded(|| {
-            let upto = Key::Event(next(ring_floor)).bytes();
-            let old = || self.db.range(Key::EVENTS.to_vec()..upto.clone());
-            // Counted only as far as the bound.
-            if old().nth(HISTORY_EVENTS).is_none() {
-                return Ok(());
-            }
+            let old = self.db.range(Key::EVENTS.to_vec()..ring_begin(&self.db, ring_floor)?);
             let mut batch = sled::Batch::default();
-            for row in old().take(EACH_TIME) {
+            let mut events = 0;
+            for row in old.rev() {
                 let (key, _) = row?;
-                batch.remove(key);
+                events += Key::event_count(&key).unwrap_or(1);
+                if events > HISTORY_EVENTS {
+                    batch.remove(key);
+                }
             }
             Ok(self.db.apply_batch(batch)?)
         })
     }
+}
+
+/// The rows of events that follow each other.
+fn event_rows(events: &[Arc<Event>]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    let mut rest = events;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|event| {
+            bytes += event.weight_bytes();
+            bytes <= EVENTS_TOGETHER_BYTES
+        });
+        let count = fits.count().max(1).min(rest.len());
+        let (row, after) = rest.split_at(count);
+        rest = after;
+        let key = Key::Events(row.first()?.revision, u32::try_from(count).ok()?);
+        Some((key.bytes(), rows::seal(&key, &row)))
+    })
+}
+
+/// The rows of remembered requests that follow each other.
+fn request_rows(requests: &[Remembered]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    requests.chunks(REQUESTS_TOGETHER).filter_map(|row| {
+        let key = Key::Requests(row.first()?.index);
+        Some((key.bytes(), rows::seal(&key, &row)))
+    })
 }

@@ -1,0 +1,94 @@
+//! How fast it is, beside etcd and the disk: each figure with its peer's, of the same run on the same machine.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a run tells belongs to the terminal"
+)]
+
+mod book;
+mod etcd;
+mod field;
+mod load;
+mod ours;
+mod page;
+mod row;
+
+#[allow(missing_docs, clippy::all, reason = "made from another project's names")]
+mod api {
+    tonic::include_proto!("etcdserverpb");
+}
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::{
+    book::Book,
+    field::{Extent, Field},
+    page::Circumstances,
+    row::{append, failover, idle, lists, placement, reads, writes},
+};
+
+/// Measures NovaCron beside its peers, and writes a page of it.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// Take only these rows, by number.
+    #[arg(long = "row", value_name = "N", value_delimiter = ',')]
+    rows: Vec<u8>,
+    /// Only see that it works: the figures mean nothing.
+    #[arg(long)]
+    short: bool,
+    /// Where to write the page.
+    #[arg(long, value_name = "FILE", default_value = "target/benchmarks.md")]
+    page: PathBuf,
+    /// Where to write the figures.
+    #[arg(long, value_name = "FILE", default_value = "target/benchmarks.json")]
+    json: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match measure(&Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("benchmarks: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(cli: &Cli) -> Result<()> {
+    let me = std::env::current_exe()?;
+    let programs = me.parent().context("this program lies nowhere")?.to_owned();
+    let extent = if cli.short { Extent::SHORT } else { Extent::WHOLE };
+    let around = Circumstances::look()?;
+    let wanted = |rows: &[u8]| cli.rows.is_empty() || rows.iter().any(|row| cli.rows.contains(row));
+    let mut book = Book::default();
+    if wanted(&[7]) {
+        placement::measure(&extent, &mut book)?;
+    }
+    if wanted(&[12]) {
+        append::measure(&extent, &mut book)?;
+    }
+    if wanted(&[1, 3, 5, 8, 10, 13]) {
+        let mut field = Field::start(programs, extent).await?;
+        if wanted(&[10]) {
+            failover::measure(&mut field, &mut book).await?;
+        }
+        if wanted(&[3]) {
+            reads::measure(&field, &mut book).await?;
+        }
+        if wanted(&[5, 8, 13]) {
+            lists::measure(&field, &mut book).await?;
+            idle::measure(&mut field, &mut book).await?;
+        }
+        if wanted(&[1]) {
+            writes::measure(&field, &mut book).await?;
+        }
+    }
+    page::write(&book, &around, &cli.page, &cli.json)?;
+    println!("{}", cli.page.display());
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! A cluster of NovaCron as it is run in earnest: three nodes with the default timing, TLS among them and to
+//! their clients, who show a credential.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use client::{
+    Client,
+    v1::{self, images_client::ImagesClient},
+};
+use lab::{Cluster, ClusterOptions, Hosts, Pace};
+
+/// How many nodes, as etcd has members.
+pub(crate) const NODES: usize = 3;
+/// What VMs boot from, if they ever do.
+pub(crate) const IMAGE: &str = "none";
+/// How long one call may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running cluster.
+pub(crate) struct Ours {
+    pub(crate) cluster: Cluster,
+}
+
+impl Ours {
+    /// Starts one of the programs in a directory.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) async fn start(programs: PathBuf) -> Result<Ours> {
+        let options = ClusterOptions {
+            pace: Pace::Normal,
+            ..ClusterOptions::new(NODES, Hosts::Simulated, programs)
+        };
+        let cluster = Cluster::start(options, |_| ()).await?;
+        cluster.await_voters(NODES).await?;
+        let ours = Ours { cluster };
+        ours.make_image().await?;
+        Ok(ours)
+    }
+
+    /// Makes the image that VMs name: there is nothing in it.
+    async fn make_image(&self) -> Result<()> {
+        let client = self.cluster.client()?;
+        let request = v1::CreateImageRequest {
+            mutation: client.mutation().await?,
+            name: IMAGE.to_owned(),
+            ..Default::default()
+        };
+        let call = async |channel, request| ImagesClient::new(channel).create_image(request).await;
+        client.call(request, call).await?;
+        Ok(())
+    }
+
+    /// The processes of its nodes.
+    ///
+    /// # Errors
+    /// When one does not run.
+    pub(crate) fn pids(&self) -> Result<Vec<u32>> {
+        (0..NODES).map(|node| self.cluster.pid(node)).collect()
+    }
+
+    /// The newest revision.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub(crate) async fn revision(&self) -> Result<u64> {
+        Ok(lab::status(&self.cluster.client()?).await?.revision)
+    }
+
+    /// So many connections to the node that leads.
+    ///
+    /// # Errors
+    /// When none does.
+    pub(crate) async fn clients(&self, count: usize) -> Result<Vec<Client>> {
+        let leader = self.cluster.leader().await?.context("there is no leader")?;
+        let endpoint = self.cluster.access.endpoints[leader].clone();
+        (0..count).map(|_| self.cluster.client_with(vec![endpoint.clone()], DEADLINE)).collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! The page and the file that a run leaves.
+
+use std::{fmt::Write, path::Path, process::Command};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::book::{Aim, Book, Figure, tell};
+
+/// What the rows are.
+const ROWS: [(u8, &str); 8] = [
+    (1, "Acknowledged changes, synced on a majority's disks before the answer"),
+    (3, "Reads"),
+    (5, "Lists"),
+    (7, "Placement decisions of the planner by itself"),
+    (8, "Memory, and a restart"),
+    (10, "A leader is killed: time to the next acknowledged change"),
+    (12, "The log by itself"),
+    (13, "Nobody asks for anything"),
+];
+
+/// Where and of what figures were taken.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Circumstances {
+    pub(crate) date: String,
+    pub(crate) commit: String,
+    pub(crate) machine: String,
+    pub(crate) etcd: String,
+}
+
+impl Circumstances {
+    pub(crate) fn look() -> Result<Circumstances> {
+        let said = |program: &str, arguments: &[&str]| -> Result<String> {
+            let output = Command::new(program).args(arguments).output();
+            let output = output.with_context(|| format!("cannot run {program}"))?;
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let cpus = std::fs::read_to_string("/proc/cpuinfo")?;
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = model.map_or("unknown", |model| model.trim_start_matches([':', '\t', ' ']));
+        let cores = std::thread::available_parallelism()?;
+        let kernel = said("uname", &["-sr"])?;
+        let etcd = said("etcd", &["--version"])?;
+        let commit = said("git", &["describe", "--always", "--dirty", "--abbrev=12"])?;
+        Ok(Circumstances {
+            date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
+            commit,
+            machine: format!("{cores} processors ({model}), {kernel}"),
+            etcd: etcd.lines().next().unwrap_or_default().replace(": ", " "),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    circumstances: &'a Circumstances,
+    figures: &'a [Figure],
+}
+
+/// Writes both.
+pub(crate) fn write(book: &Book, around: &Circumstances, page: &Path, json: &Path) -> Result<()> {
+    let whole = Whole { circumstances: around, figures: &book.figures };
+    std::fs::write(json, serde_json::to_string_pretty(&whole)? + "\n")?;
+    Ok(std::fs::write(page, text(book, around)?)?)
+}
+
+/// What stands before the tables.
+const HEAD: &str = "\
+# Benchmarks
+
+`make bench` writes this page and `benchmarks.json`. Clusters of three nodes and three etcd members run on one machine
+at the same time, beside the clients that load them: figures of one and the other are taken in turn, and what counts is
+their ratio. Both speak TLS among themselves and with their clients, both sync before they answer, both are asked at the
+node that leads, over the same number of connections, with their default settings; etcd's clients show certificates and
+put 256 bytes, ours show a credential and carry a request id. A figure is the median of the rounds, with the lowest and
+the highest. “Per s” is better when higher, times are better when lower.
+
+";
+
+fn text(book: &Book, around: &Circumstances) -> Result<String> {
+    let mut text = HEAD.to_owned();
+    let Circumstances { date, commit, machine, etcd } = around;
+    writeln!(text, "Taken on {date} of {commit}, on {machine}, beside {etcd}.")?;
+    for (row, title) in ROWS {
+        let figures: Vec<&Figure> = book.figures.iter().filter(|f| f.row == row).collect();
+        if figures.is_empty() {
+            continue;
+        }
+        writeln!(text, "\n## {row}. {title}\n")?;
+        writeln!(text, "| what | unit | ours | beside | ratio | to reach | |")?;
+        writeln!(text, "|---|---|---:|---:|---:|---:|---|")?;
+        for figure in figures {
+            let beside = match figure.peer {
+                "" => "–".to_owned(),
+                peer => format!("{peer} {}", tell(&figure.beside)),
+            };
+            let ratio = figure.ratio().map_or("–".to_owned(), |ratio| format!("{ratio:.2}"));
+            let reached = match figure.is_reached() {
+                Some(true) => "reached",
+                Some(false) => "**not reached**",
+                None => "",
+            };
+            let Figure { case, unit, ours, aim, .. } = figure;
+            let aim: &Aim = aim;
+            writeln!(
+                text,
+                "| {case} | {unit} | {} | {beside} | {ratio} | {aim} | {reached} |",
+                tell(ours)
+            )?;
+        }
+    }
+    Ok(text)
+}

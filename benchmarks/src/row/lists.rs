@@ -1,0 +1,85 @@
+//! Row 5: lists of VMs: the first page with a filter, and all of it.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use client::{
+    Client,
+    v1::{self, vms_client::VmsClient},
+};
+
+use crate::{
+    book::{Aim, Book},
+    field::Field,
+    row::writes::create,
+};
+
+/// Pages that are asked for.
+const PAGES: usize = 200;
+/// VMs that are made at a time.
+const MAKERS: usize = 64;
+
+/// Measures the row; the VMs stay for those after it.
+pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
+    let vms = field.extent.vms;
+    make(field, vms).await?;
+    let client = field.clients(1).await?.remove(0);
+    let mut pages = Vec::new();
+    for _ in 0..PAGES {
+        let asked = Instant::now();
+        let page = v1::Page {
+            page_size: 100,
+            filter: "labels.turn=0 AND name:listed".to_owned(),
+            ..Default::default()
+        };
+        let listed = list(&client, page).await?;
+        ensure!(listed.vms.len() == 100.min(vms), "a page has {} VMs", listed.vms.len());
+        pages.push(asked.elapsed().as_secs_f64() * 1_000.0);
+    }
+    pages.sort_by(f64::total_cmp);
+    let p95 = pages[pages.len() * 95 / 100];
+    book.alone(5, &format!("first page of {vms} VMs"), "ms, p95", vec![p95], Aim::AtMost(5.0));
+    let mut whole = Vec::new();
+    for _ in 0..field.extent.rounds {
+        let asked = Instant::now();
+        let mut page = v1::Page { page_size: 1_000, ..Default::default() };
+        let mut seen = 0;
+        loop {
+            let listed = list(&client, page.clone()).await?;
+            seen += listed.vms.len();
+            page.page_token = listed.next_page_token;
+            if page.page_token.is_empty() {
+                break;
+            }
+        }
+        ensure!(seen >= vms, "the list has {seen} VMs");
+        whole.push(asked.elapsed().as_secs_f64() * 1_000.0);
+    }
+    book.alone(5, &format!("all of {vms} VMs"), "ms", whole, Aim::AtMost(100.0));
+    Ok(())
+}
+
+/// Makes so many VMs that do not run.
+async fn make(field: &Field, count: usize) -> Result<()> {
+    let mut makers = tokio::task::JoinSet::new();
+    for (number, client) in field.clients(MAKERS).await?.into_iter().enumerate() {
+        makers.spawn(async move {
+            for vm in (number..count).step_by(MAKERS) {
+                create(&client, &format!("listed-{vm}")).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(made) = makers.join_next().await {
+        made??;
+    }
+    Ok(())
+}
+
+async fn list(client: &Client, page: v1::Page) -> Result<v1::ListVmsResponse> {
+    let request = v1::ListVmsRequest { page: Some(page), ..Default::default() };
+    let call = async |channel, request| {
+        VmsClient::new(channel).max_decoding_message_size(64 << 20).list_vms(request).await
+    };
+    Ok(client.call(request, call).await?)
+}
