@@ -53,8 +53,7 @@ pub(crate) enum CopyError {
 /// Opens the copy.
 pub(crate) fn open(directory: &Path) -> Result<sled::Db, CopyError> {
     const CACHE_BYTES: u64 = 32 << 20;
-    // Without this thread of sled's a flush can wait for ever; with it, an idle node writes: it moves what lies in the
-    // file about when there is nothing to flush.
+    // Without this thread of sled's a flush can wait for ever: ADR 0016.
     let config =
         sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
     // sled lets go of its lock a moment after its last handle is gone.
