@@ -17,6 +17,8 @@ const FAULT_MS: std::ops::Range<u64> = 2_000..7_000;
 const LONG_ONE_IN: u8 = 5;
 const LONG_MS: std::ops::Range<u64> = 12_000..20_000;
 const QUIET_MS: std::ops::Range<u64> = 1_000..5_000;
+/// How many times in a round what comes more often comes.
+const OFTEN: usize = 4;
 /// Between two looks at who leads.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -75,6 +77,8 @@ struct Course {
     /// Kinds that are still to come in this round.
     round: Vec<&'static Kind>,
     lane: Lane,
+    /// Kinds that come more often.
+    often: &'static [&'static str],
     random: fastrand::Rng,
     next: Instant,
     /// What comes next, when it could not be struck yet.
@@ -92,11 +96,11 @@ struct Turn {
 }
 
 impl Course {
-    fn new(lane: Lane, seed: u64) -> Course {
+    fn new(lane: Lane, seed: u64, often: &'static [&'static str]) -> Course {
         // Its own: what one lane draws does not depend on how the others get on.
         let random = fastrand::Rng::with_seed(seed ^ (lane as u64 + 1));
         let (next, drawn, under_way) = (Instant::now(), None, None);
-        let mut course = Course { round: Vec::new(), lane, random, next, drawn, under_way };
+        let mut course = Course { round: Vec::new(), lane, often, random, next, drawn, under_way };
         course.next = Instant::now() + course.duration(QUIET_MS);
         course
     }
@@ -111,10 +115,13 @@ impl Course {
             return drawn;
         }
         if self.round.is_empty() {
-            self.round = KINDS.iter().filter(|kind| kind.lane == self.lane).collect();
+            let often = |kind: &Kind| self.often.contains(&kind.name);
+            let times = |kind: &Kind| if often(kind) { OFTEN } else { 1 };
+            let ours = KINDS.iter().filter(|kind| kind.lane == self.lane);
+            self.round = ours.flat_map(|kind| std::iter::repeat_n(kind, times(kind))).collect();
             self.random.shuffle(&mut self.round);
             // The last one comes next.
-            self.round.sort_by_key(|kind| missing.contains(&kind.name));
+            self.round.sort_by_key(|kind| missing.contains(&kind.name) || often(kind));
         }
         let kind = self.round.pop().expect("every lane has kinds");
         let at_leader = self.random.bool() || missing.contains(&kind.name);
@@ -129,6 +136,8 @@ impl Course {
 
 pub(crate) struct Nemesis<'a> {
     pub seed: u64,
+    /// Kinds that come more often.
+    pub often: &'static [&'static str],
     pub site: &'a mut Site,
     pub history: &'a History,
     pub tell: &'a (dyn Fn(&str) + Sync),
@@ -144,7 +153,7 @@ impl Nemesis<'_> {
         mut is_enough: impl FnMut(&Storm) -> bool,
     ) -> Result<Storm> {
         let mut storm = Storm::default();
-        let mut courses = Lane::ALL.map(|lane| Course::new(lane, self.seed));
+        let mut courses = Lane::ALL.map(|lane| Course::new(lane, self.seed, self.often));
         while !is_enough(&storm) {
             self.look(&mut storm).await?;
             for course in &mut courses {

@@ -58,6 +58,24 @@ pub fn is_possible() -> Result<(), String> {
     lab::wall_clocks_are_possible()
 }
 
+/// Faults without which nothing shows that something is broken: chance alone may have them come late.
+fn brings_out(broken: Broken) -> &'static [&'static str] {
+    match broken {
+        Broken::NeverSyncs => &["power-cut", "power-cut-of-all"],
+        Broken::Nothing
+        | Broken::IgnoresFence
+        | Broken::NoPause
+        | Broken::TargetBeforeSource
+        | Broken::UnsyncedFence
+        | Broken::ReadsLocally
+        | Broken::ForgetsRequests
+        | Broken::DropsEvents
+        | Broken::WallClockLeases
+        | Broken::AppliesOutOfOrder
+        | Broken::RestoresLeader => &[],
+    }
+}
+
 /// Makes a run. `tell` hears of each step. The answer says what was found; whether that is good it says too.
 ///
 /// # Errors
@@ -81,7 +99,8 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     let mut site = Site::new(cluster)?;
     let begun = Instant::now();
     let mut looked = Instant::now();
-    let mut nemesis = Nemesis { seed: plan.seed, site: &mut site, history: &history, tell: &tell };
+    let (seed, often) = (plan.seed, brings_out(plan.broken));
+    let mut nemesis = Nemesis { seed, often, site: &mut site, history: &history, tell: &tell };
     let mut noticed = None;
     let storm = nemesis.rage(|storm| {
         if plan.broken != Broken::Nothing && looked.elapsed() > LOOK {
