@@ -114,10 +114,10 @@ impl Etcd {
         Ok(())
     }
 
-    /// Which member leads. Those that do not answer are passed over.
+    /// Which member leads, by what the first one says.
     ///
     /// # Errors
-    /// When none does, or not all agree.
+    /// When none does, or one does not answer.
     pub(crate) async fn leader(&self) -> Result<usize> {
         let mut named = Vec::new();
         for member in 0..self.members.len() {

@@ -71,7 +71,7 @@ const HEAD: &str = "\
 `make bench` writes this page and `benchmarks.json`. Clusters of three nodes and three etcd members run on one machine
 at the same time, beside the clients that load them: figures of one and the other are taken in turn, and what counts is
 their ratio. Both speak TLS among themselves and with their clients, both sync before they answer, both are asked at the
-node that leads, over the same number of connections, with their default settings; etcd's clients show certificates and
+node that leads, over the same number of connections, with their default timing; etcd's clients show certificates and
 put 256 bytes, ours show a credential and carry a request id. A figure is the median of the rounds, with the lowest and
 the highest. “Per s” is better when higher, times are better when lower.
 
