@@ -9,7 +9,7 @@ use domain::{
     State,
     cluster::{Cluster, ClusterCommand, Founding},
     codec,
-    envelope::{Command, Envelope},
+    envelope::{Command, Envelope, Request},
     id::Digest,
     name::Name,
     principal::Principal,
@@ -58,7 +58,9 @@ fn command(index: u64) -> Envelope {
         Command::Project(ProjectCommand::Create { name: name(&format!("p{index}")) })
     };
     let principal = if index == 1 { Principal::Founder } else { Principal::Credential(id(1)) };
-    Envelope { at_ms: index, wall_ms: index, principal, request: None, command }
+    let request =
+        (index > 1).then(|| Request { id: id(index.into()), digest: Digest::ZERO, since: None });
+    Envelope { at_ms: index, wall_ms: index, principal, request, command }
 }
 
 /// The view after `count` commands.

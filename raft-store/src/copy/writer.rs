@@ -16,12 +16,13 @@ use rows::{Fingerprint, Key};
 
 /// Time between two batches: many entries then share one. Why it is not longer: ADR 0016.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Requests of one row.
-const REQUESTS_TOGETHER: usize = 64;
-/// What the events of one row weigh: sled is slow with many small rows, and makes a file of a huge one.
-const EVENTS_TOGETHER_BYTES: usize = 64 << 10;
-/// Rows of one batch when everything is written anew.
-const BATCH_ROWS: usize = 1_000;
+/// Requests of one row. sled is slow with many small rows; sixteen of them make a leaf, and a leaf above 128 KiB
+/// becomes a file that it does not sync.
+const REQUESTS_TOGETHER: usize = 16;
+/// What the events of one row weigh, for the same reason.
+const EVENTS_TOGETHER_BYTES: usize = 7 << 10;
+/// Bytes of one batch when everything is written anew.
+const BATCH_BYTES: usize = 1 << 20;
 /// Events kept beyond the ring, as history.
 const HISTORY_EVENTS: u32 = 200_000;
 /// Entries between two looks at how long the history is.
@@ -169,8 +170,8 @@ impl Copy {
         for key in self.forgotten(view.state.requests.floor())? {
             last.insert(key, None);
         }
-        let requests: Vec<Remembered> = view.state.requests.since(self.written_index()).collect();
-        last.extend(request_rows(&requests).map(|(key, value)| (key, Some(value))));
+        let requests = view.state.requests.since(self.written_index());
+        last.extend(request_rows(requests).map(|(key, value)| (key, Some(value))));
         let mut fingerprint = self.fingerprint;
         for (key, value) in last {
             if let Some(old) = guarded(|| Ok(self.db.get(&key)?))? {
@@ -225,21 +226,22 @@ impl Copy {
             let key = Key::Row(change.key());
             (key.bytes(), rows::seal(&key, &change), true)
         });
-        let requests: Vec<Remembered> = view.state.requests.since(0).collect();
-        let requests = request_rows(&requests).map(|(key, value)| (key, value, true));
+        let requests = request_rows(view.state.requests.since(0));
+        let requests = requests.map(|(key, value)| (key, value, true));
         let events: Vec<Arc<Event>> = view.state.events.iter().cloned().collect();
         let events = event_rows(&events).map(|(key, value)| (key, value, false));
         let mut batch = sled::Batch::default();
-        let mut count = 0;
+        let mut bytes = 0;
         for (key, value, counts) in rows.chain(requests).chain(events) {
             if counts {
                 fingerprint.toggle(&key, &value);
             }
+            bytes += key.len() + value.len();
             batch.insert(key, value);
-            count += 1;
-            if count % BATCH_ROWS == 0 {
+            if bytes >= BATCH_BYTES {
                 let full = std::mem::take(&mut batch);
                 guarded(|| Ok(self.db.apply_batch(full)?))?;
+                bytes = 0;
             }
         }
         self.finish(view.clone(), batch, fingerprint)
@@ -305,8 +307,11 @@ fn event_rows(events: &[Arc<Event>]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)>
 }
 
 /// The rows of remembered requests that follow each other.
-fn request_rows(requests: &[Remembered]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
-    requests.chunks(REQUESTS_TOGETHER).filter_map(|row| {
+fn request_rows(
+    mut requests: impl Iterator<Item = Remembered>,
+) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    std::iter::from_fn(move || {
+        let row: Vec<Remembered> = requests.by_ref().take(REQUESTS_TOGETHER).collect();
         let key = Key::Requests(row.first()?.index);
         Some((key.bytes(), rows::seal(&key, &row)))
     })
