@@ -46,7 +46,7 @@ soak: ## The same for HOURS=2, in runs of half an hour that are summed; it goes 
 
 .PHONY: bench
 bench: ## How fast it is, beside etcd and the disk: writes docs/benchmarks.md. About 15 minutes, and the release build.
-	scripts/packages
+	scripts/packages etcd-server
 	cargo build --release -p novacron -p novacron-benchmarks
 	target/release/benchmarks --page docs/benchmarks.md --json docs/benchmarks.json
 

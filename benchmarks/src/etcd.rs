@@ -1,20 +1,25 @@
 //! etcd as it is run in earnest: three members, TLS among them and to their clients, who show certificates.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use lab::free_address;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::api::{StatusRequest, maintenance_client::MaintenanceClient};
+use crate::{
+    api::{StatusRequest, maintenance_client::MaintenanceClient},
+    ours::SETTLE,
+};
 
 const MEMBERS: usize = 3;
 /// How long it may take to be ready.
@@ -48,8 +53,9 @@ impl Etcd {
     pub(crate) async fn start() -> Result<Etcd> {
         let directory = tempfile::Builder::new().prefix("nc-etcd").tempdir_in("/tmp")?;
         let tls = Tls::make(directory.path())?;
-        let ports: Vec<(u16, u16)> =
-            (0..MEMBERS).map(|_| Ok((free()?, free()?))).collect::<Result<_>>()?;
+        let ports: Vec<(u16, u16)> = (0..MEMBERS)
+            .map(|_| Ok((free_address()?.port(), free_address()?.port())))
+            .collect::<Result<_>>()?;
         let peers: Vec<String> = ports
             .iter()
             .enumerate()
@@ -85,6 +91,23 @@ impl Etcd {
     /// The processes of its members.
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.members.iter().map(|member| member.process.id()).collect()
+    }
+
+    /// Stops its members' processes.
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets them go on, and waits until they have a leader and have settled.
+    pub(crate) async fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)?;
+        tokio::time::sleep(SETTLE).await;
+        self.await_ready().await
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let mut processes = self.members.iter().map(|member| Pid::from_child(&member.process));
+        Ok(processes.try_for_each(|process| kill_process(process, signal))?)
     }
 
     /// Kills a member at once.
@@ -195,16 +218,4 @@ impl Tls {
             .identity(Identity::from_pem(read("cert.pem")?, read("key.pem")?))
             .domain_name("127.0.0.1"))
     }
-}
-
-/// A port that nobody listens on, below those that the kernel hands out.
-fn free() -> Result<u16> {
-    const TRIES: usize = 64;
-    for _ in 0..TRIES {
-        let port = fastrand::u16(10_240..32_768);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    bail!("no free port after {TRIES} tries")
 }

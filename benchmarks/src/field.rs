@@ -92,7 +92,8 @@ impl Field {
         Ok(few.into_iter().cycle().take(count).collect())
     }
 
-    /// Loads one and the other, in turn, round by round.
+    /// Loads one and the other, in turn, round by round. The one that is not loaded stands still: what it still has
+    /// to do would be in the way.
     pub(crate) async fn drive_both(
         &self,
         ours: impl AsyncFn(usize) -> Result<Askers>,
@@ -100,8 +101,12 @@ impl Field {
     ) -> Result<Both> {
         let mut both = Both { ours: Vec::new(), etcd: Vec::new() };
         for round in 0..self.extent.rounds {
+            self.etcd.pause()?;
             both.ours.push(drive(ours(round).await?, self.extent.lasting).await?);
+            self.ours.pause()?;
+            self.etcd.resume().await?;
             both.etcd.push(drive(etcd().await?, self.extent.lasting).await?);
+            self.ours.resume().await?;
         }
         Ok(both)
     }

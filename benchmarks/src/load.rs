@@ -19,16 +19,16 @@ pub(crate) type Askers = Vec<Box<dyn Asker>>;
 /// For how long.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lasting {
-    /// Answers of this time are not counted.
+    /// What is asked in this time is not counted.
     pub(crate) warm_up: Duration,
-    /// Answers of this time are.
+    /// What is asked in this time is.
     pub(crate) counted: Duration,
 }
 
 /// What was seen of one load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// Answers per second.
+    /// What was asked and answered, per second.
     pub(crate) per_s: f64,
     /// Half of the answers took no longer, milliseconds.
     pub(crate) p50_ms: f64,
@@ -36,7 +36,8 @@ pub(crate) struct Seen {
     pub(crate) p99_ms: f64,
 }
 
-/// Answers that took longer count as this.
+/// No answer takes longer.
+const LONGEST: Duration = Duration::from_secs(60);
 const LONGEST_US: u64 = 60_000_000;
 
 fn histogram() -> Result<Histogram<u64>> {
@@ -57,13 +58,14 @@ pub(crate) async fn drive(askers: Askers, lasting: Lasting) -> Result<Seen> {
             let mut times = histogram()?;
             loop {
                 let asked = Instant::now();
-                asker.ask().await?;
-                let answered = Instant::now();
-                if answered >= end {
+                if asked >= end {
                     return anyhow::Ok(times);
                 }
-                if answered >= begin {
-                    let took = answered.duration_since(asked).as_micros();
+                let answer = tokio::time::timeout(LONGEST, asker.ask()).await;
+                answer.context("there was no answer in a minute")??;
+                // By when it was asked: a pause across the end is not lost.
+                if asked >= begin {
+                    let took = asked.elapsed().as_micros();
                     times.saturating_record(u64::try_from(took).unwrap_or(LONGEST_US).max(1));
                 }
             }

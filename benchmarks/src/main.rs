@@ -20,8 +20,9 @@ mod api {
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     book::Book,
@@ -50,45 +51,63 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match measure(&Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("benchmarks: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let cli = Cli::parse();
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => return failed(&error.into()),
+    };
+    // What is measured is dropped then, and with it ends what was started.
+    let measured = tokio::select! {
+        measured = measure(&cli) => measured,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow!("terminated")),
+    };
+    measured.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }
 
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("benchmarks: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Measures, and writes what there is, also when a row failed.
 async fn measure(cli: &Cli) -> Result<()> {
+    let around = Circumstances::look()?;
+    let in_memory = around.disk == "tmpfs" && !cli.short;
+    ensure!(!in_memory, "/tmp lies in memory, where a sync costs nothing; mount a disk there");
+    let mut book = Book::default();
+    let measured = rows(cli, &mut book).await;
+    page::write(&book, &around, &cli.page, &cli.json)?;
+    println!("{}", cli.page.display());
+    measured
+}
+
+async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
     let me = std::env::current_exe()?;
     let programs = me.parent().context("this program lies nowhere")?.to_owned();
     let extent = if cli.short { Extent::SHORT } else { Extent::WHOLE };
-    let around = Circumstances::look()?;
     let wanted = |rows: &[u8]| cli.rows.is_empty() || rows.iter().any(|row| cli.rows.contains(row));
-    let mut book = Book::default();
     if wanted(&[7]) {
-        placement::measure(&extent, &mut book)?;
+        placement::measure(&extent, book)?;
     }
     if wanted(&[12]) {
-        append::measure(&extent, &mut book)?;
+        append::measure(&extent, book)?;
     }
     if wanted(&[1, 3, 5, 8, 10, 13]) {
         let mut field = Field::start(programs, extent).await?;
         if wanted(&[10]) {
-            failover::measure(&mut field, &mut book).await?;
+            failover::measure(&mut field, book).await?;
         }
         if wanted(&[3]) {
-            reads::measure(&field, &mut book).await?;
+            reads::measure(&field, book).await?;
         }
         if wanted(&[5, 8, 13]) {
-            lists::measure(&field, &mut book).await?;
-            idle::measure(&mut field, &mut book).await?;
+            lists::measure(&field, book).await?;
+            idle::measure(&mut field, book).await?;
         }
         if wanted(&[1]) {
-            writes::measure(&field, &mut book).await?;
+            writes::measure(&field, book).await?;
         }
     }
-    page::write(&book, &around, &cli.page, &cli.json)?;
-    println!("{}", cli.page.display());
     Ok(())
 }

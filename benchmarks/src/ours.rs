@@ -14,6 +14,8 @@ use lab::{Cluster, ClusterOptions, Hosts, Pace};
 pub(crate) const NODES: usize = 3;
 /// What VMs boot from, if they ever do.
 pub(crate) const IMAGE: &str = "none";
+/// After a pause, for an election.
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// How long one call may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -58,6 +60,24 @@ impl Ours {
     /// When one does not run.
     pub(crate) fn pids(&self) -> Result<Vec<u32>> {
         (0..NODES).map(|node| self.cluster.pid(node)).collect()
+    }
+
+    /// Stops its nodes' processes.
+    ///
+    /// # Errors
+    /// When one does not run.
+    pub(crate) fn pause(&self) -> Result<()> {
+        (0..NODES).try_for_each(|node| self.cluster.pause(node))
+    }
+
+    /// Lets them go on, and waits until they have a leader and have settled.
+    ///
+    /// # Errors
+    /// When one does not run, or they have no leader in time.
+    pub(crate) async fn resume(&self) -> Result<()> {
+        (0..NODES).try_for_each(|node| self.cluster.resume(node))?;
+        tokio::time::sleep(SETTLE).await;
+        self.cluster.await_voters(NODES).await
     }
 
     /// The newest revision.

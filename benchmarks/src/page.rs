@@ -25,6 +25,7 @@ pub(crate) struct Circumstances {
     pub(crate) date: String,
     pub(crate) commit: String,
     pub(crate) machine: String,
+    pub(crate) disk: String,
     pub(crate) etcd: String,
 }
 
@@ -40,12 +41,14 @@ impl Circumstances {
         let model = model.map_or("unknown", |model| model.trim_start_matches([':', '\t', ' ']));
         let cores = std::thread::available_parallelism()?;
         let kernel = said("uname", &["-sr"])?;
-        let etcd = said("etcd", &["--version"])?;
+        let etcd = said("etcd", &["--version"]).unwrap_or_default();
         let commit = said("git", &["describe", "--always", "--dirty", "--abbrev=12"])?;
+        let disk = said("stat", &["--file-system", "--format", "%T", "/tmp"])?;
         Ok(Circumstances {
             date: jiff::Timestamp::now().strftime("%Y-%m-%d").to_string(),
             commit,
             machine: format!("{cores} processors ({model}), {kernel}"),
+            disk,
             etcd: etcd.lines().next().unwrap_or_default().replace(": ", " "),
         })
     }
@@ -69,8 +72,8 @@ const HEAD: &str = "\
 # Benchmarks
 
 `make bench` writes this page and `benchmarks.json`. Clusters of three nodes and three etcd members run on one machine
-at the same time, beside the clients that load them: figures of one and the other are taken in turn, and what counts is
-their ratio. Both speak TLS among themselves and with their clients, both sync before they answer, both are asked at the
+beside the clients that load them: figures of one and the other are taken in turn, while the processes of the one that is
+not loaded stand still, and what counts is their ratio. Both speak TLS among themselves and with their clients, both sync before they answer, both are asked at the
 node that leads, over the same number of connections, with their default timing; etcd's clients show certificates and
 put 256 bytes, ours show a credential and carry a request id. A figure is the median of the rounds, with the lowest and
 the highest. “Per s” is better when higher, times are better when lower.
@@ -79,8 +82,8 @@ the highest. “Per s” is better when higher, times are better when lower.
 
 fn text(book: &Book, around: &Circumstances) -> Result<String> {
     let mut text = HEAD.to_owned();
-    let Circumstances { date, commit, machine, etcd } = around;
-    writeln!(text, "Taken on {date} of {commit}, on {machine}, beside {etcd}.")?;
+    let Circumstances { date, commit, machine, disk, etcd } = around;
+    writeln!(text, "Taken on {date} of {commit}, on {machine}, {disk}, beside {etcd}.")?;
     for (row, title) in ROWS {
         let figures: Vec<&Figure> = book.figures.iter().filter(|f| f.row == row).collect();
         if figures.is_empty() {

@@ -159,7 +159,7 @@ impl Cluster {
                 let address = Network::address(number);
                 ((address, PEER_PORT).into(), (address, API_PORT).into())
             }
-            None => (free()?, free()?),
+            None => (free_address()?, free_address()?),
         };
         let real = self.options.hosts == Hosts::Real;
         let watched = real && self.options.fencing == Fencing::Watchdogs;
@@ -332,7 +332,10 @@ impl Cluster {
 
 /// An address that nobody listens on. It is below the ports that the kernel hands out: one of
 /// those could be somebody's before the node listens.
-fn free() -> Result<SocketAddr> {
+///
+/// # Errors
+/// When none is found.
+pub fn free_address() -> Result<SocketAddr> {
     const TRIES: usize = 64;
     for _ in 0..TRIES {
         let address = (Ipv4Addr::LOCALHOST, fastrand::u16(10_240..32_768));

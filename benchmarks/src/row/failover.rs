@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     book::{Aim, Book},
@@ -13,13 +13,11 @@ use crate::{
 };
 
 /// Between two attempts.
-const EACH: Duration = Duration::from_millis(10);
+const EACH: Duration = Duration::from_millis(20);
 /// No attempt is waited for longer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Nothing takes longer.
 const LONGEST: Duration = Duration::from_secs(30);
-/// For the cluster to be whole and quiet again.
-const REST: Duration = Duration::from_secs(2);
 
 /// Measures the row.
 pub(crate) async fn measure(field: &mut Field, book: &mut Book) -> Result<()> {
@@ -41,55 +39,68 @@ pub(crate) async fn measure(field: &mut Field, book: &mut Book) -> Result<()> {
 }
 
 async fn kill_ours(field: &mut Field, kill: usize) -> Result<f64> {
+    field.etcd.pause()?;
     let cluster = &mut field.ours.cluster;
     let leader = cluster.leader().await?.context("there is no leader")?;
-    let mut askers: Vec<Box<dyn Asker>> = Vec::new();
+    let mut doors: Vec<Door> = Vec::new();
     for node in (0..NODES).filter(|node| *node != leader) {
         let client = cluster.client_with(vec![cluster.access.endpoints[node].clone()], PATIENCE)?;
-        let mut lock = Lock::named(client, &format!("failover-{kill}-{node}"));
         // What is connected and known beforehand takes no time afterwards.
-        lock.ask().await?;
-        askers.push(Box::new(lock));
+        Lock::named(client.clone(), &format!("failover-{kill}-{node}")).ask().await?;
+        // A lock of its own for each attempt: an earlier one may have been granted, unheard.
+        doors.push(Box::new(move |attempt| {
+            let name = format!("failover-{kill}-{node}-{attempt}");
+            Box::new(Lock::named(client.clone(), &name))
+        }));
     }
+    let begun = Instant::now();
     cluster.kill(leader)?;
-    let took = until_answered(askers, Instant::now()).await?;
+    let took = until_answered(&doors, begun).await?;
     cluster.run(leader)?;
     cluster.await_ready(leader).await?;
-    tokio::time::sleep(REST).await;
+    field.etcd.resume().await?;
     Ok(took)
 }
 
 async fn kill_etcd(field: &mut Field) -> Result<f64> {
+    field.ours.pause()?;
     let etcd = &mut field.etcd;
     let leader = etcd.leader().await?;
-    let mut askers: Vec<Box<dyn Asker>> = Vec::new();
+    let mut doors: Vec<Door> = Vec::new();
     for member in (0..NODES).filter(|member| *member != leader) {
-        let mut put = Put::new(etcd.channel(member)?);
-        put.ask().await?;
-        askers.push(Box::new(put));
+        let channel = etcd.channel(member)?;
+        Put::new(channel.clone()).ask().await?;
+        doors.push(Box::new(move |_| Box::new(Put::new(channel.clone()))));
     }
+    let begun = Instant::now();
     etcd.kill(leader)?;
-    let took = until_answered(askers, Instant::now()).await?;
+    let took = until_answered(&doors, begun).await?;
     etcd.run(leader)?;
     etcd.await_ready().await?;
-    tokio::time::sleep(REST).await;
+    field.ours.resume().await?;
     Ok(took)
 }
 
-/// Asks all of them, again and again, until one is answered. The answer is how long after `begun`, seconds.
-async fn until_answered(askers: Vec<Box<dyn Asker>>, begun: Instant) -> Result<f64> {
-    let mut all = tokio::task::JoinSet::new();
-    for mut asker in askers {
-        all.spawn(async move {
-            loop {
-                if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, asker.ask()).await {
-                    return;
+/// Who makes an attempt at one survivor, by its number.
+type Door = Box<dyn Fn(usize) -> Box<dyn Asker>>;
+
+/// Makes attempts at all survivors, without waiting for those before: one that was made too early may never be
+/// answered. The answer is how long after `begun` the first was, seconds.
+async fn until_answered(doors: &[Door], begun: Instant) -> Result<f64> {
+    let mut attempts = tokio::task::JoinSet::new();
+    let mut next = tokio::time::interval(EACH);
+    let mut count = 0;
+    loop {
+        tokio::select! {
+            _ = next.tick() => {
+                ensure!(begun.elapsed() < LONGEST, "no answer in {LONGEST:?}");
+                for door in doors {
+                    let mut asker = door(count);
+                    attempts.spawn(tokio::time::timeout(PATIENCE, async move { asker.ask().await }));
                 }
-                tokio::time::sleep(EACH).await;
+                count += 1;
             }
-        });
+            Some(Ok(Ok(Ok(())))) = attempts.join_next() => return Ok(begun.elapsed().as_secs_f64()),
+        }
     }
-    let first = tokio::time::timeout(LONGEST, all.join_next()).await;
-    first.context("no answer in time")?.context("nobody asks")??;
-    Ok(begun.elapsed().as_secs_f64())
 }

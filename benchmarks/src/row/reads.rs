@@ -9,11 +9,11 @@ use client::{
 use tonic::transport::Channel;
 
 use crate::{
-    api::{PutRequest, RangeRequest, kv_client::KvClient},
+    api::{RangeRequest, kv_client::KvClient},
     book::Book,
     field::Field,
     load::Asker,
-    row::writes::Lock,
+    row::writes::{Lock, Put},
 };
 
 /// How many times etcd's linearizable reads are to be, and stale ones.
@@ -22,7 +22,7 @@ const AIMS: [(bool, &str, f64); 2] = [(false, "linearizable", 1.5), (true, "stal
 /// Measures the row.
 pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
     Lock::named(field.clients(1).await?.remove(0), KEY).ask().await?;
-    prepare(field.channels(1).await?.remove(0)).await?;
+    Put::new(field.channels(1).await?.remove(0)).put(KEY.to_owned()).await?;
     for (stale, name, aim) in AIMS {
         for clients in field.extent.clients {
             let ours = async |_| {
@@ -37,13 +37,6 @@ pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
             both.write(book, 3, &format!("{name}, {clients} clients"), aim)?;
         }
     }
-    Ok(())
-}
-
-/// Puts what is got.
-async fn prepare(channel: Channel) -> Result<()> {
-    let put = PutRequest { key: KEY.into(), value: vec![b'x'; 256] };
-    KvClient::new(channel).put(put).await?;
     Ok(())
 }
 

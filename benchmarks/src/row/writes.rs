@@ -64,14 +64,19 @@ impl Put {
     pub(crate) fn new(channel: Channel) -> Put {
         Put { channel: KvClient::new(channel), value: vec![b'x'; VALUE_BYTES] }
     }
+
+    /// Puts one value.
+    pub(crate) async fn put(&mut self, key: String) -> Result<()> {
+        let (key, value) = (key.into_bytes(), self.value.clone());
+        self.channel.put(PutRequest { key, value }).await?;
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl Asker for Put {
     async fn ask(&mut self) -> Result<()> {
-        let key = format!("key-{:05}", fastrand::usize(..KEYS)).into_bytes();
-        self.channel.put(PutRequest { key, value: self.value.clone() }).await?;
-        Ok(())
+        self.put(format!("key-{:05}", fastrand::usize(..KEYS))).await
     }
 }
 
@@ -93,7 +98,7 @@ impl Asker for Lock {
     async fn ask(&mut self) -> Result<()> {
         let mutation = self.client.mutation().await?;
         let lock = self.lock.clone();
-        let Some(fence) = self.fence.take() else {
+        let Some(fence) = self.fence else {
             let request = v1::AcquireLockRequest {
                 mutation,
                 lock,
@@ -110,6 +115,8 @@ impl Asker for Lock {
         let request = v1::HeldLockRequest { mutation, lock, fence, ..Default::default() };
         let call = async |channel, request| LocksClient::new(channel).release_lock(request).await;
         self.client.call(request, call).await?;
+        // Not before: what is not known to be given back may still be held.
+        self.fence = None;
         Ok(())
     }
 }
