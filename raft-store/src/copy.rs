@@ -8,7 +8,7 @@
 mod rows;
 mod writer;
 
-pub(crate) use writer::Copier;
+pub(crate) use writer::{Copier, WAIT};
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -53,9 +53,9 @@ pub(crate) enum CopyError {
 /// Opens the copy.
 pub(crate) fn open(directory: &Path) -> Result<sled::Db, CopyError> {
     const CACHE_BYTES: u64 = 32 << 20;
-    // Without this thread of sled's a flush can wait for ever: ADR 0016.
+    // A thread of sled's that flushes also moves about what lies in the file, without end: ADR 0016.
     let config =
-        sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
+        sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     // sled lets go of its lock a moment after its last handle is gone.
     let mut attempts = 20;
     loop {

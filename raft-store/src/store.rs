@@ -28,7 +28,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    copy::Copier,
+    copy::{self, Copier},
     directory::Directory,
     error::DamageError,
     ground::{Aside, Clocks, Ground, Tls},
@@ -118,7 +118,7 @@ impl Store {
         let (listener, tls) = (listen(options.peer_address).await?, identity.server(true)?);
         let copy = (directory.copy(), base.copy.clone());
         let mut store = Store::assemble(options, directory, Arc::new(wal), base, ground).await?;
-        let copier = Copier::start(copy.0.clone(), store.core.views.clone(), copy.1);
+        let copier = Copier::start(copy.0.clone(), store.core.views.clone(), copy.1, copy::WAIT);
         let (core, stopped) = (store.core.clone(), store.running.stop.subscribe());
         let running = Arc::get_mut(&mut store.running).expect("nobody else has it yet");
         running.copier = Some(copier.map_err(DamageError::io(&copy.0))?);

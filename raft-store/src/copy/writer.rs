@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use domain::{Revision, event::Event, request::Remembered};
@@ -14,8 +14,13 @@ use super::{CopyError, Summary, THREAD, guarded, open, ring_begin, rows};
 use crate::{snapshot::Header, view::View};
 use rows::{Fingerprint, Key};
 
-/// Time between two batches: many entries then share one. Why it is not longer: ADR 0016.
+/// Time between two looks at what is new.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long a few entries wait for others to share a batch with: what a batch costs hardly depends on how much is
+/// in it.
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
+/// So many entries wait for nothing.
+const ENTRIES_TOGETHER: u64 = 512;
 /// Requests of one row. sled is slow with many small rows; sixteen of them make a leaf, and a leaf above 128 KiB
 /// becomes a file that it does not sync.
 const REQUESTS_TOGETHER: usize = 16;
@@ -35,16 +40,18 @@ pub(crate) struct Copier {
 }
 
 impl Copier {
-    /// Starts keeping the copy in `directory`; `written` is the view it holds, if it holds one.
+    /// Starts keeping the copy in `directory`; `written` is the view it holds, if it holds one. A few entries wait
+    /// for others, `wait` at most.
     pub(crate) fn start(
         directory: PathBuf,
         views: watch::Receiver<Arc<View>>,
         written: Option<View>,
+        wait: Duration,
     ) -> std::io::Result<Copier> {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
-            keep(&directory, views, written, &stopped);
+            keep(&directory, views, written, wait, &stopped);
             drop(end);
         })?;
         Ok(Copier { stop, ended: Mutex::new(ended) })
@@ -67,12 +74,13 @@ fn keep(
     directory: &Path,
     mut views: watch::Receiver<Arc<View>>,
     written: Option<View>,
+    wait: Duration,
     stopped: &mpsc::Receiver<()>,
 ) {
     const RETRY_MAX: Duration = Duration::from_secs(300);
     let mut retry = Duration::ZERO;
     let mut written = written.map(Arc::new);
-    while let Err(error) = follow(directory, &mut views, written.take(), stopped) {
+    while let Err(error) = follow(directory, &mut views, written.take(), wait, stopped) {
         tracing::warn!(directory = %directory.display(), %error, "the copy of the state is made again");
         if stopped.recv_timeout(retry) != Err(mpsc::RecvTimeoutError::Timeout) {
             return;
@@ -87,12 +95,13 @@ fn follow(
     directory: &Path,
     views: &mut watch::Receiver<Arc<View>>,
     written: Option<Arc<View>>,
+    wait: Duration,
     stopped: &mpsc::Receiver<()>,
 ) -> Result<(), CopyError> {
     let db = open(directory)?;
     let mut copy = Copy { db, fingerprint: Fingerprint::default(), written: None };
     let resumed = written.map_or(Ok(()), |written| copy.resume(written));
-    let ended = resumed.and_then(|()| copy.follow(views, stopped));
+    let ended = resumed.and_then(|()| copy.follow(views, wait, stopped));
     // sled syncs once more, and panics when it cannot.
     guarded(|| {
         drop(copy);
@@ -120,16 +129,21 @@ impl Copy {
     fn follow(
         &mut self,
         views: &mut watch::Receiver<Arc<View>>,
+        wait: Duration,
         stopped: &mpsc::Receiver<()>,
     ) -> Result<(), CopyError> {
+        let mut since = Instant::now();
         loop {
             let newest = views.borrow_and_update().clone();
-            self.catch_up(newest)?;
+            let waiting = newest.state.index.saturating_sub(self.written_index());
+            if self.written.is_none() || waiting >= ENTRIES_TOGETHER || since.elapsed() >= wait {
+                since = Instant::now();
+                self.catch_up(newest)?;
+            }
             let stop = stopped.recv_timeout(PAUSE) != Err(mpsc::RecvTimeoutError::Timeout);
             if stop {
                 let newest = views.borrow_and_update().clone();
-                self.catch_up(newest)?;
-                return guarded(|| Ok(self.db.flush().map(drop)?));
+                return self.catch_up(newest);
             }
         }
     }
@@ -217,7 +231,6 @@ impl Copy {
         self.written = None;
         guarded(|| {
             self.db.remove(Key::Summary.bytes())?;
-            self.db.flush()?;
             self.db.clear()?;
             Ok(())
         })?;

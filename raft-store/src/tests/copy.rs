@@ -1,6 +1,6 @@
 //! The copy in sled: it holds what it should, and is made again when it does not.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use domain::{
     Revision,
@@ -22,9 +22,9 @@ fn keep(directory: &Path, views: &[u64], written: Option<View>) {
 fn keep_views(directory: &Path, views: Vec<View>, written: Option<View>) {
     let mut views = views.into_iter().map(Arc::new);
     let (sender, receiver) = watch::channel(views.next().unwrap());
-    let copier = Copier::start(directory.to_owned(), receiver, written).unwrap();
+    let copier = Copier::start(directory.to_owned(), receiver, written, Duration::ZERO).unwrap();
     for view in views {
-        std::thread::sleep(std::time::Duration::from_millis(400));
+        std::thread::sleep(Duration::from_millis(400));
         sender.send_replace(view);
     }
     copier.stop();
@@ -131,7 +131,8 @@ fn damage_is_mended() {
     assert!(load(directory.path()).is_err());
     // The thread makes it anew, after its first pause.
     let (_sender, receiver) = watch::channel(Arc::new(view(40)));
-    let copier = Copier::start(directory.path().to_owned(), receiver, None).unwrap();
+    let copier =
+        Copier::start(directory.path().to_owned(), receiver, None, Duration::ZERO).unwrap();
     std::thread::sleep(std::time::Duration::from_secs(2));
     copier.stop();
     assert_eq!(load(directory.path()).unwrap(), view(40));
