@@ -67,6 +67,7 @@ fn api(root: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
         .add_all(ServiceDefinition::from_fds(&descriptors, &options)?)
         .write(out)?;
     openapi(&compiler.descriptor_pool(), out)?;
+    methods(&all.descriptor_pool(), out)?;
     let reflection = all.include_source_info(false).encode_file_descriptor_set();
     fs::write(out.join("descriptors.bin"), reflection)?;
     Ok(())
@@ -121,6 +122,18 @@ fn openapi(pool: &DescriptorPool, out: &Path) -> Result<(), Box<dyn Error>> {
         }
     }
     fs::write(out.join("openapi.json"), serde_json::to_string_pretty(&document)?)?;
+    Ok(())
+}
+
+/// The names of all methods of the public API, as `Service/Method`.
+fn methods(pool: &DescriptorPool, out: &Path) -> Result<(), Box<dyn Error>> {
+    let services = pool.services().filter(|service| service.package_name() == PACKAGE);
+    let methods = services.flat_map(|service| {
+        let names = service.methods().map(|method| format!("{}/{}", service.name(), method.name()));
+        names.collect::<Vec<_>>()
+    });
+    let methods: Vec<String> = methods.collect();
+    fs::write(out.join("methods.rs"), format!("&{methods:?}"))?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::{
 pub(crate) struct Beat;
 
 impl Turn for Beat {
+    const NAME: &str = "beat";
     const PAUSE: Duration = Duration::from_secs(1);
 
     async fn take(options: &StaffOptions) {

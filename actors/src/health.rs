@@ -14,6 +14,7 @@ use crate::{disk, root::StaffOptions, routine::Turn};
 pub(crate) struct Health;
 
 impl Turn for Health {
+    const NAME: &str = "health";
     const PAUSE: Duration = Duration::from_secs(2);
 
     async fn take(options: &StaffOptions) {

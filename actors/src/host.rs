@@ -33,9 +33,15 @@ use drivers::{Driver, Guard};
 use guard::since_boot;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use raft_store::Consistency;
+use telemetry::Present;
 use tokio::time::Instant;
 
-use crate::{planted, reporter::Reporter, root::StaffOptions};
+use crate::{
+    metrics::{self, Wake},
+    planted,
+    reporter::Reporter,
+    root::StaffOptions,
+};
 use instance::{InstanceActor, Task, Tools};
 use probe::{ProbeActor, Question};
 
@@ -86,7 +92,11 @@ const RETRY: Duration = Duration::from_secs(10);
 /// Between two questions for one operation.
 const REASK: Duration = Duration::from_secs(1);
 
-pub(crate) struct HostActor;
+pub(crate) const NAME: &str = "host";
+
+pub(crate) struct HostActor {
+    _present: Present,
+}
 
 pub(crate) struct HostState {
     tools: Tools,
@@ -127,32 +137,39 @@ impl HostActor {
             asked: BTreeMap::new(),
             next_sweep: Instant::now(),
         };
-        let spawned = Actor::spawn_linked(None, HostActor, state, supervisor).await;
+        let spawned = Actor::spawn_linked(
+            None,
+            HostActor { _present: metrics::at_work(NAME) },
+            state,
+            supervisor,
+        )
+        .await;
         spawned.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
     }
 }
 
 impl Actor for HostActor {
-    type Msg = ();
+    type Msg = Wake;
     type State = HostState;
     type Arguments = HostState;
 
     async fn pre_start(
         &self,
-        me: ActorRef<()>,
+        me: ActorRef<Wake>,
         state: HostState,
     ) -> Result<HostState, ActorProcessingErr> {
-        me.cast(())?;
+        me.cast(Wake::now())?;
         Ok(state)
     }
 
     /// One look for each message; the next message comes from here.
     async fn handle(
         &self,
-        me: ActorRef<()>,
-        (): (),
+        me: ActorRef<Wake>,
+        wake: Wake,
         state: &mut HostState,
     ) -> Result<(), ActorProcessingErr> {
+        wake.taken(NAME);
         planted::may_panic();
         let mut views = state.tools.store.views();
         let mut view = views.borrow_and_update().clone();
@@ -186,13 +203,13 @@ impl Actor for HostActor {
             changed = state.changes.recv() => state.note(&changed),
         }
         tokio::time::sleep(PAUSE).await;
-        me.cast(())?;
+        me.cast(Wake::now())?;
         Ok(())
     }
 
     async fn handle_supervisor_evt(
         &self,
-        _: ActorRef<()>,
+        _: ActorRef<Wake>,
         event: SupervisionEvent,
         state: &mut HostState,
     ) -> Result<(), ActorProcessingErr> {
@@ -212,6 +229,7 @@ impl Actor for HostActor {
         match failed {
             None => drop(state.ready.insert(body)),
             Some(why) => {
+                metrics::failed(instance::NAME);
                 tracing::warn!(instance = %body, why, "an action is tried again later");
                 state.due.insert((Instant::now() + RETRY, body));
             }
@@ -313,7 +331,7 @@ impl HostState {
     }
 
     /// Starts work on bodies that need some, as far as there is room.
-    async fn dispatch(&mut self, me: &ActorRef<()>, state: &State) {
+    async fn dispatch(&mut self, me: &ActorRef<Wake>, state: &State) {
         for id in std::mem::take(&mut self.ready) {
             if self.working.contains_key(&id) {
                 continue;
@@ -352,13 +370,13 @@ impl HostState {
     /// Has one thing done, or just seen, by an actor of its own.
     async fn work(
         &mut self,
-        me: &ActorRef<()>,
+        me: &ActorRef<Wake>,
         state: &State,
         body: &Instance,
         action: Option<Action>,
     ) {
         let Some(task) = Task::new(&self.tools, state, body, action) else { return };
-        match Actor::spawn_linked(None, InstanceActor, task, me.get_cell()).await {
+        match Actor::spawn_linked(None, InstanceActor::new(), task, me.get_cell()).await {
             Ok((actor, _)) => drop(self.working.insert(body.id, actor.get_id())),
             Err(error) => {
                 tracing::warn!(instance = %body.id, %error, "cannot start an action");
@@ -368,7 +386,7 @@ impl HostState {
     }
 
     /// Has the driver asked what operations want to know; again after a while, while they want to.
-    async fn ask(&mut self, me: &ActorRef<()>, state: &State) {
+    async fn ask(&mut self, me: &ActorRef<Wake>, state: &State) {
         let wanted: Vec<_> = state.asked_of(self.tools.host.id).take(self.parallel).collect();
         self.asked.retain(|operation, _| wanted.contains(operation));
         for operation in wanted {
@@ -379,7 +397,7 @@ impl HostState {
             self.asked.insert(operation, Instant::now());
             let question = Question { tools: self.tools.clone(), operation };
             if let Ok((actor, _)) =
-                Actor::spawn_linked(None, ProbeActor, question, me.get_cell()).await
+                Actor::spawn_linked(None, ProbeActor::new(), question, me.get_cell()).await
             {
                 self.asking.insert(operation, actor.get_id());
             }

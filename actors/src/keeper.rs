@@ -9,6 +9,7 @@ use crate::{root::StaffOptions, routine::Turn};
 pub(crate) struct Keeper;
 
 impl Turn for Keeper {
+    const NAME: &str = "keeper";
     const PAUSE: Duration = Duration::from_secs(5);
 
     async fn take(options: &StaffOptions) {

@@ -11,10 +11,15 @@ use std::{sync::Arc, time::Duration};
 use domain::{cluster::ClusterCommand, envelope::Command};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use raft_store::Store;
+use telemetry::Present;
 
 pub use fencing::FencingAgent;
 
-use crate::{planted, root::StaffOptions};
+use crate::{
+    metrics::{self, Wake},
+    planted,
+    root::StaffOptions,
+};
 use fencing::Fencers;
 use membership::Observer;
 
@@ -23,7 +28,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two looks at what changed: many changes then share one.
 const PAUSE: Duration = Duration::from_millis(5);
 
-pub(crate) struct Leader;
+pub(crate) const NAME: &str = "leader";
+
+pub(crate) struct Leader {
+    _present: Present,
+}
 
 pub(crate) struct LeaderState {
     store: Store,
@@ -37,22 +46,28 @@ impl Leader {
         options: Arc<StaffOptions>,
         supervisor: ActorCell,
     ) -> Result<ActorCell, String> {
-        let spawned = Actor::spawn_linked(None, Leader, options, supervisor).await;
+        let spawned = Actor::spawn_linked(
+            None,
+            Leader { _present: metrics::at_work(NAME) },
+            options,
+            supervisor,
+        )
+        .await;
         spawned.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
     }
 }
 
 impl Actor for Leader {
-    type Msg = ();
+    type Msg = Wake;
     type State = LeaderState;
     type Arguments = Arc<StaffOptions>;
 
     async fn pre_start(
         &self,
-        me: ActorRef<()>,
+        me: ActorRef<Wake>,
         options: Arc<StaffOptions>,
     ) -> Result<LeaderState, ActorProcessingErr> {
-        me.cast(())?;
+        me.cast(Wake::now())?;
         let next_beat = tokio::time::Instant::now();
         Ok(LeaderState {
             store: options.store.clone(),
@@ -65,10 +80,11 @@ impl Actor for Leader {
     /// One round for each message; the next message comes from here.
     async fn handle(
         &self,
-        me: ActorRef<()>,
-        (): (),
+        me: ActorRef<Wake>,
+        wake: Wake,
         state: &mut LeaderState,
     ) -> Result<(), ActorProcessingErr> {
+        wake.taken(NAME);
         planted::may_panic();
         let mut views = state.store.views();
         views.mark_unchanged();
@@ -88,7 +104,7 @@ impl Actor for Leader {
         // A change wakes it, else the clock does.
         let _ = tokio::time::timeout_at(state.next_beat.max(soon()), views.changed()).await;
         tokio::time::sleep(PAUSE).await;
-        me.cast(())?;
+        me.cast(Wake::now())?;
         Ok(())
     }
 }

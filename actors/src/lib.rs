@@ -7,18 +7,21 @@
 //!        ├─ beat        renews the leases of this node's hosts, all in one entry, and tells their guards
 //!        ├─ health      reports this node's disk and version
 //!        ├─ keeper      keeps copies of images here
+//!        ├─ chronicle   writes down what becomes of operations
 //!        ├─ reporter    gathers reports of bodies into few entries
 //!        └─ host …      one per host this node drives
 //!             └─ instance …   one per body that has something to be done, gone afterwards
 //! ```
 
 mod beat;
+mod chronicle;
 mod disk;
 mod files;
 mod health;
 mod host;
 mod keeper;
 mod leader;
+pub mod metrics;
 pub mod planted;
 mod reporter;
 mod root;

@@ -11,9 +11,13 @@ use domain::{
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use raft_store::{ProposeError, Store};
+use telemetry::Present;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::planted;
+use crate::{
+    metrics::{self, Wake},
+    planted,
+};
 
 /// Reports that may wait; who reports more waits too.
 const QUEUE: usize = 4 * limit::BATCH_MAX;
@@ -44,34 +48,45 @@ impl Reporter {
     }
 
     pub(crate) async fn start(self, supervisor: ActorCell) -> Result<ActorCell, String> {
-        let spawned = Actor::spawn_linked(None, ReportingActor, self, supervisor).await;
+        let spawned = Actor::spawn_linked(
+            None,
+            ReportingActor { _present: metrics::at_work(NAME) },
+            self,
+            supervisor,
+        )
+        .await;
         spawned.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
     }
 }
 
-struct ReportingActor;
+pub(crate) const NAME: &str = "reporter";
+
+struct ReportingActor {
+    _present: Present,
+}
 
 impl Actor for ReportingActor {
-    type Msg = ();
+    type Msg = Wake;
     type State = Reporter;
     type Arguments = Reporter;
 
     async fn pre_start(
         &self,
-        me: ActorRef<()>,
+        me: ActorRef<Wake>,
         reporter: Reporter,
     ) -> Result<Reporter, ActorProcessingErr> {
-        me.cast(())?;
+        me.cast(Wake::now())?;
         Ok(reporter)
     }
 
     /// One batch for each message; the next message comes from here.
     async fn handle(
         &self,
-        me: ActorRef<()>,
-        (): (),
+        me: ActorRef<Wake>,
+        wake: Wake,
         reporter: &mut Reporter,
     ) -> Result<(), ActorProcessingErr> {
+        wake.taken(NAME);
         let mut batch = Vec::new();
         {
             let mut queued = reporter.queued.lock().await;
@@ -89,7 +104,7 @@ impl Actor for ReportingActor {
                 let _ = reply.send(answer.clone());
             }
         }
-        me.cast(())?;
+        me.cast(Wake::now())?;
         Ok(())
     }
 }

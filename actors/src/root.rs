@@ -7,13 +7,15 @@ use raft_store::Store;
 
 use crate::{
     beat::Beat,
+    chronicle::{self, Chronicle},
     files::ImageFiles,
     health::Health,
-    host::{HostActor, LocalHost},
+    host::{self, HostActor, LocalHost},
     keeper::Keeper,
-    leader::{FencingAgent, Leader},
-    reporter::Reporter,
-    routine::Routine,
+    leader::{self, FencingAgent, Leader},
+    metrics,
+    reporter::{self, Reporter},
+    routine::{Routine, Turn},
     supervision::Failures,
 };
 
@@ -90,8 +92,24 @@ pub(crate) enum Role {
     Beat,
     Health,
     Keeper,
+    Chronicle,
     /// The host of this number.
     Host(usize),
+}
+
+impl Role {
+    /// What it is called in metrics: hosts together.
+    const fn kind(self) -> &'static str {
+        match self {
+            Role::Reporter => reporter::NAME,
+            Role::Leader => leader::NAME,
+            Role::Beat => Beat::NAME,
+            Role::Health => Health::NAME,
+            Role::Keeper => Keeper::NAME,
+            Role::Chronicle => chronicle::NAME,
+            Role::Host(_) => host::NAME,
+        }
+    }
 }
 
 struct Root;
@@ -106,15 +124,16 @@ struct RootState {
 impl RootState {
     fn name(&self, role: Role) -> String {
         match role {
-            Role::Reporter => "reporter".to_owned(),
-            Role::Leader => "leader".to_owned(),
-            Role::Beat => "beat".to_owned(),
-            Role::Health => "health".to_owned(),
-            Role::Keeper => "keeper".to_owned(),
             Role::Host(number) => match self.options.hosts.get(number) {
                 Some(host) => format!("host-{}", host.name),
                 None => format!("host-{number}"),
             },
+            Role::Reporter
+            | Role::Leader
+            | Role::Beat
+            | Role::Health
+            | Role::Keeper
+            | Role::Chronicle => role.kind().to_owned(),
         }
     }
 
@@ -127,6 +146,7 @@ impl RootState {
             Role::Beat => Routine::<Beat>::start(options, supervisor).await,
             Role::Health => Routine::<Health>::start(options, supervisor).await,
             Role::Keeper => Routine::<Keeper>::start(options, supervisor).await,
+            Role::Chronicle => Chronicle::start(options, supervisor).await,
             Role::Host(number) => HostActor::start(options, number, reporter, supervisor).await,
         };
         self.children.insert(role, child?);
@@ -134,6 +154,7 @@ impl RootState {
     }
 
     fn again(&mut self, me: &ActorRef<Message>, role: Role, why: &str) {
+        metrics::failed(role.kind());
         let pause = self.failures.entry(role).or_default().note();
         let name = self.name(role);
         tracing::warn!(
@@ -157,7 +178,8 @@ impl Actor for Root {
         options: Arc<StaffOptions>,
     ) -> Result<RootState, ActorProcessingErr> {
         let hosts = (0..options.hosts.len()).map(Role::Host);
-        let own = [Role::Reporter, Role::Leader, Role::Beat, Role::Health, Role::Keeper];
+        let own =
+            [Role::Reporter, Role::Leader, Role::Beat, Role::Health, Role::Keeper, Role::Chronicle];
         for role in own.into_iter().chain(hosts) {
             me.cast(Message::Start(role))?;
         }

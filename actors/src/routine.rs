@@ -4,10 +4,18 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
-use crate::{planted, root::StaffOptions};
+use telemetry::Present;
+
+use crate::{
+    metrics::{self, Wake},
+    planted,
+    root::StaffOptions,
+};
 
 /// Something that is done in turns.
 pub(crate) trait Turn: Send + Sync + 'static {
+    /// What the actor is called.
+    const NAME: &str;
     /// Between the end of a turn and the next.
     const PAUSE: Duration;
 
@@ -16,41 +24,46 @@ pub(crate) trait Turn: Send + Sync + 'static {
 }
 
 /// Who takes the turns.
-pub(crate) struct Routine<T>(PhantomData<T>);
+pub(crate) struct Routine<T> {
+    _present: Present,
+    turn: PhantomData<T>,
+}
 
 impl<T: Turn> Routine<T> {
     pub(crate) async fn start(
         options: Arc<StaffOptions>,
         supervisor: ActorCell,
     ) -> Result<ActorCell, String> {
-        let spawned = Actor::spawn_linked(None, Routine::<T>(PhantomData), options, supervisor);
+        let me = Routine::<T> { _present: metrics::at_work(T::NAME), turn: PhantomData };
+        let spawned = Actor::spawn_linked(None, me, options, supervisor);
         spawned.await.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
     }
 }
 
 impl<T: Turn> Actor for Routine<T> {
-    type Msg = ();
+    type Msg = Wake;
     type State = Arc<StaffOptions>;
     type Arguments = Arc<StaffOptions>;
 
     async fn pre_start(
         &self,
-        me: ActorRef<()>,
+        me: ActorRef<Wake>,
         options: Arc<StaffOptions>,
     ) -> Result<Arc<StaffOptions>, ActorProcessingErr> {
-        me.cast(())?;
+        me.cast(Wake::now())?;
         Ok(options)
     }
 
     async fn handle(
         &self,
-        me: ActorRef<()>,
-        (): (),
+        me: ActorRef<Wake>,
+        wake: Wake,
         options: &mut Arc<StaffOptions>,
     ) -> Result<(), ActorProcessingErr> {
+        wake.taken(T::NAME);
         planted::may_panic();
         T::take(options).await;
-        me.send_after(T::PAUSE, || ());
+        me.send_after(T::PAUSE, Wake::now);
         Ok(())
     }
 }

@@ -47,7 +47,7 @@ impl AccessOptions {
         Ok(Client::new(options)?)
     }
 
-    fn read(&self) -> Result<Access> {
+    pub(crate) fn read(&self) -> Result<Access> {
         let path = match (&self.access, &self.context) {
             (Some(path), _) => path.clone(),
             (None, Some(name)) => contexts()?.join(format!("{name}.json")),

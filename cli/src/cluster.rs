@@ -40,7 +40,7 @@ pub enum Verb {
     },
 }
 
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     column("NAME", |row| at(row, "name")),
     column("ID", |row| at(row, "id")),
     column("ROLE", |row| at(row, "role")),

@@ -85,7 +85,7 @@ pub enum HostVerb {
     },
 }
 
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     column("NAME", |row| at(row, "name")),
     column("STATUS", |row| at(row, "status")),
     column("SCHEDULE", |row| at(row, "schedule")),

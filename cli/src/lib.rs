@@ -15,6 +15,7 @@ mod context;
 mod download;
 mod event;
 mod exit;
+mod finding;
 mod host;
 mod image;
 mod lock;
@@ -22,11 +23,14 @@ mod migration_policy;
 mod operation;
 mod output;
 mod progress;
+mod scrape;
 mod spec;
+mod top;
 mod vm;
 
 pub use access::{Access, AccessOptions};
 pub use exit::{Exit, exit_code};
+pub use finding::{Finding, Verdict, report};
 
 use std::time::Duration;
 
@@ -52,6 +56,29 @@ pub struct Common {
 }
 
 impl Common {
+    /// A client of the cluster that is chosen.
+    ///
+    /// # Errors
+    /// When none is chosen, or its access cannot be read.
+    pub fn client(&self) -> Result<Client> {
+        self.access.client()
+    }
+
+    /// What each node of the cluster measures: its address, and the text, or why there is none.
+    pub async fn metrics(&self, client: &Client) -> Vec<(String, Result<String>)> {
+        let asked =
+            client.call(client::v1::GetClusterRequest::default(), async |channel, request| {
+                client::v1::clusters_client::ClustersClient::new(channel).get_cluster(request).await
+            });
+        let nodes = asked.await.map(|cluster| cluster.nodes).unwrap_or_default();
+        let mut told = Vec::new();
+        for node in nodes {
+            let text = scrape::metrics(&self.access, &node.api_address).await;
+            told.push((node.api_address, text));
+        }
+        told
+    }
+
     /// The version of the cluster's program.
     ///
     /// # Errors
@@ -108,6 +135,8 @@ pub enum Command {
     Apply(apply::Apply),
     /// Show what `apply` would do with a file, and where VMs would go. It changes nothing.
     Plan(apply::Apply),
+    /// The cluster on the whole terminal, as it changes: VMs, hosts, operations, nodes; sorted and filtered.
+    Top(top::Top),
     /// Which cluster commands go to.
     #[command(subcommand)]
     Context(context::Verb),
@@ -150,6 +179,7 @@ pub async fn run(command: Command, common: Common) -> Result<()> {
         Command::Cluster(verb) => cluster::run(&session, verb).await,
         Command::Apply(apply) => apply::run(&session, apply).await,
         Command::Plan(apply) => apply::plan(&session, apply).await,
+        Command::Top(top) => top::run(&session, top).await,
         Command::Context(verb) => context::run(verb),
     }
 }

@@ -52,7 +52,7 @@ pub enum Verb {
     Queues,
 }
 
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     column("ID", |row| at(row, "id")),
     column("KIND", |row| at(row, "kind")),
     column("VM", |row| at(row, "vm")),

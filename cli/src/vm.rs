@@ -190,7 +190,7 @@ const USAGE_COLUMNS: &[Column] = &[
     column("OUT", |row| bytes(row, "networkSentBytes")),
 ];
 
-const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column] = &[
     column("NAME", |row| at(row, "name")),
     wide("PROJECT", |row| at(row, "project")),
     column("PHASE", |row| at(row, "phase")),

@@ -7,10 +7,12 @@
 
 mod error;
 mod guard;
+mod measured;
 mod migration;
 mod order;
 
 pub mod conformance;
+pub mod metrics;
 pub mod pool;
 pub mod protocol;
 pub mod qcow2;
@@ -18,6 +20,7 @@ pub mod simulator;
 
 pub use error::{DriverError, ErrorKind};
 pub use guard::{Guard, GuardProcess};
+pub use measured::Measured;
 pub use migration::{Departure, Migration, cannot_migrate};
 pub use order::{FOREIGN_MAX, Foreign, Inventory, Observation, Order, Usage};
 

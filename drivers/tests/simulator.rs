@@ -22,7 +22,7 @@ use domain::{
 use guard::{Warrant, deadline, since_boot};
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use novacron_drivers::{
-    Driver, ErrorKind, Guard as _, Order, conformance,
+    Driver, ErrorKind, Guard as _, Measured, Order, conformance,
     protocol::{self, RemoteDriver},
     simulator::{Call, Execution, Options, Places, Simulator, lose_power, records},
 };
@@ -222,7 +222,7 @@ async fn moves_guests_between_processes() {
 async fn conforms_from_afar() {
     struct Remote {
         near: Arc<Simulator>,
-        far: RemoteDriver,
+        far: Measured,
         next: AtomicU64,
     }
     #[async_trait]
@@ -248,7 +248,8 @@ async fn conforms_from_afar() {
     while !socket.exists() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let far = RemoteDriver::new(&socket);
+    // Counting changes nothing.
+    let far = Measured::new("simulator", Arc::new(RemoteDriver::new(&socket)));
     assert_eq!(far.inventory().await.unwrap(), near.inventory().await.unwrap());
     // The stream of changes is opened in the background.
     tokio::time::sleep(Duration::from_millis(700)).await;

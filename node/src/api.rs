@@ -1,6 +1,6 @@
 //! The public API: gRPC and REST on one TLS port, the same answer for both.
 //!
-//! The way of a request: limits (before anybody knows who asks) → [`auth`] (who asks) → the noun's
+//! The way of a request: [`measure`] (counts it, whatever becomes of it) → limits (before anybody knows who asks) → [`auth`] (who asks) → the noun's
 //! handler (read: what may the role see; change: [`change`], and `decide` has the last word).
 
 mod admin;
@@ -9,6 +9,7 @@ mod backups;
 mod change;
 mod clusters;
 mod console;
+mod discovery;
 mod errors;
 mod events;
 mod filter;
@@ -16,6 +17,7 @@ mod hosts;
 mod images;
 mod list;
 mod locks;
+mod measure;
 mod migration_policies;
 mod operations;
 mod plan;
@@ -34,7 +36,8 @@ use proto::v1;
 use raft_store::{Consistency, Store, View};
 use tonic::Status;
 
-use crate::files::Files;
+use crate::{files::Files, metrics::Node};
+use measure::Methods;
 
 /// Largest request body, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -138,6 +141,10 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .layer(axum::middleware::from_fn(rest::readable_errors))
         .layer(axum::middleware::from_fn(auth::grpc_timeout))
         .layer(axum::middleware::from_fn_with_state(Arc::new(state), auth::admit))
+        .layer(axum::middleware::from_fn_with_state(
+            Arc::new(Methods::of_the_api()),
+            measure::measure,
+        ))
 }
 
 /// The project a request names; empty is the default one.

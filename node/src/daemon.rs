@@ -19,6 +19,7 @@ use crate::{
     api::{self, Api},
     config::ApiSection,
     files::{self, Files},
+    metrics,
 };
 
 /// What a node needs to run.
@@ -66,6 +67,8 @@ impl Daemon {
     /// # Errors
     /// When its data cannot be trusted or an address cannot be listened on.
     pub async fn start(options: DaemonOptions, files: Files) -> Result<Daemon> {
+        // Before anything is counted.
+        let _ = metrics::start();
         let files = Arc::new(files);
         let shared = files::images(&options.directory);
         let store = Store::open(

@@ -114,13 +114,22 @@ impl Files {
         Ok(Files { directory, node, authority, identity })
     }
 
+    /// When the node's certificate ends, Unix seconds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn certificate_expiry_s(&self) -> Result<i64> {
+        let path = self.directory.join(CERTIFICATE);
+        Ok(identity::expiry(&std::fs::read_to_string(&path)?)?)
+    }
+
     /// Makes a new certificate when a third of the present one's time is left, and uses it at once.
     ///
     /// # Errors
     /// When the new one cannot be made or written; the present one stays in use.
     pub fn renew_if_due(&self, addresses: Vec<String>, now_s: i64) -> Result<bool> {
         let path = self.directory.join(CERTIFICATE);
-        let left_s = identity::expiry(&std::fs::read_to_string(&path)?)? - now_s;
+        let left_s = self.certificate_expiry_s()? - now_s;
         let third_s = i64::try_from(identity::NODE_VALIDITY.as_secs() / 3)?;
         if left_s > third_s {
             return Ok(false);

@@ -17,7 +17,7 @@ use domain::{
     name::Name,
 };
 use drivers::{
-    Guard, GuardProcess,
+    Guard, GuardProcess, Measured,
     protocol::RemoteDriver,
     simulator::{Options, Simulator},
 };
@@ -68,12 +68,8 @@ fn libvirt(
     let boot: BootId = boot.trim().parse().context("the machine's boot id is no UUID")?;
     let state =
         section.state_directory.clone().unwrap_or_else(|| data.join("drivers").join(name.as_str()));
-    let program = match &section.program {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("novacron-driver-libvirt"),
-    };
     let process = DriverProcess {
-        program,
+        program: program(section)?,
         socket: state.join("driver.sock"),
         state,
         uri: section.uri.clone(),
@@ -84,6 +80,7 @@ fn libvirt(
         host: name.clone(),
     };
     let driver = Arc::new(RemoteDriver::new(&process.socket));
+    let driver = Arc::new(Measured::new("libvirt", driver));
     tokio::spawn(process.watch());
     let guard_socket = section.guard.clone();
     let guard = section.guard.clone().map(GuardProcess::new);
@@ -101,6 +98,17 @@ fn libvirt(
         guard_socket,
         held_until_ns: AtomicU64::new(0),
     }))
+}
+
+/// The program of a libvirt host's driver.
+///
+/// # Errors
+/// When it is not said where it is, nor known where this program is.
+pub(crate) fn program(section: &HostSection) -> std::io::Result<PathBuf> {
+    match &section.program {
+        Some(program) => Ok(program.clone()),
+        None => Ok(std::env::current_exe()?.with_file_name("novacron-driver-libvirt")),
+    }
 }
 
 /// A driver process.
@@ -211,6 +219,7 @@ pub fn simulated(id: HostId, name: Name, reserved: Capacity, options: Options) -
     let boot = BootId::from_untyped_uuid(uuid::Uuid::now_v7());
     let driver = Arc::new(Simulator::new(options, boot));
     let guard = Some(driver.clone() as Arc<dyn Guard>);
+    let driver = Arc::new(Measured::new("simulator", driver));
     let held_until_ns = AtomicU64::new(0);
     let offered = Box::new(|whole| whole);
     Arc::new(LocalHost {

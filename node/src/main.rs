@@ -15,7 +15,7 @@ use novacron::{
     dev::{DevCluster, DevOptions},
     files::Files,
     founding::{self, Setup},
-    hosts, telemetry,
+    hosts, logs,
 };
 use raft_store::{Timing, WalOptions};
 
@@ -78,6 +78,13 @@ enum Command {
     /// The configuration file.
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Look this machine over, as a node or before it is one, and the cluster if one is chosen: disk, ports,
+    /// certificate, hypervisor, guard, clock, votes. Each finding says what to do; nothing is changed. The exit
+    /// code is 1 when something is bad.
+    Doctor(ConfigFile),
+    /// What helps somebody who helps.
+    #[command(subcommand)]
+    Debug(Debug),
     /// The versions of this program and of the cluster.
     Version,
     /// Print a completion script, for `source <(novacron completion bash)`.
@@ -159,6 +166,19 @@ enum Node {
 }
 
 #[derive(Subcommand)]
+enum Debug {
+    /// Gather what the doctor finds, the configuration, the cluster's state, events, metrics and the journal into
+    /// one file, without secrets: credentials, keys, passwords, users' data. Look through it before you send it.
+    Bundle {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Where to write it: a tar file, packed with zstd. It must not be there yet.
+        #[arg(long, value_name = "FILE", default_value = "novacron-bundle.tar.zst")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
 enum ConfigVerb {
     /// Tell all problems of a configuration file at once.
     Check(ConfigFile),
@@ -223,6 +243,19 @@ async fn dispatch(cli: Cli) -> Result<()> {
             println!("{} is good", file.config.display());
             Ok(())
         }
+        Command::Doctor(file) => {
+            let client = cli.common.client().map_err(|error| format!("{error:#}"));
+            cli::report(&novacron::doctor::examine(&file.config, client).await, &cli.common)
+        }
+        Command::Debug(Debug::Bundle { config, out }) => {
+            let parts = novacron::bundle::gather(&config.config, &cli.common).await;
+            novacron::bundle::write(&parts, &out)?;
+            for part in &parts {
+                println!("{:>10}  {}", part.text.len(), part.name);
+            }
+            println!("{}: look through it (tar --zstd -xf) before you send it", out.display());
+            Ok(())
+        }
         Command::Version => version(cli.common).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -243,9 +276,10 @@ async fn dispatch(cli: Cli) -> Result<()> {
 
 async fn run(file: &ConfigFile) -> Result<()> {
     let config = Config::read(&file.config)?;
-    telemetry::log(&config.log);
+    logs::start(&config.log);
     let data = config.node.data_directory.clone();
     let files = Files::load(&data)?;
+    logs::of_node(files.node.name.as_str());
     let options = DaemonOptions {
         peer_listen: config.peer_listen(),
         peer_address: config.node.peer_address.get_ref().clone(),
@@ -426,10 +460,7 @@ async fn version(common: cli::Common) -> Result<()> {
 }
 
 async fn dev(options: Dev) -> Result<()> {
-    telemetry::log(&novacron::config::LogSection {
-        level: "warn".to_owned(),
-        ..Default::default()
-    });
+    logs::start(&novacron::config::LogSection { level: "warn".to_owned(), ..Default::default() });
     let temporary = std::env::temp_dir().join(format!("novacron-dev-{}", std::process::id()));
     let kept = options.directory.is_some();
     let directory = options.directory.unwrap_or_else(|| temporary.clone());

@@ -24,6 +24,7 @@ mod ground;
 mod log;
 mod machine;
 pub mod measure;
+pub mod metrics;
 mod recovery;
 mod runtime;
 mod snapshot;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::{
     ground::Aside,
-    is_broken,
+    is_broken, metrics,
     snapshot::{self, Header, SnapshotFile},
     types::{Answer, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig},
     view::View,
@@ -163,6 +163,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         meta: &SnapshotMeta,
         snapshot: SnapshotContent,
     ) -> io::Result<()> {
+        let begun = std::time::Instant::now();
         let directory = self.directory.clone();
         let installed = self.aside.run(move || {
             let (file, state) = match snapshot.state {
@@ -176,6 +177,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             Ok::<_, crate::DamageError>((file, state))
         });
         let (file, state) = installed.await?.map_err(io::Error::other)?;
+        metrics::SNAPSHOT.of(["installed"]).record(begun.elapsed().as_secs_f64());
         let header = file.header.clone();
         if header.at.map(LogId::from) != meta.last_log_id {
             return Err(io::Error::other("the snapshot is not the one that was announced"));
@@ -208,6 +210,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = SnapshotContent;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let begun = std::time::Instant::now();
         let (view, directory) = (self.view.clone(), self.directory.clone());
         let written = self.aside.run(move || {
             let header =
@@ -215,6 +218,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             snapshot::write(&directory, header, &view.state)
         });
         let file = written.await?.map_err(io::Error::other)?;
+        metrics::SNAPSHOT.of(["built"]).record(begun.elapsed().as_secs_f64());
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // A newer one may have been installed meanwhile.
         if current.as_ref().is_none_or(|current| current.header.at <= file.header.at) {

@@ -13,9 +13,15 @@ use domain::{
 use drivers::{Departure, Driver, DriverError, ErrorKind, Observation, Order};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft_store::{Consistency, Store};
+use telemetry::Present;
 
 use super::LocalHost;
-use crate::{files::ImageFiles, planted, reporter::Reporter};
+use crate::{
+    files::ImageFiles,
+    metrics::{self, Wake},
+    planted,
+    reporter::Reporter,
+};
 
 /// The reason with which an actor ends that has done its work.
 pub(super) const FINISHED: &str = "finished";
@@ -284,24 +290,35 @@ pub(super) async fn within<T>(
     tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
-pub(super) struct InstanceActor;
+pub(super) const NAME: &str = "instance";
+
+pub(super) struct InstanceActor {
+    _present: Present,
+}
+
+impl InstanceActor {
+    pub(super) fn new() -> InstanceActor {
+        InstanceActor { _present: metrics::at_work(NAME) }
+    }
+}
 
 impl Actor for InstanceActor {
-    type Msg = ();
+    type Msg = Wake;
     type State = Task;
     type Arguments = Task;
 
-    async fn pre_start(&self, me: ActorRef<()>, task: Task) -> Result<Task, ActorProcessingErr> {
-        me.cast(())?;
+    async fn pre_start(&self, me: ActorRef<Wake>, task: Task) -> Result<Task, ActorProcessingErr> {
+        me.cast(Wake::now())?;
         Ok(task)
     }
 
     async fn handle(
         &self,
-        me: ActorRef<()>,
-        (): (),
+        me: ActorRef<Wake>,
+        wake: Wake,
         task: &mut Task,
     ) -> Result<(), ActorProcessingErr> {
+        wake.taken(NAME);
         planted::may_panic();
         let reason = match task.run().await {
             Ok(()) => FINISHED.to_owned(),

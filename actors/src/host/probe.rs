@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use domain::{envelope::Command, id::OperationId, operation::OperationCommand};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use telemetry::Present;
 
 use super::instance::{FINISHED, Tools};
+use crate::metrics::{self, Wake};
 
 /// Longest time a driver may take to say what its host has.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,28 +18,39 @@ pub(super) struct Question {
     pub(super) operation: OperationId,
 }
 
-pub(super) struct ProbeActor;
+const NAME: &str = "probe";
+
+pub(super) struct ProbeActor {
+    _present: Present,
+}
+
+impl ProbeActor {
+    pub(super) fn new() -> ProbeActor {
+        ProbeActor { _present: metrics::at_work(NAME) }
+    }
+}
 
 impl Actor for ProbeActor {
-    type Msg = ();
+    type Msg = Wake;
     type State = Question;
     type Arguments = Question;
 
     async fn pre_start(
         &self,
-        me: ActorRef<()>,
+        me: ActorRef<Wake>,
         question: Question,
     ) -> Result<Question, ActorProcessingErr> {
-        me.cast(())?;
+        me.cast(Wake::now())?;
         Ok(question)
     }
 
     async fn handle(
         &self,
-        me: ActorRef<()>,
-        (): (),
+        me: ActorRef<Wake>,
+        wake: Wake,
         question: &mut Question,
     ) -> Result<(), ActorProcessingErr> {
+        wake.taken(NAME);
         me.stop(Some(question.ask().await));
         Ok(())
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{Api, auth, errors};
+use crate::metrics;
 
 /// Between two bookmarks while nothing happens.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(5);
@@ -71,6 +72,8 @@ impl Events for Api {
             cursor,
             bookmarked: Instant::now(),
             ready: Vec::new(),
+            given: metrics::WATCHED.of::<&str>([]),
+            _present: metrics::WATCHERS.enter::<&str>([]),
         };
         let stream = futures_util::stream::unfold(Some(watcher), |watcher| async move {
             let mut watcher = watcher?;
@@ -93,12 +96,15 @@ struct Watcher {
     bookmarked: Instant,
     /// What is to be sent, newest first.
     ready: Vec<v1::WatchResponse>,
+    given: telemetry::series::Counter,
+    _present: telemetry::Present,
 }
 
 impl Watcher {
     async fn next(&mut self) -> Result<v1::WatchResponse, Box<Status>> {
         loop {
             if let Some(message) = self.ready.pop() {
+                self.given.increment(1);
                 return Ok(message);
             }
             // A stream must not outlive its credential.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetail, StatusExt};
 
-use super::{Api, BODY_BYTES_MAX, auth, errors};
+use super::{Api, BODY_BYTES_MAX, Node, auth, discovery, errors};
 
 macro_rules! bridges {
     ($api:ident: $($module:ident :: $bridge:ident),+ $(,)?) => {
@@ -48,15 +48,32 @@ pub(super) fn with_rest(router: Router, api: &Api) -> Router {
 
 /// Health, metrics, the API's description.
 pub(super) fn plain_routes(api: &Api) -> Router {
-    let (ready, metrics) = (api.store.clone(), api.store.clone());
+    let (ready, discovered) = (api.store.clone(), api.store.clone());
+    let node = Arc::new(Node {
+        store: api.store.clone(),
+        hosts: api.hosts.clone(),
+        files: api.files.clone(),
+        directory: api.directory.clone(),
+    });
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || readiness(ready.clone())))
-        .route("/metrics", get(move || async move { crate::telemetry::render(&metrics) }))
+        .route("/metrics", get(move || metrics(node.clone())))
+        .route(discovery::PATH, get(move |wanted| discovery::targets(discovered.clone(), wanted)))
         .route(
             "/openapi.json",
             get(|| async { ([(header::CONTENT_TYPE, "application/json")], proto::OPENAPI) }),
         )
+}
+
+/// What Prometheus asks for.
+async fn metrics(node: Arc<Node>) -> Response {
+    // It looks at files.
+    match tokio::task::spawn_blocking(move || node.tell()).await {
+        Ok(told) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], told)
+            .into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// Ready is who can serve a linearizable read.
@@ -74,6 +91,7 @@ async fn readiness(store: raft_store::Store) -> Response {
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is another crate's")]
 pub(super) fn response(status: &Status) -> Response {
     let code = match status.code() {
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,

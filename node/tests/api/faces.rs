@@ -19,9 +19,19 @@ use tokio_rustls::{
 
 use crate::harness::{Lab, create, done, get, spec};
 
-/// One request over HTTP/1.1, as curl would send it.
+/// One request over HTTP/1.1 to the second node, as curl would send it.
 pub(crate) async fn rest(
     lab: &Lab,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> (StatusCode, Value) {
+    rest_at(lab, 1, method, path, body).await
+}
+
+pub(crate) async fn rest_at(
+    lab: &Lab,
+    node: usize,
     method: Method,
     path: &str,
     body: Option<Value>,
@@ -35,7 +45,7 @@ pub(crate) async fn rest(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let tcp = TcpStream::connect(&access.endpoints[1]).await.unwrap();
+    let tcp = TcpStream::connect(&access.endpoints[node]).await.unwrap();
     let name = ServerName::try_from(access.server_name.clone()).unwrap();
     let mut tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
     let body = body.map(|body| body.to_string()).unwrap_or_default();

@@ -8,6 +8,7 @@ use serde_json::Value;
 const FLOORS: &[(&str, u8)] = &[
     ("novacron-domain", 0),
     ("novacron-guard", 0),
+    ("novacron-telemetry", 0),
     ("novacron-planner", 1),
     ("novacron-proto", 1),
     ("novacron-drivers", 2),
@@ -28,6 +29,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("openraft", &["novacron-raft-store"]),
     ("sled", &["novacron-raft-store"]),
     ("virt", &["novacron-driver-libvirt"]),
+    ("metrics", &["novacron-telemetry"]),
+    ("metrics-exporter-prometheus", &["novacron-telemetry"]),
     ("rest_over_grpc", &["novacron-proto", "novacron"]),
     (
         "tonic",

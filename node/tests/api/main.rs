@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
+mod bundle;
 mod docs;
+mod doctor;
 mod drains;
 mod errors;
 mod every_call;
@@ -15,6 +17,7 @@ mod harness;
 mod images;
 mod kinds;
 mod locks;
+mod metrics;
 mod migration;
 mod placement;
 mod probes;

@@ -24,7 +24,7 @@ fn the_commands_are_documented() {
 }
 
 /// A page of docs/ is as it is made here.
-fn check(page: &str, made: &str) {
+pub(crate) fn check(page: &str, made: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(page);
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, made).unwrap();

@@ -11,7 +11,7 @@ use domain::{Revision, event::Event, request::Remembered};
 use tokio::sync::watch;
 
 use super::{CopyError, Summary, THREAD, guarded, open, ring_begin, rows};
-use crate::{snapshot::Header, view::View};
+use crate::{metrics, snapshot::Header, view::View};
 use rows::{Fingerprint, Key};
 
 /// Time between two looks at what is new.
@@ -132,6 +132,7 @@ impl Copy {
         wait: Duration,
         stopped: &mpsc::Receiver<()>,
     ) -> Result<(), CopyError> {
+        let took = metrics::COPY.of::<&str>([]);
         let mut since = Instant::now();
         loop {
             let newest = views.borrow_and_update().clone();
@@ -139,6 +140,7 @@ impl Copy {
             if self.written.is_none() || waiting >= ENTRIES_TOGETHER || since.elapsed() >= wait {
                 since = Instant::now();
                 self.catch_up(newest)?;
+                took.record(since.elapsed().as_secs_f64());
             }
             let stop = stopped.recv_timeout(PAUSE) != Err(mpsc::RecvTimeoutError::Timeout);
             if stop {

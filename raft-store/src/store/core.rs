@@ -23,6 +23,7 @@ use crate::{
     clock::LeaseClock,
     ground::Ground,
     machine::Machine,
+    metrics::Proposals,
     transport::{
         Me, Pool,
         wire::{self, Propose, Proposed},
@@ -65,6 +66,7 @@ pub(crate) struct Core {
     pub(crate) ground: Ground,
     pub(super) timing: Timing,
     pub(super) probe: Probe,
+    proposals: Proposals,
     clock: LeaseClock,
 }
 
@@ -80,7 +82,8 @@ impl Core {
     ) -> Core {
         let ground = pool.ground.clone();
         let (probe, clock) = (Probe::default(), LeaseClock::new(ground.clocks));
-        Core { me, raft, views, pool, removed, folders, ground, timing, probe, clock }
+        let proposals = Proposals::new();
+        Core { me, raft, views, pool, removed, folders, ground, timing, probe, proposals, clock }
     }
 
     /// Proposes until it is known what became of it or the time is up.
@@ -170,6 +173,13 @@ impl Core {
 
     /// Proposes as the leader.
     pub(crate) async fn propose_here(&self, propose: Propose) -> Proposed {
+        let begun = std::time::Instant::now();
+        let proposed = self.decide(propose).await;
+        self.proposals.note(&proposed, begun.elapsed());
+        proposed
+    }
+
+    async fn decide(&self, propose: Propose) -> Proposed {
         let Some(at_ms) = self.stamp() else {
             return match self.leader() {
                 Some(leader) if leader == self.me.node => {

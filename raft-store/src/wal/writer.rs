@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock, mpsc},
+    time::Instant,
 };
 
 use super::{
@@ -14,6 +15,7 @@ use super::{
     recovery::Tail,
     segment::{self, Segment},
 };
+use crate::metrics;
 
 /// Whether a write is on the disk before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub(super) struct Writer {
     /// The newest entry that each older segment holds.
     older: BTreeMap<u64, u64>,
     failed: bool,
+    syncs: telemetry::series::Histogram,
+    written: telemetry::series::Counter,
 }
 
 impl Writer {
@@ -70,8 +74,17 @@ impl Writer {
             segment::open(directory, tail.segment, tail.end)?
         };
         let directory = directory.to_owned();
-        let mut writer =
-            Writer { directory, options, segment, link: tail.link, index, older, failed: false };
+        let mut writer = Writer {
+            directory,
+            options,
+            segment,
+            link: tail.link,
+            index,
+            older,
+            failed: false,
+            syncs: metrics::SYNC.of::<&str>([]),
+            written: metrics::WRITTEN.of::<&str>([]),
+        };
         // What a crashed process wrote may be in the page cache only, and after a failed sync the
         // kernel takes it for clean; from here on it counts as acknowledged. So the last frame,
         // the only one that can be unsynced, is written again.
@@ -148,12 +161,15 @@ impl Writer {
             with_checkpoint.extend_from_slice(records);
             (bytes, after) = frame::encode(&with_checkpoint, self.link);
         }
+        let begun = Instant::now();
         self.segment.file.write_all_at(&bytes, self.segment.end)?;
         match self.options.sync {
             SyncPolicy::Always => self.segment.file.sync_data()?,
             #[cfg(debug_assertions)]
             SyncPolicy::NeverForTests => {}
         }
+        self.syncs.record(begun.elapsed().as_secs_f64());
+        self.written.increment(bytes.len() as u64);
         self.segment.end += bytes.len() as u64;
         self.link = after;
         Ok(())

@@ -1,0 +1,232 @@
+//! Writes down what becomes of operations: lines of the log and counts for their steps and their ends. Every node
+//! follows; the one that led when it was decided writes, so that each is told once. What a leader decides and does not
+//! live to tell is not told.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use domain::{
+    Revision, State,
+    event::Change,
+    id::{OperationId, VmId},
+    name::Name,
+    operation::{Class, Kind, Operation, Status},
+    table::Row,
+};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use raft_store::{Store, View};
+use telemetry::Present;
+
+use crate::{
+    metrics::{self, Wake},
+    root::StaffOptions,
+};
+
+pub(crate) const NAME: &str = "chronicle";
+/// Longest time between two looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two looks: many changes then share one.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) struct Chronicle {
+    _present: Present,
+}
+
+impl Chronicle {
+    pub(crate) async fn start(
+        options: Arc<StaffOptions>,
+        supervisor: ActorCell,
+    ) -> Result<ActorCell, String> {
+        let me = Chronicle { _present: metrics::at_work(NAME) };
+        let spawned = Actor::spawn_linked(None, me, options.store.clone(), supervisor).await;
+        spawned.map(|(actor, _)| actor.get_cell()).map_err(|error| error.to_string())
+    }
+}
+
+pub(crate) struct Book {
+    store: Store,
+    /// What was read up to here.
+    read: Arc<View>,
+    /// The operations that have not ended, as they were told.
+    told: BTreeMap<OperationId, Told>,
+}
+
+/// What was told of an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    status: Status,
+    steps: usize,
+    /// The driver's kind where the VM's body was.
+    source: Option<Name>,
+}
+
+impl Actor for Chronicle {
+    type Msg = Wake;
+    type State = Book;
+    type Arguments = Store;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<Wake>,
+        store: Store,
+    ) -> Result<Book, ActorProcessingErr> {
+        me.cast(Wake::now())?;
+        let read = store.view();
+        let told = open_ones(&read.state);
+        Ok(Book { store, read, told })
+    }
+
+    /// One look for each message; the next message comes from here.
+    async fn handle(
+        &self,
+        me: ActorRef<Wake>,
+        wake: Wake,
+        book: &mut Book,
+    ) -> Result<(), ActorProcessingErr> {
+        wake.taken(NAME);
+        let mut views = book.store.views();
+        let view = views.borrow_and_update().clone();
+        book.follow(view);
+        let _ = tokio::time::timeout(INTERVAL, views.changed()).await;
+        tokio::time::sleep(PAUSE).await;
+        me.cast(Wake::now())?;
+        Ok(())
+    }
+}
+
+fn open_ones(state: &State) -> BTreeMap<OperationId, Told> {
+    let told = |operation: &Arc<Operation>| {
+        let source = operation.vm().and_then(|vm| provider(state, vm));
+        (operation.id, Told { status: operation.status, steps: operation.steps.len(), source })
+    };
+    state.unfinished_operations().map(told).collect()
+}
+
+/// The driver's kind where a VM's body is.
+fn provider(state: &State, vm: VmId) -> Option<Name> {
+    let body = state.instance_of(vm)?;
+    Some(state.hosts.get(&body.host)?.driver.clone())
+}
+
+impl Book {
+    fn follow(&mut self, view: Arc<View>) {
+        let (from, upto): (Revision, Revision) = (self.read.revision(), view.revision());
+        if from == upto {
+            return;
+        }
+        // Also when it leads no more: what it proposed is nobody else's to tell.
+        let me = self.store.node();
+        let tells = view.at.is_some_and(|at| at.node == me);
+        match view.state.events.after(from) {
+            Ok(events) if from.epoch() == upto.epoch() => {
+                for change in events.flat_map(|event| &event.changes) {
+                    if let Change::Operation(Row::Put(operation)) = change {
+                        let told = self.told.get(&operation.id).cloned();
+                        let told = told.unwrap_or_else(|| Told {
+                            status: Status::Queued,
+                            steps: 0,
+                            source: operation.vm().and_then(|vm| provider(&self.read.state, vm)),
+                        });
+                        self.note(&view.state, operation, told, tells);
+                    }
+                }
+            }
+            // Too much has happened, or another history goes on.
+            Ok(_) | Err(_) => self.told = open_ones(&view.state),
+        }
+        self.read = view;
+    }
+
+    fn note(&mut self, state: &State, operation: &Operation, told: Told, tells: bool) {
+        let now = Told {
+            status: operation.status,
+            steps: operation.steps.len(),
+            source: told.source.clone(),
+        };
+        if tells && now != told {
+            count(state, operation, &told);
+            tell(state, operation, &told);
+        }
+        if operation.status.is_final() {
+            self.told.remove(&operation.id);
+        } else {
+            self.told.insert(operation.id, now);
+        }
+    }
+}
+
+fn between(from_ms: u64, to_ms: u64) -> f64 {
+    Duration::from_millis(to_ms.saturating_sub(from_ms)).as_secs_f64()
+}
+
+fn count(state: &State, operation: &Operation, told: &Told) {
+    let kind = operation.kind.definition().name;
+    if told.steps == 0
+        && let Some((_, begun_ms)) = operation.steps.first()
+    {
+        let waited = between(operation.created_wall_ms, *begun_ms);
+        metrics::QUEUED.of([operation.class.as_str()]).record(waited);
+    }
+    let ends = operation.status.is_final();
+    let after = operation.steps.iter().skip(1).map(|(_, begun_ms)| *begun_ms);
+    let after = after.chain(ends.then_some(operation.ended_wall_ms));
+    // Those before were counted when the one after them began.
+    let steps = operation.steps.iter().zip(after).skip(told.steps.saturating_sub(1));
+    for ((step, begun_ms), ended_ms) in steps {
+        metrics::STEP.of([kind, step.as_str()]).record(between(*begun_ms, ended_ms));
+    }
+    if !ends {
+        return;
+    }
+    let (class, status) = (operation.class.as_str(), operation.status.as_str());
+    metrics::OPERATIONS.of([class, kind, status]).increment(1);
+    if operation.kind == Kind::Migrate
+        && operation.status == Status::Done
+        && let (Some(source), Some(vm)) = (&told.source, operation.vm())
+        && let Some(target) = provider(state, vm)
+    {
+        let took = between(operation.created_wall_ms, operation.ended_wall_ms);
+        metrics::MIGRATION.of([source.to_string(), target.to_string()]).record(took);
+    }
+}
+
+fn tell(state: &State, operation: &Operation, told: &Told) {
+    let step = operation.steps.last();
+    let now_ms = match (operation.status.is_final(), step) {
+        (true, _) => operation.ended_wall_ms,
+        (false, Some((_, begun_ms))) => *begun_ms,
+        (false, None) => operation.created_wall_ms,
+    };
+    let moves = matches!(operation.kind, Kind::Migrate | Kind::Failover);
+    let source = told.source.as_ref().filter(|_| moves).map(Name::as_str);
+    let target = operation.vm().and_then(|vm| provider(state, vm));
+    let target = target.as_ref().map(Name::as_str);
+    let message = Some(operation.message.as_str()).filter(|message| !message.is_empty());
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                service = operation.class.as_str(),
+                operation = operation.kind.definition().name,
+                operation_id = %operation.id,
+                vm_id = operation.vm().map(tracing::field::display),
+                source_provider = source,
+                dest_provider = target,
+                phase = step.map(|(step, _)| step.as_str()),
+                status = operation.status.as_str(),
+                duration_ms = now_ms.saturating_sub(operation.created_wall_ms),
+                error = message,
+                "operation"
+            )
+        };
+    }
+    match operation.status {
+        Status::Stuck => line!(warn),
+        Status::Done | Status::RolledBack => line!(info),
+        // Of most, how they end is enough.
+        Status::Queued | Status::Running | Status::Unwinding
+            if operation.class == Class::Migrations =>
+        {
+            line!(info);
+        }
+        Status::Queued | Status::Running | Status::Unwinding => line!(debug),
+    }
+}

@@ -1,0 +1,199 @@
+//! Counts and times requests, whatever becomes of them.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use http::Method;
+use serde_json::Value;
+use tonic::Code;
+
+use super::auth;
+use crate::metrics;
+
+/// What a request is called that is for nothing we have: names made up by callers must not become labels.
+const OTHER: &str = "other";
+/// Paths that are no methods.
+const PLAIN: &[&str] =
+    &["/healthz", "/readyz", "/metrics", "/openapi.json", super::discovery::PATH];
+
+/// The methods by what asks for them.
+pub(super) struct Methods {
+    grpc: HashMap<String, &'static str>,
+    /// By verb and number of segments.
+    rest: HashMap<(Method, usize), Vec<Route>>,
+}
+
+struct Route {
+    segments: Vec<Segment>,
+    method: &'static str,
+}
+
+enum Segment {
+    Word(String),
+    /// Anything, with this behind it.
+    Any(String),
+}
+
+impl Segment {
+    fn read(text: &str) -> Segment {
+        match text.strip_prefix('{').and_then(|text| text.split_once('}')) {
+            Some((_, after)) => Segment::Any(after.to_owned()),
+            None => Segment::Word(text.to_owned()),
+        }
+    }
+
+    fn takes(&self, text: &str) -> bool {
+        match self {
+            Segment::Word(word) => word == text,
+            Segment::Any(after) if after.is_empty() => !text.contains(':'),
+            Segment::Any(after) => text.ends_with(after.as_str()),
+        }
+    }
+}
+
+impl Methods {
+    /// Those of the public API.
+    pub(super) fn of_the_api() -> Methods {
+        let path = |method: &&'static str| (format!("/novacron.v1.{method}"), *method);
+        let grpc = proto::METHODS.iter().map(path).collect();
+        let mut rest: HashMap<_, Vec<Route>> = HashMap::new();
+        let document: Value = serde_json::from_str(proto::OPENAPI).unwrap_or_default();
+        for (path, operations) in document["paths"].as_object().into_iter().flatten() {
+            let segments = || path.split('/').map(Segment::read).collect::<Vec<_>>();
+            for (verb, operation) in operations.as_object().into_iter().flatten() {
+                let name = format!(
+                    "{}/{}",
+                    operation["tags"][0].as_str().unwrap_or_default(),
+                    operation["operationId"].as_str().unwrap_or_default()
+                );
+                let method = proto::METHODS.iter().find(|method| **method == name);
+                let verb = verb.to_uppercase().parse::<Method>();
+                if let (Some(method), Ok(verb)) = (method, verb) {
+                    let segments = segments();
+                    let like = rest.entry((verb, segments.len())).or_default();
+                    like.push(Route { segments, method });
+                }
+            }
+        }
+        Methods { grpc, rest }
+    }
+
+    fn name(&self, request: &Request) -> &'static str {
+        let path = request.uri().path();
+        if let Some(plain) = PLAIN.iter().find(|plain| **plain == path) {
+            return plain;
+        }
+        if auth::is_grpc(request.headers()) {
+            return self.grpc.get(path).copied().unwrap_or(OTHER);
+        }
+        let segments: Vec<&str> = path.split('/').collect();
+        let like = self.rest.get(&(request.method().clone(), segments.len()));
+        let fits = |route: &&Route| {
+            route.segments.iter().zip(&segments).all(|(segment, text)| segment.takes(text))
+        };
+        like.into_iter().flatten().find(fits).map_or(OTHER, |route| route.method)
+    }
+}
+
+/// Counts a request when the head of its answer is known. What a stream tells after that counts no more.
+pub(super) async fn measure(
+    State(methods): State<Arc<Methods>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (method, grpc) = (methods.name(&request), auth::is_grpc(request.headers()));
+    let face = if grpc { "grpc" } else { "rest" };
+    let under_way = metrics::REQUESTS_UNDER_WAY.enter([face]);
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let took = begun.elapsed().as_secs_f64();
+    drop(under_way);
+    let code = if grpc { grpc_code(&response) } else { rest_code(&response) };
+    metrics::REQUESTS.of([face, method, code]).increment(1);
+    metrics::REQUEST_SECONDS.of([face, method]).record(took);
+    response
+}
+
+/// An error is told in the head; what has a body has begun well.
+fn grpc_code(response: &Response) -> &'static str {
+    let status = response.headers().get("grpc-status");
+    match status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())) {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// What a REST answer's status means, in the words of gRPC.
+fn rest_code(response: &Response) -> &'static str {
+    match response.status().as_u16() {
+        200..=399 => "OK",
+        400 => "INVALID_ARGUMENT",
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 | 405 => "NOT_FOUND",
+        409 | 412 => "ABORTED",
+        410 => "OUT_OF_RANGE",
+        429 => "RESOURCE_EXHAUSTED",
+        499 => "CANCELLED",
+        501 => "UNIMPLEMENTED",
+        503 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        500..=599 => "INTERNAL",
+        _ => "FAILED_PRECONDITION",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn requests_have_the_names_of_methods_or_none() {
+        let methods = Methods::of_the_api();
+        let name = |verb: &str, path: &str, grpc: bool| {
+            let request = http::Request::builder().method(verb).uri(path);
+            let kind = if grpc { "application/grpc" } else { "application/json" };
+            let request = request.header("content-type", kind).body(Body::empty()).unwrap();
+            methods.name(&request)
+        };
+        for (verb, path, grpc, expected) in [
+            ("POST", "/novacron.v1.Vms/CreateVm", true, "Vms/CreateVm"),
+            ("POST", "/novacron.v1.Uploads/UploadImageFile", true, "Uploads/UploadImageFile"),
+            ("POST", "/novacron.v1.Vms/MadeUp", true, OTHER),
+            ("POST", "/novacron.v1.Vms/CreateVm", false, OTHER),
+            ("GET", "/v1/projects/p/vms", false, "Vms/ListVms"),
+            ("POST", "/v1/projects/p/vms", false, "Vms/CreateVm"),
+            ("GET", "/v1/projects/p/vms/web", false, "Vms/GetVm"),
+            ("POST", "/v1/projects/p/vms/web:start", false, "Vms/StartVm"),
+            ("GET", "/v1/projects/p/vms/web:start", false, OTHER),
+            ("POST", "/v1/projects/p/vms/web:madeUp", false, OTHER),
+            ("GET", "/metrics", false, "/metrics"),
+            ("GET", "/whatever", false, OTHER),
+        ] {
+            assert_eq!(name(verb, path, grpc), expected, "{verb} {path}");
+        }
+        let in_rest: usize = methods.rest.values().map(Vec::len).sum();
+        assert!(in_rest > 50, "only {in_rest} methods were found in the description of REST");
+    }
+}

@@ -1,0 +1,314 @@
+//! What a node measures, and what it says when it is asked.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use actors::LocalHost;
+use domain::{
+    State, host,
+    operation::{Class, Status},
+    vm::Phase,
+};
+use raft_store::Store;
+use telemetry::{Counter, Described, Gauge, Histogram, Label, Level, Recorder, SECONDS};
+
+const FACE: Label = Label { name: "face", values: "`grpc`, `rest`" };
+const METHOD: Label = Label {
+    name: "method",
+    values: "the methods of docs/api.md as `Vms/CreateVm`, paths that are none, as `/metrics`; `other`",
+};
+const CLASS: Label = Label {
+    name: "class",
+    values: "`vm-operations`, `migrations`, `monitoring-alerts`, `cost-analysis`",
+};
+const HOST: Label = Label { name: "host", values: "the hosts' names" };
+const RESOURCE: Label =
+    Label { name: "resource", values: "`cpu_millicores`, `memory_bytes`, `disk_bytes`" };
+
+pub(crate) static REQUESTS: Counter<3> = Counter::new(
+    "novacron_api_requests_total",
+    "Requests whose answer's head is known.",
+    [
+        FACE,
+        METHOD,
+        Label {
+            name: "code",
+            values: "gRPC's codes, as `OK` or `NOT_FOUND`; what REST answers is put into the same words",
+        },
+    ],
+);
+pub(crate) static REQUEST_SECONDS: Histogram<2> = Histogram::new(
+    "novacron_api_request_duration_seconds",
+    "How long it took until the answer's head was known.",
+    [FACE, METHOD],
+    SECONDS,
+);
+pub(crate) static REQUESTS_UNDER_WAY: Level<1> = Level::new(
+    "novacron_api_requests_under_way",
+    "Requests whose answer's head is not known yet.",
+    [FACE],
+);
+pub(crate) static WATCHERS: Level<0> =
+    Level::new("novacron_watchers", "Watches that are open.", []);
+pub(crate) static WATCHED: Counter<0> =
+    Counter::new("novacron_watch_events_total", "Events that were given to watches.", []);
+
+static BUILD: Gauge<1> = Gauge::new(
+    "novacron_build_info",
+    "1; the version is a label.",
+    [Label { name: "version", values: "this program's" }],
+);
+static STARTED: Gauge<0> =
+    Gauge::new("novacron_process_start_time_seconds", "When the process began, since 1970.", []);
+static CPU: Gauge<0> = Gauge::new(
+    "novacron_process_cpu_seconds",
+    "What the process has used of processors since it began.",
+    [],
+);
+static RESIDENT: Gauge<0> =
+    Gauge::new("novacron_process_resident_memory_bytes", "Memory of the process.", []);
+static FILES: Gauge<0> =
+    Gauge::new("novacron_process_open_files", "Files and connections that it has open.", []);
+static DISK: Gauge<1> = Gauge::new(
+    "novacron_disk_bytes",
+    "The disk that the data directory is on.",
+    [Label { name: "what", values: "`total`, `free`" }],
+);
+static KEPT: Gauge<1> = Gauge::new(
+    "novacron_data_bytes",
+    "What the parts of the data directory take.",
+    [Label { name: "part", values: "`log`, `snapshot`, `state`, `images`" }],
+);
+static CERTIFICATE: Gauge<0> = Gauge::new(
+    "novacron_certificate_expiry_timestamp_seconds",
+    "When this node's certificate ends, since 1970. It is renewed long before.",
+    [],
+);
+static LEASE_TIME: Gauge<0> = Gauge::new(
+    "novacron_lease_time_seconds",
+    "The cluster's lease time. It stands still while nobody leads.",
+    [],
+);
+static VMS: Gauge<1> = Gauge::new(
+    "novacron_vms",
+    "VMs of the cluster.",
+    [Label { name: "phase", values: "the phases of VMs, 13" }],
+);
+static HOSTS: Gauge<1> = Gauge::new(
+    "novacron_hosts",
+    "Hosts of the cluster.",
+    [Label { name: "status", values: "`ready`, `lost`" }],
+);
+static HOST_UP: Gauge<3> = Gauge::new(
+    "novacron_host_up",
+    "1 when the host holds its lease, 0 when it is lost.",
+    [
+        HOST,
+        Label { name: "driver", values: "the driver's kind" },
+        Label { name: "schedule", values: "`open`, `cordoned`, `draining`, `drained`" },
+    ],
+);
+static HOST_CAPACITY: Gauge<2> = Gauge::new(
+    "novacron_host_allocatable",
+    "What VMs may take of a host in all.",
+    [HOST, RESOURCE],
+);
+static HOST_USED: Gauge<2> =
+    Gauge::new("novacron_host_allocated", "What VMs take of a host.", [HOST, RESOURCE]);
+static HELD: Gauge<1> = Gauge::new(
+    "novacron_host_guard_remaining_seconds",
+    "For how long the guests of a host that this node drives may still execute if its lease is not renewed.",
+    [HOST],
+);
+static QUEUED: Gauge<1> =
+    Gauge::new("novacron_operations_queued", "Operations that wait for a worker.", [CLASS]);
+static QUEUE_AGE: Gauge<1> = Gauge::new(
+    "novacron_operations_queue_age_seconds",
+    "How long the one that is next has waited, of lease time.",
+    [CLASS],
+);
+static WORKERS: Gauge<1> =
+    Gauge::new("novacron_workers", "How many operations may be worked on at one time.", [CLASS]);
+static BUSY: Gauge<1> =
+    Gauge::new("novacron_workers_busy", "Operations that are worked on.", [CLASS]);
+static OPEN: Gauge<0> =
+    Gauge::new("novacron_operations_open", "Operations that have not ended.", []);
+static STUCK: Gauge<0> =
+    Gauge::new("novacron_operations_stuck", "Operations that are kept and need a person.", []);
+static LOCKS: Gauge<0> = Gauge::new("novacron_locks_held", "Locks that are held.", []);
+static IMAGES: Gauge<0> = Gauge::new("novacron_images", "Images of the cluster.", []);
+
+/// What this crate measures.
+static OWN: &[Described] = &[
+    REQUESTS.described(),
+    REQUEST_SECONDS.described(),
+    REQUESTS_UNDER_WAY.described(),
+    WATCHERS.described(),
+    WATCHED.described(),
+    BUILD.described(),
+    STARTED.described(),
+    CPU.described(),
+    RESIDENT.described(),
+    FILES.described(),
+    DISK.described(),
+    KEPT.described(),
+    CERTIFICATE.described(),
+    LEASE_TIME.described(),
+    VMS.described(),
+    HOSTS.described(),
+    HOST_UP.described(),
+    HOST_CAPACITY.described(),
+    HOST_USED.described(),
+    HELD.described(),
+    QUEUED.described(),
+    QUEUE_AGE.described(),
+    WORKERS.described(),
+    BUSY.described(),
+    OPEN.described(),
+    STUCK.described(),
+    LOCKS.described(),
+    IMAGES.described(),
+];
+
+/// Everything that a node measures.
+#[must_use]
+pub fn inventory() -> &'static [&'static [Described]] {
+    static ALL: std::sync::OnceLock<[&[Described]; 4]> = std::sync::OnceLock::new();
+    ALL.get_or_init(|| {
+        [
+            OWN,
+            raft_store::metrics::INVENTORY,
+            actors::metrics::INVENTORY,
+            drivers::metrics::INVENTORY,
+        ]
+    })
+}
+
+/// What a node tells of itself is read from here.
+pub(crate) struct Node {
+    pub(crate) store: Store,
+    pub(crate) hosts: Vec<Arc<LocalHost>>,
+    pub(crate) files: Arc<crate::files::Files>,
+    pub(crate) directory: std::path::PathBuf,
+}
+
+/// Starts to count. Before anything else of a node: what is looked up earlier counts nowhere.
+pub(crate) fn start() -> Option<Recorder> {
+    Recorder::start(inventory())
+}
+
+impl Node {
+    /// An answer to a scrape, in Prometheus' text form. Reads files: not for a thread that others wait for.
+    pub(crate) fn tell(&self) -> String {
+        let Some(recorder) = start() else { return String::new() };
+        recorder.read(|| {
+            raft_store::metrics::sample(&self.store);
+            cluster(&self.store.view().state);
+            for host in &self.hosts {
+                if let Some(left) = host.held_for() {
+                    HELD.set([host.name.to_string()], left);
+                }
+            }
+            disk(&self.directory);
+            process();
+            BUILD.set([env!("CARGO_PKG_VERSION")], 1_u32);
+            if let Ok(expiry_s) = self.files.certificate_expiry_s() {
+                CERTIFICATE.set::<&str>([], u64::try_from(expiry_s).unwrap_or_default());
+            }
+        })
+    }
+}
+
+fn cluster(state: &State) {
+    let seconds = Duration::from_millis;
+    LEASE_TIME.set::<&str>([], seconds(state.now_ms));
+    let mut phases =
+        Phase::ALL.map(|phase| (phase, 0_usize)).into_iter().collect::<BTreeMap<_, _>>();
+    for vm in state.vms.values() {
+        *phases.entry(state.phase(vm)).or_default() += 1;
+    }
+    for (phase, count) in phases {
+        VMS.set([phase.as_str()], count);
+    }
+    for status in [host::Status::Ready, host::Status::Lost] {
+        let count = state.hosts.values().filter(|host| host.status == status).count();
+        HOSTS.set([status.as_str()], count);
+    }
+    for host in state.hosts.values() {
+        let name = host.name.as_str();
+        let labels = [name, host.driver.as_str(), host.schedule.as_str()].map(str::to_owned);
+        HOST_UP.set(labels, host.status == host::Status::Ready);
+        for (gauge, amount) in
+            [(&HOST_CAPACITY, host.allocatable()), (&HOST_USED, state.used_on(host.id))]
+        {
+            let set = |resource: &str, value: u64| {
+                gauge.set([name.to_owned(), resource.to_owned()], value);
+            };
+            set("cpu_millicores", amount.cpu_millicores);
+            set("memory_bytes", amount.memory_mib << 20);
+            set("disk_bytes", amount.disk_mib << 20);
+        }
+    }
+    for class in Class::ALL {
+        let labels = [class.as_str()];
+        let next = state.waiting(class).next();
+        let age_ms = next.map_or(0, |next| state.now_ms.saturating_sub(next.accepted_ms));
+        QUEUED.set(labels, state.waiting_count(class));
+        QUEUE_AGE.set(labels, seconds(age_ms));
+        WORKERS.set(labels, state.workers(class));
+        BUSY.set(labels, state.busy(class));
+    }
+    OPEN.set::<&str>([], state.open_operations());
+    let stuck = state.operations.values().filter(|it| it.status == Status::Stuck);
+    STUCK.set::<&str>([], stuck.count());
+    LOCKS.set::<&str>([], state.locks.len());
+    IMAGES.set::<&str>([], state.images.len());
+}
+
+fn disk(directory: &Path) {
+    if let Ok(disk) = rustix::fs::statvfs(directory) {
+        DISK.set(["total"], disk.f_blocks * disk.f_frsize);
+        DISK.set(["free"], disk.f_bavail * disk.f_frsize);
+    }
+    for part in ["log", "snapshot", "state", "images"] {
+        KEPT.set([part], bytes_in(&directory.join(part)));
+    }
+}
+
+/// What the files of a directory take on the disk.
+fn bytes_in(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let bytes = entries.filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        Some(if metadata.is_dir() { bytes_in(&entry.path()) } else { metadata.blocks() * 512 })
+    });
+    bytes.sum()
+}
+
+fn process() {
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    CPU.set::<&str>([], Duration::try_from(clock).unwrap_or_default());
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    RESIDENT.set::<&str>([], pages.unwrap_or_default() * rustix::param::page_size() as u64);
+    FILES.set::<&str>([], std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count));
+    if let Some(began) = began() {
+        STARTED.set::<&str>([], began);
+    }
+}
+
+/// When this process began, since 1970.
+fn began() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name before it may have blanks.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let since_boot = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ago = Duration::try_from(boot).ok()?.checked_sub(since_boot)?;
+    SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(ago)
+}
