@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Extent {
     /// How often each figure is taken, ours and the peer's in turn.
     pub(crate) rounds: usize,
     /// How long each load lasts.
     pub(crate) lasting: Lasting,
     /// With how many clients.
-    pub(crate) clients: &'static [usize],
+    pub(crate) clients: Vec<usize>,
     /// VMs that there are when lists are read and nothing is done.
     pub(crate) vms: usize,
     /// By what hosts and VMs of placements are divided.
@@ -34,28 +34,32 @@ pub(crate) struct Extent {
 
 impl Extent {
     /// As the page has it.
-    pub(crate) const WHOLE: Extent = Extent {
-        rounds: 3,
-        lasting: Lasting { warm_up: Duration::from_secs(1), counted: Duration::from_secs(4) },
-        clients: &[1, 16, 64, 256],
-        vms: 10_000,
-        fewer: 1,
-        kills: 20,
-        idle: Duration::from_secs(20),
-    };
+    pub(crate) fn whole(clients: Vec<usize>) -> Extent {
+        let (warm_up, counted) = (Duration::from_secs(1), Duration::from_secs(4));
+        Extent {
+            rounds: 3,
+            lasting: Lasting { warm_up, counted },
+            clients,
+            vms: 10_000,
+            fewer: 1,
+            kills: 20,
+            idle: Duration::from_secs(20),
+        }
+    }
+
     /// Only to see that it works.
-    pub(crate) const SHORT: Extent = Extent {
-        rounds: 1,
-        lasting: Lasting {
-            warm_up: Duration::from_millis(200),
-            counted: Duration::from_millis(500),
-        },
-        clients: &[2],
-        vms: 50,
-        fewer: 100,
-        kills: 1,
-        idle: Duration::from_secs(1),
-    };
+    pub(crate) fn short() -> Extent {
+        let (warm_up, counted) = (Duration::from_millis(200), Duration::from_millis(500));
+        Extent {
+            rounds: 1,
+            lasting: Lasting { warm_up, counted },
+            clients: vec![2],
+            vms: 50,
+            fewer: 100,
+            kills: 1,
+            idle: Duration::from_secs(1),
+        }
+    }
 }
 
 /// Clients that share one connection.

@@ -28,7 +28,7 @@ use crate::{
     book::Book,
     field::{Extent, Field},
     page::Circumstances,
-    row::{append, failover, idle, lists, placement, reads, writes},
+    row::{append, failover, idle, lists, many, placement, reads, writes},
 };
 
 /// Measures NovaCron beside its peers, and writes a page of it.
@@ -38,6 +38,9 @@ struct Cli {
     /// Take only these rows, by number.
     #[arg(long = "row", value_name = "N", value_delimiter = ',')]
     rows: Vec<u8>,
+    /// With so many clients at a time.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 16, 64, 256])]
+    clients: Vec<usize>,
     /// Only see that it works: the figures mean nothing.
     #[arg(long)]
     short: bool,
@@ -85,13 +88,16 @@ async fn measure(cli: &Cli) -> Result<()> {
 async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
     let me = std::env::current_exe()?;
     let programs = me.parent().context("this program lies nowhere")?.to_owned();
-    let extent = if cli.short { Extent::SHORT } else { Extent::WHOLE };
+    let extent = if cli.short { Extent::short() } else { Extent::whole(cli.clients.clone()) };
     let wanted = |rows: &[u8]| cli.rows.is_empty() || rows.iter().any(|row| cli.rows.contains(row));
     if wanted(&[7]) {
         placement::measure(&extent, book)?;
     }
     if wanted(&[12]) {
         append::measure(&extent, book)?;
+    }
+    if wanted(&[6]) {
+        many::measure(&extent, programs.clone(), book).await?;
     }
     if wanted(&[1, 3, 5, 8, 10, 13]) {
         let mut field = Field::start(programs, extent).await?;

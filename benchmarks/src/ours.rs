@@ -1,9 +1,12 @@
 //! A cluster of NovaCron as it is run in earnest: three nodes with the default timing, TLS among them and to
 //! their clients, who show a credential.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use client::{
     Client,
     v1::{self, images_client::ImagesClient},
@@ -30,8 +33,17 @@ impl Ours {
     /// # Errors
     /// When it does not start.
     pub(crate) async fn start(programs: PathBuf) -> Result<Ours> {
+        Ours::with_hosts(programs, 1).await
+    }
+
+    /// The same, with so many simulated hosts for each node.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) async fn with_hosts(programs: PathBuf, each: usize) -> Result<Ours> {
         let options = ClusterOptions {
             pace: Pace::Normal,
+            more_hosts: each.saturating_sub(1),
             ..ClusterOptions::new(NODES, Hosts::Simulated, programs)
         };
         let cluster = Cluster::start(options, |_| ()).await?;
@@ -86,6 +98,23 @@ impl Ours {
     /// When nobody answers.
     pub(crate) async fn revision(&self) -> Result<u64> {
         Ok(lab::status(&self.cluster.client()?).await?.revision)
+    }
+
+    /// Waits until every operation has ended.
+    ///
+    /// # Errors
+    /// When one has not in time, or nobody answers.
+    pub(crate) async fn settled(&self, patience: Duration) -> Result<()> {
+        let client = self.cluster.client()?;
+        let begun = Instant::now();
+        loop {
+            let open = lab::status(&client).await?.open_operations;
+            if open == 0 {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < patience, "{open} operations have not ended in {patience:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// So many connections to the node that leads.

@@ -8,10 +8,11 @@ use serde::Serialize;
 use crate::book::{Aim, Book, Figure, tell};
 
 /// What the rows are.
-const ROWS: [(u8, &str); 8] = [
+const ROWS: [(u8, &str); 9] = [
     (1, "Acknowledged changes, synced on a majority's disks before the answer"),
     (3, "Reads"),
     (5, "Lists"),
+    (6, "Many VMs that are wanted at once, on 102 simulated hosts"),
     (7, "Placement decisions of the planner by itself"),
     (8, "Memory, and a restart"),
     (10, "A leader is killed: time to the next acknowledged change"),

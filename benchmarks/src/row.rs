@@ -4,6 +4,7 @@ pub(crate) mod append;
 pub(crate) mod failover;
 pub(crate) mod idle;
 pub(crate) mod lists;
+pub(crate) mod many;
 pub(crate) mod placement;
 pub(crate) mod reads;
 pub(crate) mod writes;

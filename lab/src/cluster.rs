@@ -200,6 +200,7 @@ impl Cluster {
             apart: node.apart.as_ref(),
             pool: &self.pool(),
             pace: self.options.pace,
+            more_hosts: self.options.more_hosts,
             guard: node.guarded.then(|| guard::socket(&node.directory)),
             agents: match self.options.fencing {
                 Fencing::None | Fencing::Guards | Fencing::Watchdogs => None,

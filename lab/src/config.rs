@@ -28,6 +28,8 @@ pub(crate) struct Config<'a> {
     pub(crate) guard: Option<PathBuf>,
     /// How fast nodes expect each other to be.
     pub(crate) pace: Pace,
+    /// Simulated hosts besides the first.
+    pub(crate) more_hosts: usize,
     /// What cuts the power of every host, and where the hosts lie.
     pub(crate) agents: Option<(PathBuf, PathBuf)>,
 }
@@ -68,6 +70,11 @@ impl Config<'_> {
             (None, None) => writeln!(text, "driver = \"simulator\"{room}"),
         };
         host.expect("a string takes what is written");
+        for more in 2..self.more_hosts + 2 {
+            let host =
+                format!("\n[[host]]\nname = \"h{me}-{more}\"\ndriver = \"simulator\"{room}\n");
+            text.push_str(&host);
+        }
         if let Some(guard) = &self.guard {
             text.push_str(&format!("guard = \"{}\"\n", guard.display()));
         }

@@ -25,6 +25,8 @@ pub struct ClusterOptions {
     pub settings: Vec<(&'static str, u64)>,
     /// How fast nodes expect each other to be.
     pub pace: Pace,
+    /// Simulated hosts of each node besides its first.
+    pub more_hosts: usize,
 }
 
 impl ClusterOptions {
@@ -42,6 +44,7 @@ impl ClusterOptions {
             movable_clocks: false,
             settings: Vec::new(),
             pace: Pace::default(),
+            more_hosts: 0,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Row 5: lists of VMs: the first page with a filter, and all of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use client::{
@@ -17,12 +17,15 @@ use crate::{
 /// Pages that are asked for.
 const PAGES: usize = 200;
 /// VMs that are made at a time.
-const MAKERS: usize = 64;
+pub(crate) const MAKERS: usize = 64;
+/// Until what was asked for is so.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Measures the row; the VMs stay for those after it.
 pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
     let vms = field.extent.vms;
-    make(field, vms).await?;
+    make(&field.clients(MAKERS).await?, vms, true).await?;
+    field.ours.settled(PATIENCE).await?;
     let client = field.clients(1).await?.remove(0);
     let mut pages = Vec::new();
     for _ in 0..PAGES {
@@ -59,13 +62,14 @@ pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
     Ok(())
 }
 
-/// Makes so many VMs that do not run.
-async fn make(field: &Field, count: usize) -> Result<()> {
+/// Makes so many VMs, each client its part.
+pub(crate) async fn make(clients: &[Client], count: usize, stopped: bool) -> Result<()> {
     let mut makers = tokio::task::JoinSet::new();
-    for (number, client) in field.clients(MAKERS).await?.into_iter().enumerate() {
+    let step = clients.len();
+    for (number, client) in clients.iter().cloned().enumerate() {
         makers.spawn(async move {
-            for vm in (number..count).step_by(MAKERS) {
-                create(&client, &format!("listed-{vm}")).await?;
+            for vm in (number..count).step_by(step) {
+                create(&client, &format!("listed-{vm}"), stopped).await?;
             }
             anyhow::Ok(())
         });
@@ -76,7 +80,7 @@ async fn make(field: &Field, count: usize) -> Result<()> {
     Ok(())
 }
 
-async fn list(client: &Client, page: v1::Page) -> Result<v1::ListVmsResponse> {
+pub(crate) async fn list(client: &Client, page: v1::Page) -> Result<v1::ListVmsResponse> {
     let request = v1::ListVmsRequest { page: Some(page), ..Default::default() };
     let call = async |channel, request| {
         VmsClient::new(channel).max_decoding_message_size(64 << 20).list_vms(request).await

@@ -24,7 +24,7 @@ pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
     Lock::named(field.clients(1).await?.remove(0), KEY).ask().await?;
     Put::new(field.channels(1).await?.remove(0)).put(KEY.to_owned()).await?;
     for (stale, name, aim) in AIMS {
-        for clients in field.extent.clients {
+        for clients in &field.extent.clients {
             let ours = async |_| {
                 let clients = field.clients(*clients).await?.into_iter();
                 Ok(clients.map(|client| Box::new(GetLock::new(client, stale)) as _).collect())

@@ -22,7 +22,7 @@ const AIMS: [(usize, f64); 4] = [(1, 1.0), (16, 1.3), (64, 1.5), (256, 1.5)];
 /// Measures the row.
 pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
     for kind in ["lock", "label", "create"] {
-        for clients in field.extent.clients {
+        for clients in &field.extent.clients {
             let ours = async |round: usize| {
                 let mut askers: Askers = Vec::new();
                 for (number, client) in field.clients(*clients).await?.into_iter().enumerate() {
@@ -121,7 +121,7 @@ impl Asker for Lock {
     }
 }
 
-/// A VM that does not run; only the cluster's state is to be measured.
+/// A small VM; only the cluster's state is to be measured.
 pub(crate) fn spec(label: u64) -> v1::VmSpec {
     v1::VmSpec {
         vcpus: 1,
@@ -142,7 +142,7 @@ pub(crate) struct Label {
 impl Label {
     /// Makes the VM first.
     pub(crate) async fn new(client: Client, vm: String) -> Result<Label> {
-        create(&client, &vm).await?;
+        create(&client, &vm, true).await?;
         Ok(Label { client, vm, turn: 0 })
     }
 }
@@ -180,17 +180,17 @@ impl Create {
 impl Asker for Create {
     async fn ask(&mut self) -> Result<()> {
         self.made += 1;
-        create(&self.client, &format!("{}-{}", self.prefix, self.made)).await
+        create(&self.client, &format!("{}-{}", self.prefix, self.made), true).await
     }
 }
 
-/// Makes a VM that does not run.
-pub(crate) async fn create(client: &Client, name: &str) -> Result<()> {
+/// Makes a VM.
+pub(crate) async fn create(client: &Client, name: &str, stopped: bool) -> Result<()> {
     let request = v1::CreateVmRequest {
         mutation: client.mutation().await?,
         name: name.to_owned(),
         spec: Some(spec(0)),
-        stopped: true,
+        stopped,
         ..Default::default()
     };
     let call = async |channel, request| VmsClient::new(channel).create_vm(request).await;
