@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use domain::{
     Revision, State,
     event::Change,
-    id::{OperationId, VmId},
+    id::{HostId, OperationId, VmId},
     name::Name,
     operation::{Class, Kind, Operation, Status},
     table::Row,
@@ -98,13 +98,17 @@ fn open_ones(state: &State) -> BTreeMap<OperationId, Told> {
         let source = operation.vm().and_then(|vm| provider(state, vm));
         (operation.id, Told { status: operation.status, steps: operation.steps.len(), source })
     };
-    state.unfinished_operations().map(told).collect()
+    let stuck = state.operations.values().filter(|operation| operation.status == Status::Stuck);
+    state.unfinished_operations().chain(stuck).map(told).collect()
 }
 
 /// The driver's kind where a VM's body is.
 fn provider(state: &State, vm: VmId) -> Option<Name> {
-    let body = state.instance_of(vm)?;
-    Some(state.hosts.get(&body.host)?.driver.clone())
+    driver(state, state.instance_of(vm)?.host)
+}
+
+fn driver(state: &State, host: HostId) -> Option<Name> {
+    Some(state.hosts.get(&host)?.driver.clone())
 }
 
 impl Book {
@@ -118,13 +122,24 @@ impl Book {
         let tells = view.at.is_some_and(|at| at.node == me);
         match view.state.events.after(from) {
             Ok(events) if from.epoch() == upto.epoch() => {
+                // Where bodies are that were not yet there when it was read last.
+                let mut bodies = BTreeMap::new();
                 for change in events.flat_map(|event| &event.changes) {
+                    if let Change::Instance(Row::Put(body)) = change {
+                        bodies.entry(body.vm).or_insert(body.host);
+                    }
+                    if let Change::Operation(Row::Delete(operation)) = change {
+                        self.told.remove(operation);
+                    }
                     if let Change::Operation(Row::Put(operation)) = change {
                         let told = self.told.get(&operation.id).cloned();
                         let told = told.unwrap_or_else(|| Told {
                             status: Status::Queued,
                             steps: 0,
-                            source: operation.vm().and_then(|vm| provider(&self.read.state, vm)),
+                            source: operation.vm().and_then(|vm| {
+                                let known = provider(&self.read.state, vm);
+                                known.or_else(|| driver(&view.state, *bodies.get(&vm)?))
+                            }),
                         });
                         self.note(&view.state, operation, told, tells);
                     }
@@ -146,10 +161,12 @@ impl Book {
             count(state, operation, &told);
             tell(state, operation, &told);
         }
-        if operation.status.is_final() {
-            self.told.remove(&operation.id);
-        } else {
-            self.told.insert(operation.id, now);
+        match operation.status {
+            Status::Done | Status::RolledBack => drop(self.told.remove(&operation.id)),
+            // What is stuck may be taken up again.
+            Status::Queued | Status::Running | Status::Unwinding | Status::Stuck => {
+                self.told.insert(operation.id, now);
+            }
         }
     }
 }
@@ -160,8 +177,9 @@ fn between(from_ms: u64, to_ms: u64) -> f64 {
 
 fn count(state: &State, operation: &Operation, told: &Told) {
     let kind = operation.kind.definition().name;
-    if told.steps == 0
-        && let Some((_, begun_ms)) = operation.steps.first()
+    if told.status == Status::Queued
+        && operation.status == Status::Running
+        && let Some((_, begun_ms)) = operation.steps.last()
     {
         let waited = between(operation.created_wall_ms, *begun_ms);
         metrics::QUEUED.of([operation.class.as_str()]).record(waited);
@@ -201,6 +219,7 @@ fn tell(state: &State, operation: &Operation, told: &Told) {
     let target = operation.vm().and_then(|vm| provider(state, vm));
     let target = target.as_ref().map(Name::as_str);
     let message = Some(operation.message.as_str()).filter(|message| !message.is_empty());
+    let failed = matches!(operation.status, Status::Stuck | Status::RolledBack);
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
@@ -213,7 +232,8 @@ fn tell(state: &State, operation: &Operation, told: &Told) {
                 phase = step.map(|(step, _)| step.as_str()),
                 status = operation.status.as_str(),
                 duration_ms = now_ms.saturating_sub(operation.created_wall_ms),
-                error = message,
+                error = message.filter(|_| failed),
+                detail = message.filter(|_| !failed),
                 "operation"
             )
         };

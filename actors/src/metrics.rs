@@ -57,7 +57,7 @@ pub(crate) static STEP: Histogram<2> = Histogram::new(
 );
 pub(crate) static QUEUED: Histogram<1> = Histogram::new(
     "novacron_operation_wait_seconds",
-    "How long operations waited for their first step. The node that leads counts them.",
+    "How long operations waited until a worker began, since their acceptance. The node that leads counts them.",
     [Label { name: "class", values: "the four classes" }],
     SECONDS,
 );

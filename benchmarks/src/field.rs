@@ -43,7 +43,7 @@ impl Extent {
             vms: 10_000,
             fewer: 1,
             kills: 20,
-            idle: Duration::from_secs(20),
+            idle: Duration::from_secs(60),
         }
     }
 

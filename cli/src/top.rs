@@ -2,12 +2,9 @@
 
 mod screen;
 
-use std::{
-    io::IsTerminal,
-    time::{Duration, Instant},
-};
+use std::{io::IsTerminal, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use client::v1::{
     self, clusters_client::ClustersClient, hosts_client::HostsClient,
@@ -16,6 +13,7 @@ use client::v1::{
 use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use crate::{Session, all_pages, call, cluster, host, operation, vm};
 use screen::{Screen, View};
@@ -50,20 +48,22 @@ async fn look(session: &Session) -> Result<Seen> {
     fn values<T: Serialize>(rows: &[T]) -> Result<Vec<Value>> {
         Ok(rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?)
     }
-    let cluster = call!(session, ClustersClient<_>, get_cluster, v1::GetClusterRequest::default());
     // As new as the node that answers has it: nobody waits for a majority to look.
     let freshness = Some(v1::Freshness { stale: true, ..Default::default() });
-    let page = Some(v1::Page { page_size: 1_000, ..Default::default() });
-    let hosts = v1::ListHostsRequest { page: page.clone(), freshness };
-    let vms = v1::ListVmsRequest { page: page.clone(), freshness, ..Default::default() };
-    let operations = v1::ListOperationsRequest { page, freshness };
+    let page = v1::Page { page_size: 1_000, ..Default::default() };
+    // There may be many that have ended: the newest are enough.
+    let newest = v1::Page { order_by: "created_at desc".to_owned(), ..page.clone() };
+    let status = v1::GetClusterRequest { freshness };
+    let cluster = call!(session, ClustersClient<_>, get_cluster, status);
+    let hosts = v1::ListHostsRequest { page: Some(page.clone()), freshness };
+    let vms = v1::ListVmsRequest { project: "-".to_owned(), page: Some(page), freshness };
+    let operations = v1::ListOperationsRequest { page: Some(newest), freshness };
+    let operations = call!(session, OperationsClient<_>, list_operations, operations);
     Ok(Seen {
         cluster: cluster.await?,
         hosts: values(&all_pages!(session, HostsClient<_>, list_hosts, hosts, hosts).0)?,
         vms: values(&all_pages!(session, VmsClient<_>, list_vms, vms, vms).0)?,
-        operations: values(
-            &all_pages!(session, OperationsClient<_>, list_operations, operations, operations).0,
-        )?,
+        operations: values(&operations.await?.operations)?,
     })
 }
 
@@ -91,24 +91,36 @@ async fn show(
     screen: &mut Screen,
     interval: Duration,
 ) -> Result<()> {
-    /// How soon a key is answered.
-    const TURN: Duration = Duration::from_millis(50);
-    let mut next = Instant::now();
-    loop {
-        if Instant::now() >= next {
-            screen.show(look(session).await);
-            next = Instant::now() + interval;
+    // A thread of its own: keys are answered also while nobody else answers.
+    let (keys, mut pressed) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            if keys.blocking_send(event).is_err() {
+                return;
+            }
         }
+    });
+    let look_after = async |pause| {
+        tokio::time::sleep(pause).await;
+        look(session).await
+    };
+    let mut looking = Box::pin(look_after(Duration::ZERO));
+    loop {
         terminal.draw(|frame| screen.draw(frame))?;
-        // Not on the thread that looks.
-        let pressed = tokio::task::spawn_blocking(|| -> std::io::Result<Option<Event>> {
-            if event::poll(TURN)? { event::read().map(Some) } else { Ok(None) }
-        });
-        if let Some(Event::Key(key)) = pressed.await??
-            && key.kind == KeyEventKind::Press
-            && screen.press(key)
-        {
-            return Ok(());
+        tokio::select! {
+            seen = &mut looking => {
+                screen.show(seen);
+                looking = Box::pin(look_after(interval));
+            }
+            event = pressed.recv() => {
+                let event = event.context("the terminal has gone")?;
+                if let Event::Key(key) = event
+                    && key.kind == KeyEventKind::Press
+                    && screen.press(key)
+                {
+                    return Ok(());
+                }
+            }
         }
     }
 }

@@ -55,7 +55,7 @@ pub async fn gather(file: &Path, common: &Common) -> Vec<Part> {
     let mut parts = vec![
         Part::new("version.txt", &format!("novacron {}\n", env!("CARGO_PKG_VERSION"))),
         Part::json("doctor.json", &findings),
-        Part::new("cluster.toml", &read(file)),
+        Part::new("cluster.toml", &config(file)),
         Part::new("machine.txt", &machine()),
         Part::new("journal.txt", &journal()),
     ];
@@ -75,6 +75,15 @@ pub async fn gather(file: &Path, common: &Common) -> Vec<Part> {
 
 fn read(file: &Path) -> String {
     std::fs::read_to_string(file).unwrap_or_else(|error| format!("# {}: {error}\n", file.display()))
+}
+
+/// The configuration as it is understood: comments are not, and values go by the names of their fields. One that
+/// is not is taken along by its lines.
+fn config(file: &Path) -> String {
+    let text = read(file);
+    let parsed: Result<serde_json::Value, _> = toml::from_str(&text);
+    let kept = parsed.ok().map(redact::without_secrets);
+    kept.and_then(|kept| toml::to_string_pretty(&kept).ok()).unwrap_or(text)
 }
 
 /// What the machine is.
@@ -121,8 +130,9 @@ macro_rules! ask {
 async fn cluster(client: &Client) -> Vec<Part> {
     let page = || Some(v1::Page { page_size: ROWS, ..Default::default() });
     let events = v1::ListEventsRequest { since_revision: 0, limit: EVENTS };
-    let vms = v1::ListVmsRequest { page: page(), ..Default::default() };
-    let operations = v1::ListOperationsRequest { page: page(), ..Default::default() };
+    let vms = v1::ListVmsRequest { project: "-".to_owned(), page: page(), ..Default::default() };
+    let newest = page().map(|page| v1::Page { order_by: "created_at desc".to_owned(), ..page });
+    let operations = v1::ListOperationsRequest { page: newest, ..Default::default() };
     let hosts = v1::ListHostsRequest { page: page(), ..Default::default() };
     let images = v1::ListImagesRequest { page: page(), ..Default::default() };
     let status = v1::GetClusterRequest::default();

@@ -67,6 +67,7 @@ impl Daemon {
     /// # Errors
     /// When its data cannot be trusted or an address cannot be listened on.
     pub async fn start(options: DaemonOptions, files: Files) -> Result<Daemon> {
+        allow_files();
         // Before anything is counted.
         let _ = metrics::start();
         let files = Arc::new(files);
@@ -150,6 +151,16 @@ impl Daemon {
         self.stop.send_replace(true);
         let _ = tokio::time::timeout(Duration::from_secs(5), self.serving).await;
         self.store.shutdown().await;
+    }
+}
+
+/// Has as many files open as it may: each connection is one.
+fn allow_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "no more files may be open than before");
     }
 }
 

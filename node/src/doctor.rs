@@ -8,12 +8,15 @@ mod identity;
 mod machine;
 mod ports;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use cli::{Finding, Verdict};
 use client::Client;
 
 use crate::config::Config;
+
+/// How long the hypervisors and guards of this machine are waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Everything that can be found out with this configuration. `client` reaches the cluster, if somebody has chosen
 /// one; else why not.
@@ -36,8 +39,18 @@ pub async fn examine(file: &Path, client: Result<Client, String>) -> Vec<Finding
     findings.extend(machine::examine(&config));
     findings.extend(identity::examine(&config));
     findings.extend(ports::examine(&config).await);
-    for host in &config.host {
-        findings.extend(hosts::examine(&config, host));
+    // Sockets of others are asked: they may take their time.
+    let hosts = tokio::task::spawn_blocking(move || {
+        let found = config.host.iter().flat_map(|host| hosts::examine(&config, host));
+        found.collect::<Vec<_>>()
+    });
+    match tokio::time::timeout(PATIENCE, hosts).await {
+        Ok(hosts) => findings.extend(hosts.unwrap_or_default()),
+        Err(_) => findings.push(Finding::bad(
+            "hosts",
+            format!("a hypervisor or a guard took a connection and said nothing for {PATIENCE:?}"),
+            "`systemctl status` of libvirtd and of the guards; one of them stands still",
+        )),
     }
     match client {
         Ok(client) => findings.extend(cluster::examine(&client).await),

@@ -63,13 +63,14 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         let mut fields = Fields(Map::new());
+        event.record(&mut fields);
+        // Last: no field of an event takes their place.
         fields.0.insert("timestamp".to_owned(), jiff::Timestamp::now().to_string().into());
         fields.0.insert("level".to_owned(), metadata.level().as_str().into());
         if let Some(node) = NODE.get() {
             fields.0.insert("node".to_owned(), node.as_str().into());
         }
         fields.0.insert("target".to_owned(), metadata.target().into());
-        event.record(&mut fields);
         writeln!(out, "{}", Value::Object(fields.0))
     }
 }
@@ -144,7 +145,7 @@ mod tests {
             let (phase, vm_id): (Option<&str>, Option<&str>) = (None, Some("a \"name\"\n"));
             let error = anyhow::anyhow!("below").context("above");
             let error: &(dyn std::error::Error + 'static) = error.as_ref();
-            tracing::warn!(vm_id, phase, duration_ms = 7_u64, shown = %"text", error, "operation");
+            tracing::warn!(vm_id, phase, duration_ms = 7_u64, shown = %"text", level = 7, error, "operation");
         });
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");

@@ -295,7 +295,7 @@ async fn run(file: &ConfigFile) -> Result<()> {
     actors::planted::watch();
     let daemon = Daemon::start(options, files).await?;
     let node = daemon.store.node();
-    tracing::info!(node, "the node runs");
+    tracing::info!(node_id = node, "the node runs");
     let mut removed = daemon.store.removed();
     let end = tokio::select! {
         signal = stop_signal() => signal.map(|name| tracing::info!(signal = name, "stopping")),

@@ -14,7 +14,7 @@ use domain::{
     vm::Phase,
 };
 use raft_store::Store;
-use telemetry::{Counter, Described, Gauge, Histogram, Label, Level, Recorder, SECONDS};
+use telemetry::{Counter, Described, Gauge, Histogram, Label, Level, Recorder, SECONDS, Sum};
 
 const FACE: Label = Label { name: "face", values: "`grpc`, `rest`" };
 const METHOD: Label = Label {
@@ -64,9 +64,9 @@ static BUILD: Gauge<1> = Gauge::new(
 );
 static STARTED: Gauge<0> =
     Gauge::new("novacron_process_start_time_seconds", "When the process began, since 1970.", []);
-static CPU: Gauge<0> = Gauge::new(
-    "novacron_process_cpu_seconds",
-    "What the process has used of processors since it began.",
+static CPU: Sum<0> = Sum::new(
+    "novacron_process_cpu_seconds_total",
+    "What the process has used of processors since it began, whole seconds.",
     [],
 );
 static RESIDENT: Gauge<0> =
@@ -81,7 +81,10 @@ static DISK: Gauge<1> = Gauge::new(
 static KEPT: Gauge<1> = Gauge::new(
     "novacron_data_bytes",
     "What the parts of the data directory take.",
-    [Label { name: "part", values: "`log`, `snapshot`, `state`, `images`" }],
+    [Label {
+        name: "part",
+        values: "`log`, `snapshot`, `state`, `images`, `drivers`: disks of VMs lie there, unless a host has a directory of its own",
+    }],
 );
 static CERTIFICATE: Gauge<0> = Gauge::new(
     "novacron_certificate_expiry_timestamp_seconds",
@@ -274,7 +277,7 @@ fn disk(directory: &Path) {
         DISK.set(["total"], disk.f_blocks * disk.f_frsize);
         DISK.set(["free"], disk.f_bavail * disk.f_frsize);
     }
-    for part in ["log", "snapshot", "state", "images"] {
+    for part in ["log", "snapshot", "state", "images", "drivers"] {
         KEPT.set([part], bytes_in(&directory.join(part)));
     }
 }
@@ -292,7 +295,8 @@ fn bytes_in(directory: &Path) -> u64 {
 
 fn process() {
     let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    CPU.set::<&str>([], Duration::try_from(clock).unwrap_or_default());
+    let used = Duration::try_from(clock).unwrap_or_default();
+    CPU.set::<&str>([], used.as_secs());
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
     RESIDENT.set::<&str>([], pages.unwrap_or_default() * rustix::param::page_size() as u64);

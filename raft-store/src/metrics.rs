@@ -10,7 +10,7 @@ const OUTCOME: Label = Label {
     name: "outcome",
     values: "`accepted`, `rejected`, `not_leader`, `unavailable`, `unknown`",
 };
-const NODE: Label = Label { name: "node", values: "ids of the cluster's nodes" };
+const FOLLOWER: Label = Label { name: "follower", values: "names of the cluster's nodes" };
 
 /// Since the leader took a command until it was decided on there.
 pub(crate) static COMMIT: Histogram<0> = Histogram::new(
@@ -48,8 +48,6 @@ pub(crate) static COPY: Histogram<0> = Histogram::new(
 static TERM: Gauge<0> = Gauge::new("novacron_raft_term", "The current term.", []);
 static IS_LEADER: Gauge<0> =
     Gauge::new("novacron_raft_is_leader", "1 on the node that leads, 0 on others.", []);
-static HAS_LEADER: Gauge<0> =
-    Gauge::new("novacron_raft_has_leader", "1 on a node that knows who leads, 0 on others.", []);
 static LAST: Gauge<0> =
     Gauge::new("novacron_raft_last_index", "The newest entry of this node's log.", []);
 static APPLIED: Gauge<0> =
@@ -64,12 +62,17 @@ static LEARNERS: Gauge<0> =
 static LAG: Gauge<1> = Gauge::new(
     "novacron_raft_follower_lag_entries",
     "By how many entries a follower is behind. Only the leader tells.",
-    [NODE],
+    [FOLLOWER],
 );
 static SILENCE: Gauge<1> = Gauge::new(
     "novacron_raft_follower_silence_seconds",
     "How long ago a follower was last heard of. Only the leader tells, of those it has heard of.",
-    [NODE],
+    [FOLLOWER],
+);
+static LOSABLE: Gauge<0> = Gauge::new(
+    "novacron_raft_losable_voters",
+    "How many more voters may be lost before nothing can be decided. Only the leader tells.",
+    [],
 );
 static EVENTS: Gauge<0> =
     Gauge::new("novacron_events_kept", "Events from which a watch can be resumed.", []);
@@ -84,7 +87,6 @@ pub static INVENTORY: &[Described] = &[
     COPY.described(),
     TERM.described(),
     IS_LEADER.described(),
-    HAS_LEADER.described(),
     LAST.described(),
     APPLIED.described(),
     SNAPSHOT_AT.described(),
@@ -93,6 +95,7 @@ pub static INVENTORY: &[Described] = &[
     LEARNERS.described(),
     LAG.described(),
     SILENCE.described(),
+    LOSABLE.described(),
     EVENTS.described(),
 ];
 
@@ -102,21 +105,26 @@ pub fn sample(store: &Store) {
     let last = status.last_index.unwrap_or(0);
     TERM.set::<&str>([], status.term);
     IS_LEADER.set::<&str>([], status.leads);
-    HAS_LEADER.set::<&str>([], status.leader.is_some());
     LAST.set::<&str>([], last);
     APPLIED.set::<&str>([], status.applied_index.unwrap_or(0));
     SNAPSHOT_AT.set::<&str>([], status.snapshot_index.unwrap_or(0));
     PURGED.set::<&str>([], status.purged_index.unwrap_or(0));
     VOTERS.set::<&str>([], status.voters.len());
     LEARNERS.set::<&str>([], status.learners.len());
+    let view = store.view();
     for (node, follower) in &status.followers {
+        let named = view.state.nodes.get(node).map(|row| row.name.to_string());
+        let named = [named.unwrap_or_else(|| node.to_string())];
         let matched = follower.matched.map_or(0, |at| at.index);
-        LAG.set([node.to_string()], last.saturating_sub(matched));
+        LAG.set(named.clone(), last.saturating_sub(matched));
         if let Some(silent_ms) = follower.silent_ms {
-            SILENCE.set([node.to_string()], Duration::from_millis(silent_ms));
+            SILENCE.set(named, Duration::from_millis(silent_ms));
         }
     }
-    EVENTS.set::<&str>([], store.view().state.events.len());
+    if status.leads {
+        LOSABLE.set::<&str>([], status.losable());
+    }
+    EVENTS.set::<&str>([], view.state.events.len());
 }
 
 /// Counts of proposals, kept at hand: there may be many each second.

@@ -18,6 +18,6 @@ mod recorder;
 
 pub use metric::{
     Counter, Described, Gauge, Histogram, Kind, Label, Level, Metric, Number, Present, SECONDS,
-    SYNC_SECONDS,
+    SYNC_SECONDS, Sum,
 };
 pub use recorder::{Recorder, render};

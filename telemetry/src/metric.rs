@@ -68,6 +68,9 @@ pub type Level<const LABELS: usize> = Metric<LABELS, Kept>;
 /// What is so at present, read when somebody asks.
 pub type Gauge<const LABELS: usize> = Metric<LABELS, Read>;
 
+/// What has happened since the process began, read when somebody asks.
+pub type Sum<const LABELS: usize> = Metric<LABELS, Summed>;
+
 /// See [`Counter`].
 #[derive(Clone, Copy, Debug)]
 pub struct Counted;
@@ -80,6 +83,9 @@ pub struct Kept;
 /// See [`Gauge`].
 #[derive(Clone, Copy, Debug)]
 pub struct Read;
+/// See [`Sum`].
+#[derive(Clone, Copy, Debug)]
+pub struct Summed;
 
 impl<const LABELS: usize, Use> Metric<LABELS, Use> {
     const fn make(
@@ -186,6 +192,25 @@ impl<const LABELS: usize> Gauge<LABELS> {
         let key = self.key(values);
         let gauge = metrics::with_recorder(|recorder| recorder.register_gauge(&key, &METADATA));
         gauge.set(value.to_f64());
+    }
+}
+
+impl<const LABELS: usize> Sum<LABELS> {
+    /// One of this name, which ends in `_total`.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        help: &'static str,
+        labels: [Label; LABELS],
+    ) -> Sum<LABELS> {
+        Metric::make(name, help, labels, Kind::Counter)
+    }
+
+    /// Says how much it is, within [`Recorder::read`](crate::Recorder::read).
+    pub fn set<S: Into<SharedString>>(&self, values: [S; LABELS], value: u64) {
+        let key = self.key(values);
+        let sum = metrics::with_recorder(|recorder| recorder.register_counter(&key, &METADATA));
+        sum.absolute(value);
     }
 }
 

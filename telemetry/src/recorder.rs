@@ -1,6 +1,6 @@
 //! Where what happens is counted, and how an answer to a scrape is made.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -25,6 +25,7 @@ impl Recorder {
             let handle = recorder.handle();
             metrics::set_global_recorder(recorder).ok()?;
             describe(inventory);
+            keep(handle.clone());
             Some(handle)
         });
         started.clone().map(|counted| Recorder { inventory, counted })
@@ -38,10 +39,22 @@ impl Recorder {
             describe(self.inventory);
             sample();
         });
-        // Each keeps no more than the scrape took from it.
-        self.counted.run_upkeep();
         sampled.handle().render() + &self.counted.render()
     }
+}
+
+/// Puts what histograms were told into their buckets now and then: until then each value is kept, and perhaps nobody
+/// ever scrapes this process.
+fn keep(handle: PrometheusHandle) {
+    const INTERVAL: Duration = Duration::from_secs(5);
+    let kept = std::thread::Builder::new().name("metrics".to_owned()).spawn(move || {
+        loop {
+            std::thread::sleep(INTERVAL);
+            handle.run_upkeep();
+        }
+    });
+    // Without it a scrape does the same.
+    drop(kept);
 }
 
 fn builder(inventory: &[&[Described]]) -> PrometheusBuilder {

@@ -127,11 +127,17 @@ impl Screen {
             }
         };
         let columns = self.view.columns();
+        let mut rows: Vec<&Value> = rows.iter().collect();
+        // Stable: each half stays as it came.
+        rows.sort_by_key(|row| {
+            let status = row["status"].as_str().unwrap_or_default();
+            self.view == View::Operations && matches!(status, "done" | "rolled_back")
+        });
         let cells = |row: &Value| -> Vec<String> {
             columns.iter().map(|column| (column.cell)(row)).collect()
         };
         let wanted = self.filter.to_lowercase();
-        let mut rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        let mut rows: Vec<Vec<String>> = rows.into_iter().map(cells).collect();
         rows.retain(|row| row.iter().any(|cell| cell.to_lowercase().contains(&wanted)));
         if let Some(column) = self.sorted {
             rows.sort_by(|a, b| by_number(&a[column], &b[column]));
@@ -162,6 +168,7 @@ impl Screen {
             leader,
             term,
             losable,
+            answered_by,
             hosts_ready,
             hosts,
             vms,
@@ -175,7 +182,11 @@ impl Screen {
         let hosts_part = Span::from(format!("{hosts_ready}/{hosts} hosts"));
         let hosts_part = if hosts_ready < hosts { hosts_part.red() } else { hosts_part };
         let gap = || Span::from("  ");
-        let losable = format!("{losable} more may be lost").into();
+        // Only the leader hears of all voters.
+        let losable = match answered_by == &self.seen.cluster.leader {
+            true => format!("{losable} more may be lost").into(),
+            false => format!("as {answered_by} sees it").into(),
+        };
         let counts = format!("{vms} VMs  {open_operations} operations under way").into();
         Line::from(vec![
             name.clone().bold(),
@@ -212,8 +223,10 @@ impl Screen {
         });
         let header = Row::new(heads).style(Style::new().add_modifier(Modifier::BOLD));
         let widths: Vec<Constraint> = widths.map(Constraint::Length).collect();
-        let shown =
-            rows.iter().skip(self.top).map(|row| Row::new(row.iter().map(|cell| cell_of(cell))));
+        let shown = rows
+            .iter()
+            .skip(self.top.min(rows.len().saturating_sub(1)))
+            .map(|row| Row::new(row.iter().map(|cell| cell_of(cell))));
         let table = Table::new(shown, widths).header(header).column_spacing(2);
         frame.render_widget(table, area);
     }
@@ -300,6 +313,7 @@ mod tests {
                 leader: "n2".to_owned(),
                 term: 4,
                 losable: 1,
+                answered_by: "n2".to_owned(),
                 hosts_ready: 1,
                 hosts: 2,
                 vms: 3,

@@ -32,24 +32,6 @@ fn count(rows: usize) -> u32 {
     u32::try_from(rows).unwrap_or(u32::MAX)
 }
 
-/// How many more voters may be lost: those that are silent count as lost already.
-fn losable(group: &Group) -> u32 {
-    /// A voter not heard of for this long is not counted on, milliseconds.
-    const SILENCE_MS_MAX: u64 = 2_000;
-    let up = |voter: &&NodeId| {
-        **voter == group.node
-            || group
-                .followers
-                .get(voter)
-                .is_some_and(|follower| follower.silent_ms.is_some_and(|ms| ms <= SILENCE_MS_MAX))
-    };
-    let spare = group.electorates.iter().map(|voters| {
-        let quorum = voters.len() / 2 + 1;
-        voters.iter().filter(up).count().saturating_sub(quorum)
-    });
-    count(spare.min().unwrap_or(0))
-}
-
 fn role(group: &Group, node: NodeId) -> &'static str {
     if group.leader == Some(node) {
         "leader"
@@ -108,7 +90,7 @@ impl Clusters for Api {
             leader: group.leader.and_then(named).unwrap_or_default(),
             term: group.term,
             nodes: state.nodes.values().map(|node| member(&group, node)).collect(),
-            losable: losable(&group),
+            losable: count(group.losable()),
             hosts_ready: count(ready.count()),
             hosts: count(state.hosts.len()),
             vms: count(state.vms.len()),

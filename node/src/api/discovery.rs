@@ -42,13 +42,20 @@ fn unknown(of: &str) -> Status {
     errors::status(tonic::Code::InvalidArgument, &message, "INVALID")
 }
 
+/// Its name: several clusters may be in one Prometheus.
+fn cluster(state: &State) -> &str {
+    state.cluster.as_ref().map_or("", |cluster| cluster.name.as_str())
+}
+
 fn nodes(state: &State) -> Vec<Value> {
+    let cluster = cluster(state);
     let group = |node: &domain::node::Node| {
         json!({
             "targets": [node.api_address],
             "labels": {
                 "__scheme__": "https",
                 "__metrics_path__": "/metrics",
+                "cluster": cluster,
                 "node": node.name.as_str(),
             },
         })
@@ -61,6 +68,7 @@ fn vms(state: &State) -> Vec<Value> {
     let group = |vm: &domain::vm::Vm| {
         let address = vm.spec.labels.iter().find(|(name, _)| name.as_str() == ADDRESS)?.1;
         let mut labels: Map<String, Value> = Map::new();
+        labels.insert("cluster".to_owned(), cluster(state).into());
         labels.insert("vm".to_owned(), vm.name.as_str().into());
         labels.insert("project".to_owned(), vm.project.as_str().into());
         labels.insert("__meta_novacron_vm_id".to_owned(), vm.id.to_string().into());

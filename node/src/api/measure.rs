@@ -107,15 +107,33 @@ pub(super) async fn measure(
 ) -> Response {
     let (method, grpc) = (methods.name(&request), auth::is_grpc(request.headers()));
     let face = if grpc { "grpc" } else { "rest" };
-    let under_way = metrics::REQUESTS_UNDER_WAY.enter([face]);
-    let begun = Instant::now();
+    let mut asked = Asked {
+        face,
+        method,
+        code: "CANCELLED",
+        begun: Instant::now(),
+        _under_way: metrics::REQUESTS_UNDER_WAY.enter([face]),
+    };
     let response = next.run(request).await;
-    let took = begun.elapsed().as_secs_f64();
-    drop(under_way);
-    let code = if grpc { grpc_code(&response) } else { rest_code(&response) };
-    metrics::REQUESTS.of([face, method, code]).increment(1);
-    metrics::REQUEST_SECONDS.of([face, method]).record(took);
+    asked.code = if grpc { grpc_code(&response) } else { rest_code(&response) };
     response
+}
+
+/// A request that is counted when it ends, also when its caller has gone away.
+struct Asked {
+    face: &'static str,
+    method: &'static str,
+    code: &'static str,
+    begun: Instant,
+    _under_way: telemetry::Present,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed().as_secs_f64();
+        metrics::REQUESTS.of([self.face, self.method, self.code]).increment(1);
+        metrics::REQUEST_SECONDS.of([self.face, self.method]).record(took);
+    }
 }
 
 /// An error is told in the head; what has a body has begun well.

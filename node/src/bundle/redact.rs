@@ -6,10 +6,9 @@ use serde_json::Value;
 const GONE: &str = "[redacted]";
 /// How our own secrets begin: credentials and join tokens.
 const OURS: [&str; 2] = ["nct.", "ncj."];
-/// Fields whose values may hold anything, as JSON, TOML or a log's text has them.
+/// How fields end whose values may hold anything, as JSON, TOML or a log's text has them; without case, `_` and `-`.
 const FIELDS: &[&str] = &[
-    "userData",
-    "user_data",
+    "userdata",
     "cmdline",
     "arguments",
     "password",
@@ -19,11 +18,10 @@ const FIELDS: &[&str] = &[
     "token",
     "bearer",
     "authorization",
-    "authorityKey",
-    "authority_key",
-    "private_key",
-    "api_key",
-    "access_key",
+    "authoritykey",
+    "privatekey",
+    "apikey",
+    "accesskey",
     "credentials",
 ];
 
@@ -36,10 +34,8 @@ pub(super) fn redacted(text: &str) -> String {
             out.push_str(GONE);
             out.push('\n');
             // To its end, or to that of the text.
-            for rest in lines.by_ref() {
-                if rest.contains("-----END") {
-                    break;
-                }
+            if !line.contains("-----END") {
+                lines.by_ref().find(|rest| rest.contains("-----END"));
             }
             continue;
         }
@@ -50,14 +46,13 @@ pub(super) fn redacted(text: &str) -> String {
 
 /// The value without secrets: what its fields hold that may hold one, and what looks like one elsewhere.
 pub(super) fn without_secrets(value: Value) -> Value {
-    let may_hold = |field: &str| FIELDS.iter().any(|it| it.eq_ignore_ascii_case(field));
     match value {
         Value::String(text) => redacted(&text).into(),
         Value::Array(values) => values.into_iter().map(without_secrets).collect(),
         Value::Object(fields) => fields
             .into_iter()
             .map(|(field, value)| {
-                let value = if may_hold(&field) { GONE.into() } else { without_secrets(value) };
+                let value = if may_hold_one(&field) { GONE.into() } else { without_secrets(value) };
                 (field, value)
             })
             .collect(),
@@ -65,22 +60,24 @@ pub(super) fn without_secrets(value: Value) -> Value {
     }
 }
 
-/// A line of `field = value`, `"field": value` or `field=value`, without the value where the field may hold a secret.
+/// Whether what a field of this name holds may be a secret.
+fn may_hold_one(field: &str) -> bool {
+    let plain: String =
+        field.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    FIELDS.iter().any(|end| plain.ends_with(end))
+}
+
+/// A line of `field = value`, `"field": value` or `field=value`, up to the first field that may hold a secret.
 fn without_fields(line: &str) -> String {
-    for field in FIELDS {
-        let lower = line.to_ascii_lowercase();
-        let field = field.to_ascii_lowercase();
-        let mut from = 0;
-        while let Some(at) = lower[from..].find(&field).map(|at| at + from) {
-            let end = at + field.len();
-            let begins = !lower[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
-            let after = line[end..].trim_start_matches(['"', '\'', ' ']);
-            if begins && after.starts_with(['=', ':']) {
-                let kept = line.len() - after.len() + 1;
-                let ends = if line.ends_with('\n') { "\n" } else { "" };
-                return format!("{} {GONE}{ends}", &line[..kept]);
-            }
-            from = end;
+    for (at, _) in line.match_indices(['=', ':']) {
+        let before = line[..at].trim_end_matches(['"', '\'', ' ', '\\']);
+        let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let begin = before.rfind(|c: char| !part(c)).map_or(0, |last| last + 1);
+        // A letter behind a backslash is a sign of its own.
+        let begin = if line[..begin].ends_with('\\') { begin + 1 } else { begin };
+        if before.get(begin..).is_some_and(may_hold_one) {
+            let ends = if line.ends_with('\n') { "\n" } else { "" };
+            return format!("{} {GONE}{ends}", &line[..=at]);
         }
     }
     line.to_owned()
@@ -90,7 +87,10 @@ fn without_ours(line: &str) -> String {
     let mut out = String::new();
     let mut rest = line;
     while let Some(at) = OURS.iter().filter_map(|begin| rest.find(begin)).min() {
-        let begins = !rest[..at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        // A letter behind a backslash is a sign of its own.
+        let before = rest[..at].strip_suffix(['n', 't', 'r']).filter(|it| it.ends_with('\\'));
+        let before = before.unwrap_or(&rest[..at]);
+        let begins = !before.ends_with(|c: char| c.is_ascii_alphanumeric());
         let length = rest[at..]
             .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')))
             .unwrap_or(rest.len() - at);
@@ -108,10 +108,10 @@ fn without_urls(line: &str) -> String {
     while let Some(at) = rest.find("://").map(|at| at + 3) {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let end =
-            rest.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '?' | '#'));
-        let authority = &rest[..end.unwrap_or(rest.len())];
-        if let Some(sign) = authority.rfind('@') {
+        let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>');
+        let url = &rest[..rest.find(ends).unwrap_or(rest.len())];
+        // To the last sign of its kind: a password may hold a slash.
+        if let Some(sign) = url.rfind('@') {
             out.push_str(GONE);
             rest = &rest[sign..];
         }
@@ -150,6 +150,13 @@ mod tests {
                 "a\n-----BEGIN EC PRIVATE KEY-----\nMIIB\n-----END EC PRIVATE KEY-----\nb\n",
                 "a\n[redacted]\nb\n",
             ),
+            ("token=abc password=x\n", "token= [redacted]\n"),
+            ("{\"secret\":\"s\",\"password\":\"p\"}", "{\"secret\": [redacted]"),
+            ("accessToken: x", "accessToken: [redacted]"),
+            ("API_KEY=x", "API_KEY= [redacted]"),
+            ("said \"two lines\\nnct.AAAA.b\"", "said \"two lines\\n[redacted]\""),
+            ("https://u:p/w@h/x", "https://[redacted]@h/x"),
+            ("-----BEGIN PRIVATE KEY-----\\nMIIB\\n-----END PRIVATE KEY-----\nb", "[redacted]\nb"),
             ("tokens-max = 7\n", "tokens-max = 7\n"),
             ("conduct.example is no secret", "conduct.example is no secret"),
         ] {

@@ -36,7 +36,12 @@ fn votes(cluster: &v1::Cluster) -> Finding {
         let remedy = "a majority of the voters must run and reach each other; if they are lost for good, see `novacron node recover`";
         return Finding::bad(CHECK, "there is no leader: nothing can be changed", remedy);
     }
-    let found = format!("{} leads; {} voters more may be lost", cluster.leader, cluster.losable);
+    if cluster.answered_by != cluster.leader {
+        let found = format!("{} leads, and {} answered", cluster.leader, cluster.answered_by);
+        let remedy = "only the leader knows who is behind: give --access with its address first";
+        return Finding::skipped(CHECK, found, remedy);
+    }
+    let found = format!("{} leads; {} more voters may be lost", cluster.leader, cluster.losable);
     if cluster.losable == 0 && cluster.nodes.len() > 1 {
         return Finding::warning(
             CHECK,
@@ -84,7 +89,11 @@ fn lag(node: &v1::Node) -> Vec<Finding> {
     }
     if node.disk_used_percent >= 80 {
         let found = format!("its data disk is {} % full", node.disk_used_percent);
-        findings.push(Finding::warning(&check, found, "make room there; see docs/limits.md"));
+        findings.push(Finding::warning(
+            &check,
+            found,
+            "make room there: from 90 % on the cluster takes nothing new; see docs/limits.md",
+        ));
     }
     findings
 }
@@ -106,7 +115,11 @@ fn versions(cluster: &v1::Cluster) -> Option<Finding> {
 
 async fn stuck(client: &Client) -> Option<Finding> {
     let request = v1::ListOperationsRequest {
-        page: Some(v1::Page { filter: "status=stuck".to_owned(), ..Default::default() }),
+        page: Some(v1::Page {
+            page_size: 1_000,
+            filter: "status=stuck".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let asked = client.call(request, async |channel, request| {

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileExt, PermissionsExt},
     path::Path,
     time::{Duration, Instant},
 };
@@ -86,15 +86,15 @@ fn room(place: &Path) -> Finding {
     let percent = used * 100 / (used + disk.f_bavail).max(1);
     let free_gib = (disk.f_bavail * disk.f_frsize) >> 30;
     let found = format!("{percent} % used, {free_gib} GiB free");
-    let remedy = "make room, or move the data to a larger disk; see docs/limits.md for what a full disk does";
+    let remedy = "make room, or move the data to a larger disk: from 90 % on, of one node, the whole cluster takes nothing new; see docs/limits.md";
     match percent {
-        95.. => Finding::bad("disk.room", found, remedy),
+        90.. => Finding::bad("disk.room", found, remedy),
         80.. => Finding::warning("disk.room", found, remedy),
         _ => Finding::good("disk.room", found),
     }
 }
 
-/// Writes and syncs as the log does.
+/// Writes into a file that has its size and syncs, as the log does.
 fn syncs(place: &Path) -> Finding {
     const CHECK: &str = "disk.sync";
     let mut took = match measure(place) {
@@ -125,10 +125,12 @@ fn measure(place: &Path) -> io::Result<Vec<Duration>> {
     let mut file = File::create_new(&path)?;
     // Whatever comes of it, nothing is left.
     let measured = (|| {
+        file.write_all(&vec![0; TIMES * BYTES])?;
+        file.sync_all()?;
         let (begun, mut took) = (Instant::now(), Vec::with_capacity(TIMES));
         while took.len() < TIMES && begun.elapsed() < PATIENCE {
             let started = Instant::now();
-            file.write_all(&[0x5a; BYTES])?;
+            file.write_all_at(&[0x5a; BYTES], (took.len() * BYTES) as u64)?;
             file.sync_data()?;
             took.push(started.elapsed());
         }

@@ -36,6 +36,7 @@ pub(super) fn examine(config: &Config, host: &HostSection) -> Vec<Finding> {
     }
     findings.push(hypervisor(&check("libvirt"), host));
     findings.push(guard(&check("guard"), name, host.guard.as_deref()));
+    findings.extend(passage(&check("disks"), &config.node.data_directory));
     for (pool, at) in &host.pools {
         findings.push(match drivers::pool::identity(at) {
             Ok(id) => Finding::good(
@@ -67,6 +68,9 @@ fn program(check: &str, path: &Path, field: &str) -> Finding {
 fn kvm(check: &str) -> Finding {
     match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         Ok(_) => Finding::good(check, "the kernel accelerates guests"),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Finding::skipped(check, format!("/dev/kvm: {error}"), "run this as root")
+        }
         Err(error) => Finding::bad(
             check,
             format!("/dev/kvm: {error}"),
@@ -88,7 +92,7 @@ fn hypervisor(check: &str, host: &HostSection) -> Finding {
     let mut errors = Vec::new();
     for reached in reached {
         match reached {
-            Ok(socket) => return Finding::good(check, format!("{socket} answers")),
+            Ok(socket) => return Finding::good(check, format!("{socket} takes connections")),
             Err(error) => errors.push(error.to_string()),
         }
     }
@@ -100,6 +104,21 @@ fn hypervisor(check: &str, host: &HostSection) -> Finding {
     )
 }
 
+/// QEMU is not root where its daemon is the system's: it must get to the disks.
+fn passage(check: &str, data: &Path) -> Option<Finding> {
+    let mode = data.metadata().ok()?.permissions().mode();
+    let found = format!("{} has the mode {:o}", data.display(), mode & 0o777);
+    Some(if mode & 0o011 == 0 {
+        let remedy = format!(
+            "chgrp libvirt-qemu {0} && chmod 710 {0}: QEMU passes through it to the disks",
+            data.display()
+        );
+        Finding::warning(check, found, remedy)
+    } else {
+        Finding::good(check, found)
+    })
+}
+
 fn guard(check: &str, host: &str, socket: Option<&Path>) -> Finding {
     let Some(socket) = socket else {
         return Finding::warning(
@@ -108,8 +127,8 @@ fn guard(check: &str, host: &str, socket: Option<&Path>) -> Finding {
             "run novacron-guard and name its socket with host.guard; see docs/operations.md",
         );
     };
-    match UnixStream::connect(socket) {
-        Ok(_) => Finding::good(check, format!("{} answers", socket.display())),
+    match ::guard::ask(socket, &::guard::Request::Ready) {
+        Ok(_) => Finding::good(check, format!("{} can end guests", socket.display())),
         Err(error) => Finding::bad(
             check,
             format!("{}: {error}", socket.display()),

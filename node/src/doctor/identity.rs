@@ -7,15 +7,33 @@ use crate::{
     files::{self, Files},
 };
 
+fn is_denied(error: &anyhow::Error) -> bool {
+    let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(denied))
+}
+
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
     const CHECK: &str = "certificate";
     let data = &config.node.data_directory;
+    if let Err(error) = std::fs::read_dir(data)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let found = format!("{}: {error}", data.display());
+        return vec![Finding::skipped("node", found, "run this as the node runs: as root")];
+    }
     if !files::is_set_up(data) {
         let found = "this machine is no node yet";
         return vec![Finding::skipped("node", found, "novacron init, or novacron join TOKEN")];
     }
     let files = match Files::load(data) {
         Ok(files) => files,
+        Err(error) if is_denied(&error) => {
+            return vec![Finding::skipped(
+                "node",
+                format!("{error:#}"),
+                "run this as the node runs: as root",
+            )];
+        }
         Err(error) => {
             let remedy = "restore the directory identity/ from a copy of this node's; or `novacron node reset` and join anew";
             return vec![Finding::bad("node", format!("{error:#}"), remedy)];

@@ -10,11 +10,12 @@ const OWN_FILES: u64 = 512;
 
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let wanted = config.api.connections as u64 + OWN_FILES;
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let found = format!("{files} open files are allowed");
+    // A node takes what it may have; under systemd that is what its unit says, and not what is seen here.
+    let files = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let found = format!("{files} open files are allowed to a process that is started from here");
     vec![if files < wanted {
         let remedy = format!(
-            "let the unit have LimitNOFILE={wanted}, or set api.connections lower: each is a file"
+            "let the unit have LimitNOFILE={wanted} or more, or set api.connections lower: each is a file"
         );
         Finding::warning("machine.files", found, remedy)
     } else {

@@ -18,7 +18,7 @@ use rows::{Fingerprint, Key};
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a few entries wait for others to share a batch with: what a batch costs hardly depends on how much is
 /// in it.
-pub(crate) const WAIT: Duration = Duration::from_secs(10);
+pub(crate) const WAIT: Duration = Duration::from_secs(60);
 /// So many entries wait for nothing.
 const ENTRIES_TOGETHER: u64 = 512;
 /// Requests of one row. sled is slow with many small rows; sixteen of them make a leaf, and a leaf above 128 KiB
@@ -31,7 +31,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Events kept beyond the ring, as history.
 const HISTORY_EVENTS: u32 = 200_000;
 /// Entries between two looks at how long the history is.
-const TRIM_EVERY: u64 = 64;
+const TRIM_EVERY: u64 = 1_000;
 
 /// The thread and how to end it.
 pub(crate) struct Copier {
@@ -138,9 +138,13 @@ impl Copy {
             let newest = views.borrow_and_update().clone();
             let waiting = newest.state.index.saturating_sub(self.written_index());
             if self.written.is_none() || waiting >= ENTRIES_TOGETHER || since.elapsed() >= wait {
+                let written = self.written.as_ref().and_then(|written| written.at);
+                let is_new = self.written.is_none() || written != newest.at;
                 since = Instant::now();
                 self.catch_up(newest)?;
-                took.record(since.elapsed().as_secs_f64());
+                if is_new {
+                    took.record(since.elapsed().as_secs_f64());
+                }
             }
             let stop = stopped.recv_timeout(PAUSE) != Err(mpsc::RecvTimeoutError::Timeout);
             if stop {
@@ -201,10 +205,11 @@ impl Copy {
                 None => batch.remove(key),
             }
         }
-        let (floor, revision) = (view.state.events.floor(), view.revision());
+        let (floor, upto) = (view.state.events.floor(), view.state.index);
+        let before = self.written_index();
         self.finish(view, batch, fingerprint)?;
         // Counting is a scan: once in a while is enough.
-        if revision.index().is_multiple_of(TRIM_EVERY) { self.trim_history(floor) } else { Ok(()) }
+        if before / TRIM_EVERY < upto / TRIM_EVERY { self.trim_history(floor) } else { Ok(()) }
     }
 
     /// The keys of requests all of which are forgotten.

@@ -53,6 +53,25 @@ pub struct Status {
     pub followers: BTreeMap<NodeId, Follower>,
 }
 
+impl Status {
+    /// How many more voters may be lost before nothing can be decided. Only the leader hears of all of them: what
+    /// others find here means nothing.
+    #[must_use]
+    pub fn losable(&self) -> usize {
+        /// A voter not heard of for this long is not counted on, milliseconds.
+        const SILENCE_MS_MAX: u64 = 2_000;
+        let heard = |voter: &NodeId| {
+            let silent_ms = self.followers.get(voter).and_then(|follower| follower.silent_ms);
+            *voter == self.node || silent_ms.is_some_and(|ms| ms <= SILENCE_MS_MAX)
+        };
+        let spare = self.electorates.iter().map(|voters| {
+            let quorum = voters.len() / 2 + 1;
+            voters.iter().filter(|voter| heard(voter)).count().saturating_sub(quorum)
+        });
+        spare.min().unwrap_or(0)
+    }
+}
+
 impl Store {
     /// Where the group stands.
     #[must_use]
