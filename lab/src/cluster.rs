@@ -193,7 +193,7 @@ impl Cluster {
             peer,
             api,
             snapshot_entries: match self.options.storage {
-                Storage::Directory => 20_000,
+                Storage::Directory => 50_000,
                 Storage::Disk => 1_000,
             },
             hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),

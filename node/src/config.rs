@@ -90,7 +90,7 @@ pub struct NodeSection {
 }
 
 fn default_snapshot_entries() -> NonZeroU64 {
-    NonZeroU64::new(20_000).unwrap_or(NonZeroU64::MIN)
+    NonZeroU64::new(50_000).unwrap_or(NonZeroU64::MIN)
 }
 
 /// A host this node drives.

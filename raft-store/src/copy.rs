@@ -52,7 +52,7 @@ pub(crate) enum CopyError {
 
 /// Opens the copy.
 pub(crate) fn open(directory: &Path) -> Result<sled::Db, CopyError> {
-    const CACHE_BYTES: u64 = 32 << 20;
+    const CACHE_BYTES: u64 = 8 << 20;
     // A thread of sled's that flushes also moves about what lies in the file, without end: ADR 0016.
     let config =
         sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);

@@ -17,7 +17,7 @@ mod metric;
 mod recorder;
 
 pub use metric::{
-    Counter, Described, Gauge, Histogram, Kind, Label, Level, Metric, Number, Present, SECONDS,
-    SYNC_SECONDS, Sum,
+    Attendance, Counter, Described, Gauge, Histogram, Kind, Label, Level, Metric, Number, Present,
+    SECONDS, SYNC_SECONDS, Sum,
 };
 pub use recorder::{Recorder, render};

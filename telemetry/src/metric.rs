@@ -159,11 +159,26 @@ impl<const LABELS: usize> Level<LABELS> {
     /// One more, until what is returned is dropped.
     #[must_use]
     pub fn enter<S: Into<SharedString>>(&self, values: [S; LABELS]) -> Present {
-        let gauge = metrics::with_recorder(|recorder| {
-            recorder.register_gauge(&self.key(values), &METADATA)
-        });
-        gauge.increment(1.0);
-        Present(gauge)
+        self.of(values).enter()
+    }
+
+    /// The series of these values. It may be kept.
+    pub fn of<S: Into<SharedString>>(&self, values: [S; LABELS]) -> Attendance {
+        let key = self.key(values);
+        Attendance(metrics::with_recorder(|recorder| recorder.register_gauge(&key, &METADATA)))
+    }
+}
+
+/// One series of a [`Level`].
+#[derive(Clone)]
+pub struct Attendance(metrics::Gauge);
+
+impl Attendance {
+    /// One more, until what is returned is dropped.
+    #[must_use]
+    pub fn enter(&self) -> Present {
+        self.0.increment(1.0);
+        Present(self.0.clone())
     }
 }
 

@@ -9,6 +9,7 @@ use axum::{
 };
 use http::Method;
 use serde_json::Value;
+use telemetry::{Attendance, Present};
 use tonic::Code;
 
 use super::auth;
@@ -22,14 +23,39 @@ const PLAIN: &[&str] =
 
 /// The methods by what asks for them.
 pub(super) struct Methods {
-    grpc: HashMap<String, &'static str>,
+    grpc: HashMap<String, Arc<Series>>,
     /// By verb and number of segments.
     rest: HashMap<(Method, usize), Vec<Route>>,
+    plain: Vec<Arc<Series>>,
+    other: [Arc<Series>; 2],
+    under_way: [Attendance; 2],
+}
+
+const GRPC: &str = "grpc";
+const REST: &str = "rest";
+
+/// What of one method is counted, at hand: there may be many requests each second.
+struct Series {
+    face: &'static str,
+    method: &'static str,
+    ok: telemetry::series::Counter,
+    took: telemetry::series::Histogram,
+}
+
+impl Series {
+    fn new(face: &'static str, method: &'static str) -> Arc<Series> {
+        Arc::new(Series {
+            face,
+            method,
+            ok: metrics::REQUESTS.of([face, method, "OK"]),
+            took: metrics::REQUEST_SECONDS.of([face, method]),
+        })
+    }
 }
 
 struct Route {
     segments: Vec<Segment>,
-    method: &'static str,
+    series: Arc<Series>,
 }
 
 enum Segment {
@@ -58,7 +84,8 @@ impl Segment {
 impl Methods {
     /// Those of the public API.
     pub(super) fn of_the_api() -> Methods {
-        let path = |method: &&'static str| (format!("/novacron.v1.{method}"), *method);
+        let path =
+            |method: &&'static str| (format!("/novacron.v1.{method}"), Series::new(GRPC, method));
         let grpc = proto::METHODS.iter().map(path).collect();
         let mut rest: HashMap<_, Vec<Route>> = HashMap::new();
         let document: Value = serde_json::from_str(proto::OPENAPI).unwrap_or_default();
@@ -75,27 +102,31 @@ impl Methods {
                 if let (Some(method), Ok(verb)) = (method, verb) {
                     let segments = segments();
                     let like = rest.entry((verb, segments.len())).or_default();
-                    like.push(Route { segments, method });
+                    like.push(Route { segments, series: Series::new(REST, method) });
                 }
             }
         }
-        Methods { grpc, rest }
+        let plain = PLAIN.iter().map(|path| Series::new(REST, path)).collect();
+        let other = [Series::new(REST, OTHER), Series::new(GRPC, OTHER)];
+        let under_way = [REST, GRPC].map(|face| metrics::REQUESTS_UNDER_WAY.of([face]));
+        Methods { grpc, rest, plain, other, under_way }
     }
 
-    fn name(&self, request: &Request) -> &'static str {
+    fn of(&self, request: &Request, grpc: bool) -> &Arc<Series> {
         let path = request.uri().path();
-        if let Some(plain) = PLAIN.iter().find(|plain| **plain == path) {
-            return plain;
+        if grpc {
+            return self.grpc.get(path).unwrap_or(&self.other[1]);
         }
-        if auth::is_grpc(request.headers()) {
-            return self.grpc.get(path).copied().unwrap_or(OTHER);
+        if let Some(plain) = self.plain.iter().find(|plain| plain.method == path) {
+            return plain;
         }
         let segments: Vec<&str> = path.split('/').collect();
         let like = self.rest.get(&(request.method().clone(), segments.len()));
         let fits = |route: &&Route| {
             route.segments.iter().zip(&segments).all(|(segment, text)| segment.takes(text))
         };
-        like.into_iter().flatten().find(fits).map_or(OTHER, |route| route.method)
+        let found = like.into_iter().flatten().find(fits);
+        found.map_or(&self.other[0], |route| &route.series)
     }
 }
 
@@ -105,14 +136,12 @@ pub(super) async fn measure(
     request: Request,
     next: Next,
 ) -> Response {
-    let (method, grpc) = (methods.name(&request), auth::is_grpc(request.headers()));
-    let face = if grpc { "grpc" } else { "rest" };
+    let grpc = auth::is_grpc(request.headers());
     let mut asked = Asked {
-        face,
-        method,
+        series: methods.of(&request, grpc).clone(),
         code: "CANCELLED",
         begun: Instant::now(),
-        _under_way: metrics::REQUESTS_UNDER_WAY.enter([face]),
+        _under_way: methods.under_way[usize::from(grpc)].enter(),
     };
     let response = next.run(request).await;
     asked.code = if grpc { grpc_code(&response) } else { rest_code(&response) };
@@ -121,18 +150,20 @@ pub(super) async fn measure(
 
 /// A request that is counted when it ends, also when its caller has gone away.
 struct Asked {
-    face: &'static str,
-    method: &'static str,
+    series: Arc<Series>,
     code: &'static str,
     begun: Instant,
-    _under_way: telemetry::Present,
+    _under_way: Present,
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let took = self.begun.elapsed().as_secs_f64();
-        metrics::REQUESTS.of([self.face, self.method, self.code]).increment(1);
-        metrics::REQUEST_SECONDS.of([self.face, self.method]).record(took);
+        let Series { face, method, ok, took } = &*self.series;
+        took.record(self.begun.elapsed().as_secs_f64());
+        match self.code {
+            "OK" => ok.increment(1),
+            code => metrics::REQUESTS.of([*face, *method, code]).increment(1),
+        }
     }
 }
 
@@ -193,7 +224,7 @@ mod tests {
             let request = http::Request::builder().method(verb).uri(path);
             let kind = if grpc { "application/grpc" } else { "application/json" };
             let request = request.header("content-type", kind).body(Body::empty()).unwrap();
-            methods.name(&request)
+            methods.of(&request, grpc).method
         };
         for (verb, path, grpc, expected) in [
             ("POST", "/novacron.v1.Vms/CreateVm", true, "Vms/CreateVm"),

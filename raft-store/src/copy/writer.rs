@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// in it.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
 /// So many entries wait for nothing.
-const ENTRIES_TOGETHER: u64 = 512;
+const ENTRIES_TOGETHER: u64 = 4_096;
 /// Requests of one row. sled is slow with many small rows; sixteen of them make a leaf, and a leaf above 128 KiB
 /// becomes a file that it does not sync.
 const REQUESTS_TOGETHER: usize = 16;

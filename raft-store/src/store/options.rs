@@ -61,7 +61,7 @@ impl Default for Timing {
             heartbeat_ms: 100,
             election_ms_min: 300,
             election_ms_max: 400,
-            snapshot_entries: 20_000,
+            snapshot_entries: 50_000,
             kept_entries: 5_000,
             deadline: Duration::from_secs(15),
         }
