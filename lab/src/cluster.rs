@@ -201,6 +201,7 @@ impl Cluster {
             pool: &self.pool(),
             pace: self.options.pace,
             more_hosts: self.options.more_hosts,
+            json_log: self.options.json_log,
             guard: node.guarded.then(|| guard::socket(&node.directory)),
             agents: match self.options.fencing {
                 Fencing::None | Fencing::Guards | Fencing::Watchdogs => None,

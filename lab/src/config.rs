@@ -30,6 +30,8 @@ pub(crate) struct Config<'a> {
     pub(crate) pace: Pace,
     /// Simulated hosts besides the first.
     pub(crate) more_hosts: usize,
+    /// From which level on it logs, as JSON.
+    pub(crate) json_log: Option<&'static str>,
     /// What cuts the power of every host, and where the hosts lie.
     pub(crate) agents: Option<(PathBuf, PathBuf)>,
 }
@@ -44,10 +46,13 @@ impl Config<'_> {
                 ("normal", "[api]\nrequests_per_second = 1000000\n\n", "\ncpus = 32768")
             }
         };
+        let log =
+            self.json_log.map(|level| format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n\n"));
+        let log = log.unwrap_or_default();
         let expect: Vec<String> = (2..=self.nodes).map(|number| format!("\"n{number}\"")).collect();
         let mut text = format!(
             "[cluster]\nname = \"lab\"\nexpect = [{}]\ntiming = \"{timing}\"\n\n\
-             {limits}[node]\nname = \"n{me}\"\ndata_directory = \"{}\"\n\
+             {limits}{log}[node]\nname = \"n{me}\"\ndata_directory = \"{}\"\n\
              peer_address = \"{peer}\"\napi_address = \"{api}\"\n\
              snapshot_entries = {snapshot_entries}\n\n\
              [[host]]\nname = \"h{me}\"\n",

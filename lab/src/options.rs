@@ -27,6 +27,8 @@ pub struct ClusterOptions {
     pub pace: Pace,
     /// Simulated hosts of each node besides its first.
     pub more_hosts: usize,
+    /// From which level on nodes log, as JSON; none for lines from `info` on.
+    pub json_log: Option<&'static str>,
 }
 
 impl ClusterOptions {
@@ -45,6 +47,7 @@ impl ClusterOptions {
             settings: Vec::new(),
             pace: Pace::default(),
             more_hosts: 0,
+            json_log: None,
         }
     }
 }

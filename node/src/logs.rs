@@ -21,7 +21,7 @@ use tracing_subscriber::{
 use crate::config::{LogFormat, LogSection};
 
 /// Libraries that say too much.
-const QUIET: &str = "ractor=off,sled=warn,openraft=error,h2=warn,hyper=warn,tower=warn,rustls=warn";
+const QUIET: &str = "ractor=off,sled=warn,openraft=error,h2=warn,hyper=warn,tower=warn,rustls=warn,runtime=off,tokio=off";
 
 /// The node whose process this is, once it is known. Nodes of `novacron dev` share one, and have none.
 static NODE: OnceLock<String> = OnceLock::new();

@@ -49,6 +49,8 @@ struct Arguments {
 /// be the host's owner no more.
 const LATENCY_MS_MAX: u64 = 50;
 const SLOW_PER_MILLE: u64 = 50;
+/// The same where it is planted that hosts ignore fences: only a call that outlives its owner shows that.
+const SLOW_WITHOUT_FENCES_PER_MILLE: u64 = 250;
 const COPY_MS: u64 = 1_000;
 
 /// What its log says of guests that were made to crash, and then how many.
@@ -79,7 +81,10 @@ async fn run(arguments: Arguments) -> Result<()> {
     let options = Options {
         seed: u64::from(std::process::id()),
         latency_ms_max: LATENCY_MS_MAX,
-        slow_per_mille: SLOW_PER_MILLE,
+        slow_per_mille: match guard::is_broken("ignore-fence") {
+            true => SLOW_WITHOUT_FENCES_PER_MILLE,
+            false => SLOW_PER_MILLE,
+        },
         copy_ms: COPY_MS,
         address: Some(address.to_string()),
         guard: Some(arguments.guard.clone()),

@@ -7,6 +7,7 @@ mod driver;
 mod failover;
 mod figures;
 mod harness;
+mod logs;
 mod migration;
 mod partitions;
 mod planted;
