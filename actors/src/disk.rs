@@ -4,7 +4,8 @@ use std::path::Path;
 
 /// Its use, percent, as an ordinary user meets it. A disk that cannot be asked counts as empty: its
 /// errors show elsewhere.
-pub(crate) fn used_percent(directory: &Path) -> u8 {
+#[must_use]
+pub fn used_percent(directory: &Path) -> u8 {
     let Ok(disk) = rustix::fs::statvfs(directory) else { return 0 };
     let used = disk.f_blocks.saturating_sub(disk.f_bfree);
     let whole = used + disk.f_bavail;

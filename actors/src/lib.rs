@@ -28,6 +28,7 @@ mod root;
 mod routine;
 mod supervision;
 
+pub use disk::used_percent;
 pub use files::{ImageFiles, Incoming};
 pub use host::LocalHost;
 pub use leader::{FencingAgent, membership};

@@ -97,3 +97,46 @@ pub fn render(inventory: &[&[Described]]) -> String {
     });
     format!("| name | kind | what | labels |\n|---|---|---|---|\n{}", rows.collect::<String>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Counter, Gauge, Histogram, Label, Level};
+
+    const OF: Label = Label { name: "of", values: "`a`, `b`" };
+    static COUNTED: Counter<1> = Counter::new("counted_total", "What happens.", [OF]);
+    static TOOK: Histogram<0> = Histogram::new("took_seconds", "How long.", [], &[1.0, 2.0]);
+    static THERE: Level<0> = Level::new("there", "How many.", []);
+    static READ: Gauge<1> = Gauge::new("read", "What is.", [OF]);
+    static INVENTORY: &[&[Described]] =
+        &[&[COUNTED.described(), TOOK.described(), THERE.described(), READ.described()]];
+
+    #[test]
+    fn what_happens_stays_and_what_is_belongs_to_its_answer() {
+        let recorder = Recorder::start(INVENTORY).unwrap();
+        COUNTED.of(["a"]).increment(2);
+        TOOK.of::<&str>([]).record(1.5);
+        let present = THERE.enter::<&str>([]);
+        let first = recorder.read(|| READ.set(["a"], 7_u64));
+        for line in [
+            "# HELP counted_total What happens.",
+            "counted_total{of=\"a\"} 2",
+            "took_seconds_bucket{le=\"1\"} 0",
+            "took_seconds_bucket{le=\"2\"} 1",
+            "there 1",
+            "read{of=\"a\"} 7",
+        ] {
+            assert!(first.lines().any(|told| told == line), "{line} is not in:\n{first}");
+        }
+        drop(present);
+        let second = recorder.read(|| READ.set(["b"], 8_u64));
+        for (line, is_there) in [
+            ("counted_total{of=\"a\"} 2", true),
+            ("there 0", true),
+            ("read{of=\"b\"} 8", true),
+            ("read{of=\"a\"} 7", false),
+        ] {
+            assert_eq!(second.lines().any(|told| told == line), is_there, "{line}:\n{second}");
+        }
+    }
+}

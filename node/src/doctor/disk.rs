@@ -82,8 +82,8 @@ fn room(place: &Path) -> Finding {
         Ok(disk) => disk,
         Err(error) => return Finding::bad("disk.room", error.to_string(), "mend the file system"),
     };
-    let used = disk.f_blocks.saturating_sub(disk.f_bfree);
-    let percent = used * 100 / (used + disk.f_bavail).max(1);
+    // As the node will report it: the cluster decides by that.
+    let percent = actors::used_percent(place);
     let free_gib = (disk.f_bavail * disk.f_frsize) >> 30;
     let found = format!("{percent} % used, {free_gib} GiB free");
     let remedy = "make room, or move the data to a larger disk: from 90 % on, of one node, the whole cluster takes nothing new; see docs/limits.md";
