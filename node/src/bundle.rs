@@ -57,7 +57,7 @@ pub async fn gather(file: &Path, common: &Common) -> Vec<Part> {
         Part::json("doctor.json", &findings),
         Part::new("cluster.toml", &config(file)),
         Part::new("machine.txt", &machine()),
-        Part::new("journal.txt", &journal()),
+        Part::new("journal.txt", &journal().await),
     ];
     match client {
         Ok(client) => {
@@ -100,17 +100,23 @@ fn machine() -> String {
 }
 
 /// What systemd has of the node and the guards, newest last.
-fn journal() -> String {
-    let asked = std::process::Command::new("journalctl")
+async fn journal() -> String {
+    /// A journal on a broken disk answers late, or never.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let asked = tokio::process::Command::new("journalctl")
         .args(["--no-pager", "--output=short-iso-precise", "--lines", LINES])
         .args(["--unit=novacron.service", "--unit=novacron-guard@*.service"])
+        .kill_on_drop(true)
         .output();
-    match asked {
-        Ok(output) if output.status.success() => {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(output)) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).into_owned()
         }
-        Ok(output) => format!("# journalctl: {}\n", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => format!("# journalctl: {error}; take the node's standard error along\n"),
+        Ok(Ok(output)) => format!("# journalctl: {}\n", String::from_utf8_lossy(&output.stderr)),
+        Ok(Err(error)) => {
+            format!("# journalctl: {error}; take the node's standard error along\n")
+        }
+        Err(_) => format!("# journalctl said nothing for {PATIENCE:?}\n"),
     }
 }
 
