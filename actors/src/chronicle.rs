@@ -1,4 +1,4 @@
-//! Writes down what becomes of operations: lines of the log and counts for their steps and their ends. Every node
+//! Writes down what becomes of operations: lines of the log, counts and spans for their steps and their ends. Every node
 //! follows; the one that led when it was decided writes, so that each is told once. What a leader decides and does not
 //! live to tell is not told.
 
@@ -14,7 +14,7 @@ use domain::{
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use raft_store::{Store, View};
-use telemetry::Present;
+use telemetry::{Present, trace::Span};
 
 use crate::{
     metrics::{self, Wake},
@@ -160,6 +160,9 @@ impl Book {
         if tells && now != told {
             count(state, operation, &told);
             tell(state, operation, &told);
+            if operation.status.is_final() {
+                trace(state, operation, &told);
+            }
         }
         match operation.status {
             Status::Done | Status::RolledBack => drop(self.told.remove(&operation.id)),
@@ -207,6 +210,33 @@ fn count(state: &State, operation: &Operation, told: &Told) {
     }
 }
 
+/// Tells the spans of an operation that has ended: its own, and its steps'.
+fn trace(state: &State, operation: &Operation, told: &Told) {
+    let kind = operation.kind.definition().name;
+    let above = operation.trace.map_or(0, |above| above.span);
+    let place = operation.place_in_trace();
+    let Some(span) = Span::at(place, above, format!("operation {kind}")) else { return };
+    let mut span = span.between(operation.created_wall_ms, operation.ended_wall_ms);
+    span.say("novacron.operation_id", operation.id.to_string());
+    span.say("novacron.status", operation.status.as_str());
+    let mut say =
+        |name, value: Option<String>| value.into_iter().for_each(|value| span.say(name, value));
+    say("novacron.vm_id", operation.vm().map(|vm| vm.to_string()));
+    say("novacron.source_provider", told.source.as_ref().map(Name::to_string));
+    let target = operation.vm().and_then(|vm| provider(state, vm));
+    say("novacron.dest_provider", target.as_ref().map(Name::to_string));
+    match operation.status {
+        Status::Stuck | Status::RolledBack => span.fail(operation.message.clone()),
+        Status::Queued | Status::Running | Status::Unwinding | Status::Done => {}
+    }
+    let ends = operation.steps.iter().skip(1).map(|(_, begun_ms)| *begun_ms);
+    let ends = ends.chain([operation.ended_wall_ms]);
+    for (number, ((step, begun_ms), ended_ms)) in operation.steps.iter().zip(ends).enumerate() {
+        let step = Span::at(place.step(number), place.span, format!("step {}", step.as_str()));
+        drop(step.map(|step| step.between(*begun_ms, ended_ms)));
+    }
+}
+
 fn tell(state: &State, operation: &Operation, told: &Told) {
     let step = operation.steps.last();
     let now_ms = match (operation.status.is_final(), step) {
@@ -232,6 +262,7 @@ fn tell(state: &State, operation: &Operation, told: &Told) {
                 phase = step.map(|(step, _)| step.as_str()),
                 status = operation.status.as_str(),
                 duration_ms = now_ms.saturating_sub(operation.created_wall_ms),
+                trace_id = %operation.place_in_trace().id,
                 error = message.filter(|_| failed),
                 detail = message.filter(|_| !failed),
                 "operation"

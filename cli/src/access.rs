@@ -43,6 +43,8 @@ impl AccessOptions {
             server_name: access.server_name,
             bearer: access.bearer,
             deadline: DEADLINE,
+            // Whoever traces what this command is a part of says so there.
+            traceparent: std::env::var("TRACEPARENT").ok(),
         };
         Ok(Client::new(options)?)
     }

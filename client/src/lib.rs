@@ -44,6 +44,8 @@ pub struct Options {
     pub bearer: String,
     /// How long a call may take in all, retries included.
     pub deadline: Duration,
+    /// The W3C `traceparent` that calls carry, if they belong to a trace.
+    pub traceparent: Option<String>,
 }
 
 /// A connection to a cluster.
@@ -53,6 +55,7 @@ pub struct Client {
     /// The node that answered last.
     current: Arc<AtomicUsize>,
     bearer: Option<MetadataValue<Ascii>>,
+    traceparent: Option<MetadataValue<Ascii>>,
     seen: Arc<Mutex<Seen>>,
     deadline: Duration,
 }
@@ -100,10 +103,12 @@ impl Client {
             .then(|| format!("Bearer {}", options.bearer).parse())
             .transpose()
             .map_err(|error| wrong("the credential", &error))?;
+        let traceparent = options.traceparent.map(|text| text.parse()).transpose();
         Ok(Client {
             channels: Arc::new(channels),
             current: Arc::default(),
             bearer,
+            traceparent: traceparent.map_err(|error| wrong("the traceparent", &error))?,
             seen: Arc::default(),
             deadline: options.deadline,
         })
@@ -201,6 +206,9 @@ impl Client {
         request.set_timeout(timeout);
         if let Some(bearer) = &self.bearer {
             request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        if let Some(traceparent) = &self.traceparent {
+            request.metadata_mut().insert("traceparent", traceparent.clone());
         }
         request
     }

@@ -66,7 +66,8 @@ fn verdict(base: &State, envelope: &Envelope) -> Result<Verdict, Rejected> {
         return Ok(Verdict::Answered(outcome));
     }
     access::authorise(base, &envelope.principal, &envelope.command, envelope.wall_ms)?;
-    let mut draft = Draft::new(base.clone(), envelope.principal.clone(), envelope.wall_ms);
+    let draft = Draft::new(base.clone(), envelope.principal.clone(), envelope.wall_ms);
+    let mut draft = draft.traced(envelope.trace);
     decide(&mut draft, &envelope.command)?;
     operation::advance(&mut draft);
     Ok(Verdict::Accepted(Box::new(draft)))

@@ -14,6 +14,7 @@ use crate::{
     principal::Principal,
     rejected::{Reason, Rejected},
     table::{Resource, Row},
+    trace::Trace,
 };
 
 /// The state under change, and what a rule may know of the command's circumstances.
@@ -21,6 +22,7 @@ pub struct Draft {
     state: State,
     principal: Principal,
     wall_ms: u64,
+    trace: Option<Trace>,
     touched: BTreeSet<RowKey>,
     outcome: Outcome,
 }
@@ -29,7 +31,12 @@ impl Draft {
     /// Begins on `state`, which already stands at the entry's index and time.
     pub(crate) fn new(state: State, principal: Principal, wall_ms: u64) -> Draft {
         let outcome = Outcome { revision: state.revision(), ..Outcome::default() };
-        Draft { state, principal, wall_ms, touched: BTreeSet::new(), outcome }
+        Draft { state, principal, wall_ms, trace: None, touched: BTreeSet::new(), outcome }
+    }
+
+    /// The same, for a call that is traced.
+    pub(crate) fn traced(self, trace: Option<Trace>) -> Draft {
+        Draft { trace, ..self }
     }
 
     /// The state as changed so far.
@@ -48,6 +55,12 @@ impl Draft {
     #[must_use]
     pub fn wall_ms(&self) -> u64 {
         self.wall_ms
+    }
+
+    /// The call that asked, when it is known.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        self.trace
     }
 
     /// The entry's log index.

@@ -18,6 +18,7 @@ use crate::{
     project::ProjectCommand,
     setting::SettingCommand,
     token::TokenCommand,
+    trace::Trace,
     vm::VmCommand,
 };
 
@@ -82,6 +83,9 @@ pub struct Envelope {
     /// The idempotency key, when the author gave one.
     #[serde(default)]
     pub request: Option<Request>,
+    /// The call that asked, when it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// What is asked.
     pub command: Command,
 }

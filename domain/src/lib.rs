@@ -30,6 +30,7 @@ pub mod setting;
 pub mod state;
 pub mod table;
 pub mod token;
+pub mod trace;
 pub mod vm;
 
 mod access;

@@ -46,6 +46,7 @@ use crate::{
     name::Name,
     principal::Principal,
     table::{Resource, Row, Table},
+    trace::Trace,
     vm::Desired,
 };
 
@@ -134,6 +135,9 @@ pub struct Operation {
     pub subject: Subject,
     /// Whose workers it needs.
     pub class: Class,
+    /// The call that asked for it, or the operation that it is a part of; see [`Operation::place_in_trace`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// The operation that it is a part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<OperationId>,

@@ -1,4 +1,4 @@
-//! A driver whose calls are counted and timed. It changes nothing else.
+//! A driver whose calls are counted, timed and traced. It changes nothing else.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
@@ -10,6 +10,7 @@ use domain::{
     name::Name,
     operation::Progress,
 };
+use telemetry::trace::{self, Span};
 use tokio::sync::broadcast;
 
 use crate::{
@@ -39,6 +40,24 @@ impl Measured {
         let mut under_way = UnderWay { driver: self.kind, name, begun, outcome: "given_up" };
         let answer = call.await;
         under_way.outcome = answer.as_ref().map_or_else(|error| error.kind.as_str(), |_| "ok");
+        answer
+    }
+
+    /// A call that does something: it shows in the trace of what it is done for.
+    async fn act<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, DriverError>>,
+    ) -> Result<T, DriverError> {
+        let mut span =
+            trace::current().and_then(|place| Span::below(place, format!("driver.{name}")));
+        let answer = self.call(name, call).await;
+        if let Some(span) = &mut span {
+            span.say("novacron.driver", self.kind);
+            if let Err(error) = &answer {
+                span.fail(error.to_string());
+            }
+        }
         answer
     }
 
@@ -78,35 +97,35 @@ impl Driver for Measured {
     }
 
     async fn prepare(&self, order: &Order) -> Result<(), DriverError> {
-        self.call("prepare", self.driver.prepare(order)).await
+        self.act("prepare", self.driver.prepare(order)).await
     }
 
     async fn start(&self, order: &Order) -> Result<(), DriverError> {
-        self.call("start", self.driver.start(order)).await
+        self.act("start", self.driver.start(order)).await
     }
 
     async fn shutdown(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call("shutdown", self.driver.shutdown(vm, fence)).await
+        self.act("shutdown", self.driver.shutdown(vm, fence)).await
     }
 
     async fn kill(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call("kill", self.driver.kill(vm, fence)).await
+        self.act("kill", self.driver.kill(vm, fence)).await
     }
 
     async fn reboot(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call("reboot", self.driver.reboot(vm, fence)).await
+        self.act("reboot", self.driver.reboot(vm, fence)).await
     }
 
     async fn pause(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call("pause", self.driver.pause(vm, fence)).await
+        self.act("pause", self.driver.pause(vm, fence)).await
     }
 
     async fn resume(&self, vm: VmId, fence: Fence, lease: Fence) -> Result<(), DriverError> {
-        self.call("resume", self.driver.resume(vm, fence, lease)).await
+        self.act("resume", self.driver.resume(vm, fence, lease)).await
     }
 
     async fn release(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call("release", self.driver.release(vm, fence)).await
+        self.act("release", self.driver.release(vm, fence)).await
     }
 
     async fn pools(&self) -> Result<BTreeMap<Name, PoolId>, DriverError> {
@@ -120,7 +139,7 @@ impl Driver for Measured {
         pool: &Name,
         identity: PoolId,
     ) -> Result<(), DriverError> {
-        self.call("discard", self.driver.discard(vm, fence, pool, identity)).await
+        self.act("discard", self.driver.discard(vm, fence, pool, identity)).await
     }
 
     fn changes(&self) -> broadcast::Receiver<VmId> {
@@ -156,15 +175,15 @@ impl Driver for Measured {
 #[async_trait]
 impl Migration for Measured {
     async fn receive(&self, order: &Order) -> Result<Landing, DriverError> {
-        self.call("receive", self.mover()?.receive(order)).await
+        self.act("receive", self.mover()?.receive(order)).await
     }
 
     async fn send(&self, departure: &Departure) -> Result<(), DriverError> {
-        self.call("send", self.mover()?.send(departure)).await
+        self.act("send", self.mover()?.send(departure)).await
     }
 
     async fn abort(&self, vm: VmId, fence: Fence) -> Result<(), DriverError> {
-        self.call("abort", self.mover()?.abort(vm, fence)).await
+        self.act("abort", self.mover()?.abort(vm, fence)).await
     }
 
     async fn progress(&self, vm: VmId) -> Result<Option<Progress>, DriverError> {

@@ -49,6 +49,7 @@ impl Cluster {
             server_name: access.server_name,
             bearer: access.bearer,
             deadline,
+            traceparent: None,
         })?)
     }
 

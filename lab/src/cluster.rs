@@ -14,7 +14,7 @@ use crate::{
     down,
     guard::{self, Boot},
     hypervisor::Hypervisor,
-    network::Network,
+    network::{BRIDGE, Network},
     node::Node,
     options::{ClusterOptions, Fencing, Hosts, Storage},
     programs,
@@ -52,6 +52,9 @@ impl Root {
         self.0.path()
     }
 }
+
+/// Where all hosts of a network of one's own reach a collector of traces.
+pub const COLLECTOR: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(BRIDGE), 4317);
 
 /// Ports of nodes that have an address of their own.
 const PEER_PORT: u16 = 7201;
@@ -202,6 +205,7 @@ impl Cluster {
             pace: self.options.pace,
             more_hosts: self.options.more_hosts,
             json_log: self.options.json_log,
+            traces: self.options.traces,
             guard: node.guarded.then(|| guard::socket(&node.directory)),
             agents: match self.options.fencing {
                 Fencing::None | Fencing::Guards | Fencing::Watchdogs => None,
@@ -233,14 +237,36 @@ impl Cluster {
     /// # Errors
     /// With what it said, when it fails.
     pub fn novacron(&self, node: usize, arguments: &[&str]) -> Result<String> {
+        self.novacron_for(None, node, arguments)
+    }
+
+    /// The same, as a part of a trace, a `traceparent`.
+    ///
+    /// # Errors
+    /// As [`Cluster::novacron`].
+    pub fn novacron_for(
+        &self,
+        trace: Option<&str>,
+        node: usize,
+        arguments: &[&str],
+    ) -> Result<String> {
         let mut command = self.nodes[node].novacron();
         let access = self.root.path().join(INSIDE);
-        let output = command.args(arguments).env("NOVACRON_ACCESS", access).output()?;
+        command.args(arguments).env("NOVACRON_ACCESS", access);
+        let output = command.envs(trace.map(|trace| ("TRACEPARENT", trace))).output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             bail!("novacron {}: {}: {said}", arguments.join(" "), output.status);
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Listens at [`COLLECTOR`], where traces are told with [`ClusterOptions::traces`].
+    ///
+    /// # Errors
+    /// When the cluster has no network of its own.
+    pub fn collector(&self) -> Result<TcpListener> {
+        self.network.as_ref().context("it has no network of its own")?.listen(COLLECTOR.port())
     }
 
     /// A program of the system on a node's host: in its network.

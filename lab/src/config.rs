@@ -32,6 +32,8 @@ pub(crate) struct Config<'a> {
     pub(crate) more_hosts: usize,
     /// From which level on it logs, as JSON.
     pub(crate) json_log: Option<&'static str>,
+    /// Where it tells traces.
+    pub(crate) traces: Option<SocketAddr>,
     /// What cuts the power of every host, and where the hosts lie.
     pub(crate) agents: Option<(PathBuf, PathBuf)>,
 }
@@ -48,7 +50,12 @@ impl Config<'_> {
         };
         let log =
             self.json_log.map(|level| format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n\n"));
-        let log = log.unwrap_or_default();
+        let mut log = log.unwrap_or_default();
+        if let Some(collector) = self.traces {
+            let traces =
+                format!("[traces]\nendpoint = \"http://{collector}\"\nsample_percent = 100\n\n");
+            log.push_str(&traces);
+        }
         let expect: Vec<String> = (2..=self.nodes).map(|number| format!("\"n{number}\"")).collect();
         let mut text = format!(
             "[cluster]\nname = \"lab\"\nexpect = [{}]\ntiming = \"{timing}\"\n\n\

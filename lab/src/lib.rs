@@ -35,7 +35,7 @@ mod witness;
 pub use apart::{HostRecords, Told};
 pub use cgroup::{Limit, Limited, is_possible as limits_are_possible};
 pub use clients::status;
-pub use cluster::{Cluster, free_address};
+pub use cluster::{COLLECTOR, Cluster, free_address};
 pub use damage::Flipped;
 pub use disk::{Waiting, is_possible as disks_are_possible};
 pub use down::sweep;

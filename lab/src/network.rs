@@ -160,6 +160,16 @@ impl Network {
         self.doors[host]
     }
 
+    /// Listens where all hosts reach it, and none is cut off from it.
+    pub(crate) fn listen(&self, port: u16) -> Result<TcpListener> {
+        let space = self.bridge.0.try_clone()?;
+        let listening = std::thread::spawn(move || -> Result<TcpListener> {
+            move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(TcpListener::bind((BRIDGE, port))?)
+        });
+        listening.join().map_err(|_| anyhow!("the thread that listens has panicked"))?
+    }
+
     /// Drops from now on what goes over these links, each from a host to a host, and nothing else,
     /// in one step.
     pub(crate) fn cut(&self, links: &[(usize, usize)]) -> Result<()> {

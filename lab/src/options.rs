@@ -1,6 +1,6 @@
 //! What a cluster is to be like.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 /// What the cluster is to be like.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct ClusterOptions {
     pub more_hosts: usize,
     /// From which level on nodes log, as JSON; none for lines from `info` on.
     pub json_log: Option<&'static str>,
+    /// Where nodes tell traces, all of them; none tells none.
+    pub traces: Option<SocketAddr>,
 }
 
 impl ClusterOptions {
@@ -48,6 +50,7 @@ impl ClusterOptions {
             pace: Pace::default(),
             more_hosts: 0,
             json_log: None,
+            traces: None,
         }
     }
 }

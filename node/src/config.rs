@@ -35,6 +35,9 @@ pub struct Config {
     /// What is logged, and how.
     #[serde(default)]
     pub log: LogSection,
+    /// Where traces go; nowhere without this section.
+    #[serde(default)]
+    pub traces: Option<TracesSection>,
     /// Limits of the API.
     #[serde(default)]
     pub api: ApiSection,
@@ -220,6 +223,44 @@ pub enum LogFormat {
     Json,
 }
 
+/// Where traces go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TracesSection {
+    /// The gRPC address of a collector that takes OTLP: `http://127.0.0.1:4317`, or `https://…`.
+    pub endpoint: Spanned<String>,
+    /// The certificates that a collector behind `https` is trusted by, a file in PEM.
+    #[serde(default)]
+    pub authority: Option<PathBuf>,
+    /// Of a hundred calls, so many are traced, 0 to 100; 5 if absent. A call that brings a `traceparent` is traced
+    /// as that says, and what nobody called for, as a failover, always.
+    #[serde(default = "default_sample_percent")]
+    pub sample_percent: f64,
+}
+
+fn default_sample_percent() -> f64 {
+    5.0
+}
+
+impl TracesSection {
+    /// How traces are told of a node of this name.
+    ///
+    /// # Errors
+    /// Why the certificates cannot be read.
+    pub fn told_by(&self, node: &str) -> Result<telemetry::trace::Options, String> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        Ok(telemetry::trace::Options {
+            endpoint: self.endpoint.get_ref().clone(),
+            authority: self.authority.as_ref().map(read).transpose()?,
+            percent: self.sample_percent,
+            node: Some(node.to_owned()),
+            version: env!("CARGO_PKG_VERSION"),
+        })
+    }
+}
+
 /// Limits of the API.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -316,6 +357,22 @@ impl Config {
             problems.name("fencing.host", &agent.host);
             if !fenced.insert(agent.host.get_ref()) {
                 problems.add("fencing.host", &agent.host, "appears twice; one agent is enough");
+            }
+        }
+        if let Some(traces) = &config.traces {
+            let endpoint = traces.endpoint.get_ref();
+            let is_https = endpoint.starts_with("https://");
+            if !is_https && !endpoint.starts_with("http://") {
+                let what =
+                    "is no address of a collector; use http://HOST:PORT or https://HOST:PORT";
+                problems.add("traces.endpoint", &traces.endpoint, what);
+            }
+            if is_https && traces.authority.is_none() {
+                let what = "wants traces.authority, the certificates that it is trusted by";
+                problems.add("traces.endpoint", &traces.endpoint, what);
+            }
+            if !(0.0..=100.0).contains(&traces.sample_percent) {
+                let _ = writeln!(problems.found, "  traces.sample_percent must be 0 to 100");
             }
         }
         if !(1..=100_000).contains(&config.api.connections) {

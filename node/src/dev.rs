@@ -262,6 +262,7 @@ pub async fn seed(access: &Access, count: u32) -> Result<()> {
         server_name: access.server_name.clone(),
         bearer: access.bearer.clone(),
         deadline: Duration::from_secs(60),
+        traceparent: None,
     })?;
     let image = v1::CreateImageRequest {
         mutation: client.mutation().await?,

@@ -287,6 +287,7 @@ async fn ask(
         server_name: identity::cluster_name(cluster),
         bearer: String::new(),
         deadline: Duration::from_secs(20),
+        traceparent: None,
     })
     .map_err(|error| unreachable(&error))?;
     let message = v1::JoinRequest {

@@ -280,6 +280,11 @@ async fn run(file: &ConfigFile) -> Result<()> {
     let data = config.node.data_directory.clone();
     let files = Files::load(&data)?;
     logs::of_node(files.node.name.as_str());
+    if let Some(traces) = &config.traces {
+        let told = traces.told_by(files.node.name.as_str());
+        told.and_then(telemetry::trace::start)
+            .map_err(|why| anyhow::anyhow!("cannot tell traces: {why}"))?;
+    }
     let options = DaemonOptions {
         peer_listen: config.peer_listen(),
         peer_address: config.node.peer_address.get_ref().clone(),
@@ -305,6 +310,8 @@ async fn run(file: &ConfigFile) -> Result<()> {
         why = daemon.store.stopped() => Err(anyhow::anyhow!("the store has stopped: {why}")),
     };
     daemon.stop().await;
+    // What waits still goes to the collector.
+    let _ = tokio::task::spawn_blocking(telemetry::trace::stop).await;
     end
 }
 

@@ -180,13 +180,14 @@ static OWN: &[Described] = &[
 /// Everything that a node measures.
 #[must_use]
 pub fn inventory() -> &'static [&'static [Described]] {
-    static ALL: std::sync::OnceLock<[&[Described]; 4]> = std::sync::OnceLock::new();
+    static ALL: std::sync::OnceLock<[&[Described]; 5]> = std::sync::OnceLock::new();
     ALL.get_or_init(|| {
         [
             OWN,
             raft_store::metrics::INVENTORY,
             actors::metrics::INVENTORY,
             drivers::metrics::INVENTORY,
+            telemetry::INVENTORY,
         ]
     })
 }

@@ -105,7 +105,8 @@ fn world(hosts: &[&str], vms: &[&str]) -> State {
 }
 
 fn apply(state: &mut State, principal: Principal, command: Command) {
-    let envelope = Envelope { at_ms: 1, wall_ms: 1, principal, request: None, command };
+    let envelope =
+        Envelope { at_ms: 1, wall_ms: 1, principal, request: None, trace: None, command };
     let applied = state.apply(state.index + 1, envelope);
     // A pinned host that does not exist is refused at the gate, as it should be.
     applied.reply.unwrap();

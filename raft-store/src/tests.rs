@@ -60,7 +60,7 @@ fn command(index: u64) -> Envelope {
     let principal = if index == 1 { Principal::Founder } else { Principal::Credential(id(1)) };
     let request =
         (index > 1).then(|| Request { id: id(index.into()), digest: Digest::ZERO, since: None });
-    Envelope { at_ms: index, wall_ms: index, principal, request, command }
+    Envelope { at_ms: index, wall_ms: index, principal, request, trace: None, command }
 }
 
 /// The view after `count` commands.

@@ -15,9 +15,13 @@ pub mod series {
 
 mod metric;
 mod recorder;
+pub mod trace;
 
 pub use metric::{
     Attendance, Counter, Described, Gauge, Histogram, Kind, Label, Level, Metric, Number, Present,
     SECONDS, SYNC_SECONDS, Sum,
 };
 pub use recorder::{Recorder, render};
+
+/// What is measured here.
+pub static INVENTORY: &[Described] = &[trace::SPANS.described()];

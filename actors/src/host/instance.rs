@@ -9,11 +9,12 @@ use domain::{
     instance::{Action, Failure, Instance, Landing, Life, Report},
     limit,
     operation::Progress,
+    trace::Trace,
 };
 use drivers::{Departure, Driver, DriverError, ErrorKind, Observation, Order};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use raft_store::{Consistency, Store};
-use telemetry::Present;
+use telemetry::{Present, trace::Span};
 
 use super::LocalHost;
 use crate::{
@@ -68,6 +69,8 @@ pub(super) struct Task {
     awaited: bool,
     /// Whether what the VM has in a pool goes with the body.
     discards: bool,
+    /// The step of the VM's operation that it is done for.
+    trace: Option<Trace>,
 }
 
 impl Task {
@@ -118,7 +121,12 @@ impl Task {
         };
         let (tools, row, awaited) = (tools.clone(), body.clone(), vm.operation.is_some());
         let discards = vm.deleting;
-        Some(Task { tools, row, order, departure, action, missing, awaited, discards })
+        let operation = vm.operation.and_then(|operation| state.operations.get(&operation));
+        let trace = operation.map(|operation| {
+            let place = operation.place_in_trace();
+            operation.steps.len().checked_sub(1).map_or(place, |step| place.step(step))
+        });
+        Some(Task { tools, row, order, departure, action, missing, awaited, discards, trace })
     }
 
     pub(super) fn driver(&self) -> &dyn Driver {
@@ -273,7 +281,9 @@ impl Task {
             failure,
             ..Report::seen(self.row.id, self.row.fence, seen.body)
         };
+        let span = self.trace.and_then(|place| Span::below(place, "report"));
         let told = self.tools.reporter.report(report).await.map_err(|error| error.to_string())?;
+        drop(span);
         // The next look must not see the row as it was before.
         let read = self.tools.store.read(Consistency::AtLeast(told)).await;
         read.map_err(|error| error.to_string())?;
@@ -320,7 +330,11 @@ impl Actor for InstanceActor {
     ) -> Result<(), ActorProcessingErr> {
         wake.taken(NAME);
         planted::may_panic();
-        let reason = match task.run().await {
+        let done = match task.trace {
+            Some(trace) => telemetry::trace::within(trace, task.run()).await,
+            None => task.run().await,
+        };
+        let reason = match done {
             Ok(()) => FINISHED.to_owned(),
             Err(why) => why,
         };

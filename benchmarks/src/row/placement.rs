@@ -109,7 +109,8 @@ fn world(hosts: u64, vms: u64) -> Result<State> {
 }
 
 fn apply(state: &mut State, principal: Principal, command: Command) -> Result<()> {
-    let envelope = Envelope { at_ms: 1, wall_ms: 1, principal, request: None, command };
+    let envelope =
+        Envelope { at_ms: 1, wall_ms: 1, principal, request: None, trace: None, command };
     let applied = state.apply(state.index + 1, envelope);
     applied.reply.map_err(|rejected| anyhow!("{rejected}"))?;
     *state = applied.state;

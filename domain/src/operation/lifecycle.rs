@@ -71,6 +71,7 @@ pub(super) fn open_of(
         kind,
         subject,
         class,
+        trace: draft.trace(),
         parent: None,
         status: Status::Queued,
         before: existing.map(|vm| vm.desired),

@@ -29,14 +29,15 @@ pub(super) fn begin(
     }
     let whole = lifecycle::open_of(draft, id, Kind::Probe, class, Subject::Cluster)?;
     let whole = whole.at(StepName::Ask, draft.wall_ms());
-    draft.put(Operation { status: Status::Running, ..whole });
+    let whole = Operation { status: Status::Running, ..whole };
+    draft.put(whole.clone());
     for (host, part) in hosts {
         let found = draft.state().hosts.get(&host);
         let found = found.ok_or_else(|| Rejected::not_found("host", host))?;
         let ready = found.status == host::Status::Ready;
         let subject = Subject::Host { id: host, name: found.name.clone() };
         let opened = lifecycle::open_of(draft, part, Kind::Probe, class, subject)?;
-        draft.put(Operation { parent: Some(id), ready, ..opened });
+        draft.put(Operation { ready, ..opened }.part_of(&whole));
     }
     draft.reply_operation(id);
     Ok(())

@@ -91,10 +91,18 @@ pub(crate) fn evacuate(draft: &mut Draft, id: VmId, operation: OperationId) {
         let drain = host.and_then(|host| host.drain);
         // What refuses it now is looked at again in the next round.
         let _ = migrate(draft, id, None, CopyWish::default(), EVACUATION_PRIORITY, operation);
-        if let Some(opened) = draft.state().operations.get(&operation) {
-            let opened = Operation { parent: drain, ..Operation::clone(opened) };
-            draft.put(opened);
+        if let Some(drain) = drain {
+            belongs(draft, operation, drain);
         }
+    }
+}
+
+/// Makes an operation that was opened a part of `whole`.
+fn belongs(draft: &mut Draft, operation: OperationId, whole: OperationId) {
+    let operations = &draft.state().operations;
+    if let (Some(opened), Some(whole)) = (operations.get(&operation), operations.get(&whole)) {
+        let part = Operation::clone(opened).part_of(whole);
+        draft.put(part);
     }
 }
 
@@ -113,8 +121,5 @@ pub(crate) fn send_home(
     // What is busy, or neither runs nor rests, stays where it is.
     let wish = CopyWish::default();
     let _ = migrate(draft, id, Some(host), wish, EVACUATION_PRIORITY, operation);
-    if let Some(opened) = draft.state().operations.get(&operation) {
-        let opened = Operation { parent: Some(whole), ..Operation::clone(opened) };
-        draft.put(opened);
-    }
+    belongs(draft, operation, whole);
 }

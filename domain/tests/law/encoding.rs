@@ -143,7 +143,7 @@ fn every_command() -> Vec<(&'static str, Command)> {
 fn envelope(command: Command) -> Envelope {
     let request = Request { id: id(8), digest: Digest::ZERO, since: Some(Revision::new(1, 2)) };
     let principal = Principal::Credential(id(1));
-    Envelope { at_ms: 1, wall_ms: 2, principal, request: Some(request), command }
+    Envelope { at_ms: 1, wall_ms: 2, principal, request: Some(request), trace: None, command }
 }
 
 #[test]

@@ -218,7 +218,7 @@ proptest! {
                 Access::Node => Principal::Node(1),
                 Access::Role(_) | Access::Token | Access::Founding => Principal::Credential(id(1)),
             };
-            let envelope = Envelope { at_ms: world.now_ms, wall_ms: 5, principal, request: None, command };
+            let envelope = Envelope { at_ms: world.now_ms, wall_ms: 5, principal, request: None, trace: None, command };
             let index = world.state.index + 1;
             world.state = world.state.apply(index, envelope.clone()).state;
             other = other.apply(index, envelope).state;

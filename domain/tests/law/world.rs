@@ -121,7 +121,8 @@ impl World {
         command: Command,
     ) -> Applied {
         let wall_ms = 1_700_000_000_000 + self.now_ms;
-        let envelope = Envelope { at_ms: self.now_ms, wall_ms, principal, request, command };
+        let envelope =
+            Envelope { at_ms: self.now_ms, wall_ms, principal, request, trace: None, command };
         let applied = self.state.apply(self.state.index + 1, envelope);
         invariant::check(&applied.state).unwrap();
         self.state = applied.state.clone();

@@ -49,6 +49,7 @@ async fn lines_are_objects_and_tell_no_secret() {
         server_name: access.server_name,
         bearer: bearer.clone(),
         deadline: PATIENCE,
+        traceparent: None,
     });
     status(&reader.unwrap()).await.unwrap();
     // What ended is written down a moment later.

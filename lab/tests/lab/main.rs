@@ -18,6 +18,7 @@ mod real;
 mod rescue;
 mod strike;
 mod tally;
+mod traces;
 mod traveller;
 mod trial;
 mod watchdog;

@@ -127,6 +127,7 @@ async fn a_cluster_goes_on_with_one_node_and_begins_again_from_a_backup() {
         server_name: access.server_name.clone(),
         bearer: access.bearer.clone(),
         deadline: PATIENCE,
+        traceparent: None,
     })
     .unwrap();
     let restored = status(&client).await.unwrap();

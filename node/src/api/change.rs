@@ -48,6 +48,7 @@ impl Api {
                 wall_ms: crate::clock::wall_ms(),
                 principal: caller.principal,
                 request,
+                trace: telemetry::trace::current(),
                 command,
             };
             let dry = view.state.apply(view.state.index + 1, envelope);

@@ -1,4 +1,4 @@
-//! Counts and times requests, whatever becomes of them.
+//! Counts, times and traces requests, whatever becomes of them.
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -7,9 +7,13 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use domain::trace::Trace;
 use http::Method;
 use serde_json::Value;
-use telemetry::{Attendance, Present};
+use telemetry::{
+    Attendance, Present,
+    trace::{self, Span},
+};
 use tonic::Code;
 
 use super::auth;
@@ -137,13 +141,19 @@ pub(super) async fn measure(
     next: Next,
 ) -> Response {
     let grpc = auth::is_grpc(request.headers());
+    let series = methods.of(&request, grpc).clone();
+    let brought = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let (place, above) = trace::enter(brought.and_then(Trace::parse));
+    let is_method = !series.method.starts_with('/') && series.method != OTHER;
+    let span = is_method.then(|| Span::at(place, above, series.method)).flatten();
     let mut asked = Asked {
-        series: methods.of(&request, grpc).clone(),
+        series,
         code: "CANCELLED",
         begun: Instant::now(),
+        span: span.map(Span::answers),
         _under_way: methods.under_way[usize::from(grpc)].enter(),
     };
-    let response = next.run(request).await;
+    let response = trace::within(place, next.run(request)).await;
     asked.code = if grpc { grpc_code(&response) } else { rest_code(&response) };
     response
 }
@@ -153,11 +163,18 @@ struct Asked {
     series: Arc<Series>,
     code: &'static str,
     begun: Instant,
+    span: Option<Span>,
     _under_way: Present,
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
+        if let Some(span) = &mut self.span {
+            span.say("rpc.system", self.series.face);
+            if self.code != "OK" {
+                span.fail(self.code);
+            }
+        }
         let Series { face, method, ok, took } = &*self.series;
         took.record(self.begun.elapsed().as_secs_f64());
         match self.code {

@@ -115,6 +115,7 @@ impl Plan {
             wall_ms: crate::clock::wall_ms(),
             principal: self.author.clone(),
             request: None,
+            trace: None,
             command: Command::Vm(command),
         };
         let applied = self.state.apply(self.state.index + 1, envelope);

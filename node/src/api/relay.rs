@@ -61,6 +61,7 @@ impl Api {
             server_name: identity::cluster_name(self.files.node.cluster),
             bearer: bearer.to_owned(),
             deadline: NODE_TIMEOUT,
+            traceparent: telemetry::trace::current().map(|place| place.to_string()),
         });
         let client = client.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Driven::There(Neighbour(client)))

@@ -59,6 +59,7 @@ async fn answers(config: &Config) -> Option<String> {
         server_name: raft_store::identity::cluster_name(files.node.cluster),
         bearer: String::new(),
         deadline: Duration::from_secs(3),
+        traceparent: None,
     });
     let client = client.ok()?;
     let asked = client.call(v1::GetVersionRequest {}, async |channel, request| {

@@ -8,7 +8,7 @@ use serde_json::Value;
 const FLOORS: &[(&str, u8)] = &[
     ("novacron-domain", 0),
     ("novacron-guard", 0),
-    ("novacron-telemetry", 0),
+    ("novacron-telemetry", 1),
     ("novacron-planner", 1),
     ("novacron-proto", 1),
     ("novacron-drivers", 2),
@@ -31,6 +31,9 @@ const WALLS: &[(&str, &[&str])] = &[
     ("virt", &["novacron-driver-libvirt"]),
     ("metrics", &["novacron-telemetry"]),
     ("metrics-exporter-prometheus", &["novacron-telemetry"]),
+    ("opentelemetry", &["novacron-telemetry"]),
+    ("opentelemetry_sdk", &["novacron-telemetry"]),
+    ("opentelemetry-otlp", &["novacron-telemetry"]),
     ("rest_over_grpc", &["novacron-proto", "novacron"]),
     (
         "tonic",

@@ -123,6 +123,7 @@ pub fn client(access: &Access) -> Client {
         server_name: access.server_name.clone(),
         bearer: access.bearer.clone(),
         deadline: Duration::from_secs(60),
+        traceparent: None,
     };
     Client::new(options).unwrap()
 }

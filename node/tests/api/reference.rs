@@ -99,7 +99,9 @@ fn the_configuration_is_documented() {
         ("[cluster]", "ClusterSection"),
         ("[node]", "NodeSection"),
         ("[[host]]", "HostSection"),
+        ("[[fencing]]", "FencingSection"),
         ("[log]", "LogSection"),
+        ("[traces]", "TracesSection"),
         ("[api]", "ApiSection"),
     ];
     let mut page = "# Configuration\n\n`cluster.toml` is what a node is told by its machine's administrator; \

@@ -29,6 +29,7 @@ pub fn operation(operation: &Operation) -> v1::Operation {
         parent: operation.parent.map(|parent| parent.to_string()).unwrap_or_default(),
         failures: operation.failures,
         ready: operation.waits(),
+        trace_id: operation.place_in_trace().id.to_string(),
         status: operation.status.as_str().to_owned(),
         done: operation.status.is_final(),
         message: operation.message.clone(),

@@ -16,6 +16,7 @@ use openraft::{
     async_runtime::WatchReceiver,
     errors::{ClientWriteError, RaftError},
 };
+use telemetry::trace::Span;
 use tokio::{sync::watch, time::Instant};
 
 use super::{Timing, read::Probe};
@@ -95,7 +96,8 @@ impl Core {
     ) -> Result<Outcome, ProposeError> {
         let deadline = Instant::now() + self.timing.deadline;
         let safe_to_repeat = request.is_some();
-        let propose = Propose { principal, request, command };
+        let trace = telemetry::trace::current();
+        let propose = Propose { principal, request, trace, command };
         let mut hint = None;
         let mut pauses = pauses();
         let mut unsure = None;
@@ -174,8 +176,12 @@ impl Core {
     /// Proposes as the leader.
     pub(crate) async fn propose_here(&self, propose: Propose) -> Proposed {
         let begun = std::time::Instant::now();
+        let mut span = propose.trace.and_then(|asked| Span::below(asked, "raft.commit"));
         let proposed = self.decide(propose).await;
         self.proposals.note(&proposed, begun.elapsed());
+        if let Some(span) = &mut span {
+            note(span, &proposed);
+        }
         proposed
     }
 
@@ -193,6 +199,7 @@ impl Core {
             wall_ms: (self.ground.clocks.wall_ms)(),
             principal: propose.principal,
             request: propose.request,
+            trace: propose.trace,
             command: propose.command,
         };
         let bytes = codec::encode(&envelope);
@@ -250,6 +257,17 @@ impl Core {
                 return "raft has ended".to_owned();
             }
         }
+    }
+}
+
+/// Says in a trace what came of a proposal.
+fn note(span: &mut Span, proposed: &Proposed) {
+    match proposed {
+        Proposed::Accepted(outcome) => span.say("novacron.revision", outcome.revision.to_string()),
+        Proposed::Rejected(rejected) => span.fail(rejected.reason.code()),
+        Proposed::NotLeader(_) => span.fail("not_leader"),
+        Proposed::Unavailable(_) => span.fail("unavailable"),
+        Proposed::Unknown(_) => span.fail("unknown"),
     }
 }
 

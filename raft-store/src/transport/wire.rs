@@ -7,6 +7,7 @@ use domain::{
     id::NodeId,
     principal::Principal,
     rejected::Rejected,
+    trace::Trace,
 };
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
@@ -172,6 +173,8 @@ impl TransferLeader {
 pub(crate) struct Propose {
     pub(crate) principal: Principal,
     pub(crate) request: Option<Request>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trace: Option<Trace>,
     pub(crate) command: Command,
 }
 
