@@ -12,13 +12,14 @@ use crate::{
     routine::Turn,
 };
 
+#[derive(Default)]
 pub(crate) struct Beat;
 
 impl Turn for Beat {
     const NAME: &str = "beat";
     const PAUSE: Duration = Duration::from_secs(1);
 
-    async fn take(options: &StaffOptions) {
+    async fn take(&mut self, options: &StaffOptions) {
         let (store, view) = (&options.store, options.store.view());
         let held: Vec<(&Arc<LocalHost>, (HostId, Fence))> = options
             .hosts

@@ -1,24 +1,31 @@
 //! Reports what a node knows of itself: decisions about full disks rest on the report, never on a
 //! node's own look at its disk.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use domain::{
     cluster::PROTOCOL_VERSION,
     envelope::Command,
-    node::{Health as Report, NodeCommand},
+    node::{Health as Report, NodeCommand, OwnCondition},
 };
 
 use crate::{disk, root::StaffOptions, routine::Turn};
 
-pub(crate) struct Health;
+/// Between two reports when nothing has changed that decisions rest on.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub(crate) struct Health {
+    told: Option<Instant>,
+}
 
 impl Turn for Health {
     const NAME: &str = "health";
     const PAUSE: Duration = Duration::from_secs(2);
 
-    async fn take(options: &StaffOptions) {
-        let report = Report {
+    async fn take(&mut self, options: &StaffOptions) {
+        let mut report = Report {
+            condition: None,
             disk_used_percent: disk::used_percent(&options.directory),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_max: PROTOCOL_VERSION,
@@ -34,11 +41,24 @@ impl Turn for Health {
                 && node.peer_address == report.peer_address
                 && node.api_address == report.api_address
         });
-        if known.is_some() && !told {
+        let is_due = self.told.is_none_or(|told| told.elapsed() >= INTERVAL);
+        if known.is_some() && (!told || is_due) {
+            self.told = Some(Instant::now());
+            report.condition = Some(OwnCondition {
+                wall_ms: wall_ms(),
+                slowest_sync_ms: options.store.slowest_sync_ms(),
+                certificate_until_wall_ms: (options.certificate_until_wall_ms)(),
+            });
             let command = Command::Node(NodeCommand::Report(Box::new(report)));
             if let Err(error) = options.store.propose_as_node(command).await {
                 tracing::debug!(%error, "the node's health was not reported");
             }
         }
     }
+}
+
+/// The wall clock, Unix milliseconds.
+pub(crate) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,13 +6,14 @@ use raft_store::Consistency;
 
 use crate::{root::StaffOptions, routine::Turn};
 
+#[derive(Default)]
 pub(crate) struct Keeper;
 
 impl Turn for Keeper {
     const NAME: &str = "keeper";
     const PAUSE: Duration = Duration::from_secs(5);
 
-    async fn take(options: &StaffOptions) {
+    async fn take(&mut self, options: &StaffOptions) {
         let (store, files) = (&options.store, &options.images);
         let Ok(view) = store.read(Consistency::Linearizable).await else { return };
         let (state, me) = (&view.state, store.node());

@@ -2,6 +2,7 @@
 //! their power. Everything it
 //! needs is in the state, so the next leader's actor takes over where this one was.
 
+mod alerts;
 mod fencing;
 pub mod membership;
 mod place;
@@ -13,6 +14,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use raft_store::Store;
 use telemetry::Present;
 
+pub use alerts::{Receiver, ReceiverKind};
 pub use fencing::FencingAgent;
 
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
     planted,
     root::StaffOptions,
 };
+use alerts::Tellers;
 use fencing::Fencers;
 use membership::Observer;
 
@@ -38,6 +41,7 @@ pub(crate) struct LeaderState {
     store: Store,
     observer: Observer,
     fencers: Fencers,
+    tellers: Tellers,
     next_beat: tokio::time::Instant,
 }
 
@@ -73,6 +77,7 @@ impl Actor for Leader {
             store: options.store.clone(),
             observer: Observer::default(),
             fencers: Fencers::new(&options),
+            tellers: Tellers::new(&options),
             next_beat,
         })
     }
@@ -95,11 +100,13 @@ impl Actor for Leader {
                 tick(&state.store).await;
                 state.observer.act(&state.store).await;
                 state.fencers.act(&state.store);
+                state.tellers.act(&state.store).await;
             }
             place::act(&state.store, beats).await;
         } else {
             state.observer = Observer::default();
             state.fencers.rest();
+            state.tellers.rest();
         }
         // A change wakes it, else the clock does.
         let _ = tokio::time::timeout_at(state.next_beat.max(soon()), views.changed()).await;

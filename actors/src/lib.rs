@@ -31,5 +31,5 @@ mod supervision;
 pub use disk::used_percent;
 pub use files::{ImageFiles, Incoming};
 pub use host::LocalHost;
-pub use leader::{FencingAgent, membership};
+pub use leader::{FencingAgent, Receiver, ReceiverKind, membership};
 pub use root::{Staff, StaffOptions};

@@ -12,7 +12,7 @@ use crate::{
     health::Health,
     host::{self, HostActor, LocalHost},
     keeper::Keeper,
-    leader::{self, FencingAgent, Leader},
+    leader::{self, FencingAgent, Leader, Receiver},
     metrics,
     reporter::{self, Reporter},
     routine::{Routine, Turn},
@@ -28,6 +28,10 @@ pub struct StaffOptions {
     pub hosts: Vec<Arc<LocalHost>>,
     /// What cuts the power of hosts, of this node and of others.
     pub agents: Arc<[FencingAgent]>,
+    /// Who is told of alerts. The leading node tells them.
+    pub receivers: Arc<[Receiver]>,
+    /// When this node's certificate expires, Unix milliseconds; 0 when that cannot be read.
+    pub certificate_until_wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// This node's copies of images.
     pub images: Arc<ImageFiles>,
     /// The data directory, whose disk is watched.

@@ -13,14 +13,14 @@ use crate::{
 };
 
 /// Something that is done in turns.
-pub(crate) trait Turn: Send + Sync + 'static {
+pub(crate) trait Turn: Default + Send + Sync + 'static {
     /// What the actor is called.
     const NAME: &str;
     /// Between the end of a turn and the next.
     const PAUSE: Duration;
 
     /// One turn. What fails is logged, and done in a later one.
-    fn take(options: &StaffOptions) -> impl Future<Output = ()> + Send;
+    fn take(&mut self, options: &StaffOptions) -> impl Future<Output = ()> + Send;
 }
 
 /// Who takes the turns.
@@ -42,27 +42,27 @@ impl<T: Turn> Routine<T> {
 
 impl<T: Turn> Actor for Routine<T> {
     type Msg = Wake;
-    type State = Arc<StaffOptions>;
+    type State = (T, Arc<StaffOptions>);
     type Arguments = Arc<StaffOptions>;
 
     async fn pre_start(
         &self,
         me: ActorRef<Wake>,
         options: Arc<StaffOptions>,
-    ) -> Result<Arc<StaffOptions>, ActorProcessingErr> {
+    ) -> Result<(T, Arc<StaffOptions>), ActorProcessingErr> {
         me.cast(Wake::now())?;
-        Ok(options)
+        Ok((T::default(), options))
     }
 
     async fn handle(
         &self,
         me: ActorRef<Wake>,
         wake: Wake,
-        options: &mut Arc<StaffOptions>,
+        (turn, options): &mut (T, Arc<StaffOptions>),
     ) -> Result<(), ActorProcessingErr> {
         wake.taken(T::NAME);
         planted::may_panic();
-        T::take(options).await;
+        turn.take(options).await;
         me.send_after(T::PAUSE, Wake::now);
         Ok(())
     }

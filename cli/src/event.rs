@@ -53,6 +53,9 @@ fn show(session: &Session, event: &v1::Event) -> Result<()> {
                 format!("{} of {} {} {}", row.kind, row.vm, row.status, row.message)
             }
             v1::Change { host: Some(host), .. } => format!("{} {}", host.name, host.status),
+            v1::Change { alert: Some(alert), .. } => {
+                format!("{} of {} {} {}", alert.rule, alert.of, alert.name, alert.state)
+            }
             v1::Change { image: Some(image), .. } => image.name.clone(),
             v1::Change { .. } => change.object.clone(),
         };

@@ -8,6 +8,7 @@
 
 mod access;
 mod admin;
+mod alert;
 mod apply;
 mod cluster;
 mod console;
@@ -119,6 +120,15 @@ pub enum Command {
     /// How VMs are migrated: those of a project, or with certain labels.
     #[command(subcommand)]
     MigrationPolicy(migration_policy::Verb),
+    /// Alerts: what must not be so, and is.
+    #[command(subcommand)]
+    Alert(alert::AlertVerb),
+    /// Rules of alerts: what must not be so.
+    #[command(subcommand)]
+    AlertRule(alert::RuleVerb),
+    /// Silences: nobody is told of certain alerts for a while.
+    #[command(subcommand)]
+    Silence(alert::SilenceVerb),
     /// What can change while the cluster runs.
     #[command(subcommand)]
     Setting(admin::SettingVerb),
@@ -173,6 +183,9 @@ pub async fn run(command: Command, common: Common) -> Result<()> {
         Command::Event(verb) => event::run(&session, verb).await,
         Command::Project(verb) => admin::run_project(&session, verb).await,
         Command::MigrationPolicy(verb) => migration_policy::run(&session, verb).await,
+        Command::Alert(verb) => alert::run(&session, verb).await,
+        Command::AlertRule(verb) => alert::run_rule(&session, verb).await,
+        Command::Silence(verb) => alert::run_silence(&session, verb).await,
         Command::Setting(verb) => admin::run_setting(&session, verb).await,
         Command::Credential(verb) => admin::run_credential(&session, verb).await,
         Command::Token(verb) => admin::run_token(&session, verb).await,

@@ -3,6 +3,7 @@
 
 use crate::{
     State,
+    alert::AlertCommand,
     cluster::ClusterCommand,
     envelope::Command,
     host::HostCommand,
@@ -34,6 +35,11 @@ impl Command {
             | Command::Image(ImageCommand::Held { .. })
             | Command::Vm(VmCommand::Unplaceable(_))
             | Command::Operation(OperationCommand::Probed { .. })
+            | Command::Alert(
+                AlertCommand::Notify { .. }
+                | AlertCommand::Notified { .. }
+                | AlertCommand::Voters { .. },
+            )
             | Command::Instance(_) => Access::Node,
             Command::Node(NodeCommand::Join(_)) => Access::Token,
             Command::Node(NodeCommand::Remove { .. })
@@ -48,6 +54,7 @@ impl Command {
             | Command::Credential(_)
             | Command::Setting(_)
             | Command::MigrationPolicy(_)
+            | Command::Alert(AlertCommand::SetRule(_) | AlertCommand::DeleteRule { .. })
             | Command::Project(_) => Access::Role(Role::Admin),
             Command::Image(ImageCommand::Create { .. } | ImageCommand::Delete { .. })
             | Command::Vm(
@@ -68,6 +75,11 @@ impl Command {
                 | OperationCommand::Abandon { .. }
                 | OperationCommand::Probe { .. },
             )
+            | Command::Alert(
+                AlertCommand::Acknowledge { .. }
+                | AlertCommand::SetSilence(_)
+                | AlertCommand::DeleteSilence { .. },
+            )
             | Command::Lock(_) => Access::Role(Role::Operator),
         }
     }
@@ -82,6 +94,7 @@ impl Command {
             | Command::Project(crate::project::ProjectCommand::Create { .. })
             | Command::Credential(crate::credential::CredentialCommand::Create { .. })
             | Command::MigrationPolicy(MigrationPolicyCommand::Set { .. })
+            | Command::Alert(AlertCommand::SetRule(_))
             | Command::Operation(OperationCommand::Probe { .. })
             | Command::Lock(LockCommand::Acquire { .. })
             | Command::Node(NodeCommand::Join(_))
@@ -107,6 +120,16 @@ impl Command {
                 | VmCommand::Unplaceable(_),
             )
             | Command::Instance(_)
+            // Alerts of a full disk must be told.
+            | Command::Alert(
+                AlertCommand::DeleteRule { .. }
+                | AlertCommand::Acknowledge { .. }
+                | AlertCommand::SetSilence(_)
+                | AlertCommand::DeleteSilence { .. }
+                | AlertCommand::Notify { .. }
+                | AlertCommand::Notified { .. }
+                | AlertCommand::Voters { .. },
+            )
             | Command::Lock(LockCommand::Renew { .. } | LockCommand::Release { .. })
             | Command::Operation(
                 OperationCommand::Cancel { .. }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Draft, Revision,
+    Draft, Revision, alert,
     credential::Credential,
     host,
     id::{ClusterId, CredentialId, Digest, NodeId, StoreId, TokenId},
@@ -69,6 +69,7 @@ impl Founding {
             key_sha256: self.key_sha256,
             protocol_max: PROTOCOL_VERSION,
             disk_used_percent: 0,
+            condition: None,
             version: String::new(),
             joined_wall_ms: wall_ms,
             revision: Revision::ZERO,
@@ -147,6 +148,7 @@ pub(crate) fn decide(draft: &mut Draft, command: ClusterCommand) -> Result<(), R
             operation::expire(draft);
             operation::look(draft);
             lock::expire(draft);
+            alert::look(draft);
             draft.mark();
             Ok(())
         }
@@ -164,6 +166,7 @@ fn found(draft: &mut Draft, founding: Founding) -> Result<(), Rejected> {
     draft.put(founding.first_node(wall_ms));
     draft.put(founding.admin(admin_name()));
     founding.join_tokens().for_each(|token| draft.put(token));
+    alert::Rule::defaults().for_each(|rule| draft.put(rule));
     draft.reply_object("node", founding.node);
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Draft, State, access, cluster, codec, credential,
+    Draft, State, access, alert, cluster, codec, credential,
     envelope::{Command, Envelope, Outcome},
     event::Event,
     host,
@@ -90,6 +90,7 @@ fn decide(draft: &mut Draft, command: &Command) -> Result<(), Rejected> {
         Command::Instance(command) => instance::decide(draft, &principal, command),
         Command::Operation(command) => operation::decide(draft, command),
         Command::Lock(command) => lock::decide(draft, command),
+        Command::Alert(command) => alert::decide(draft, command),
     }
 }
 

@@ -1,15 +1,20 @@
 //! A draft: a clone of the state on which one command is decided. Accepted, it becomes the state;
 //! refused, it is dropped.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     Revision, State,
+    alert::{Subject, Trend, Voters},
     cluster::{Cluster, Mark},
     envelope::Outcome,
     event::{Change, RowKey},
     host::Lease,
     id::{HostId, OperationId},
+    name::Name,
     operation::{Class, Grown},
     principal::Principal,
     rejected::{Reason, Rejected},
@@ -132,6 +137,24 @@ impl Draft {
 
     pub(crate) fn found(&mut self, cluster: Cluster) {
         self.state.cluster = Some(cluster);
+    }
+
+    pub(crate) fn note_voters(&mut self, voters: Voters) {
+        self.state.voters = Some(voters);
+    }
+
+    pub(crate) fn look_at_alerts(&mut self, next_ms: u64) {
+        self.state.alerts_look_ms = next_ms;
+    }
+
+    /// The trends of a rule are these, and no others.
+    pub(crate) fn set_trends(&mut self, rule: &Name, trends: BTreeMap<Subject, Trend>) {
+        let from = (rule.clone(), Subject::Cluster);
+        let old = self.state.trends.range(from..).take_while(|((of, _), _)| of == rule);
+        let old: Vec<_> = old.map(|(key, _)| key.clone()).collect();
+        old.iter().for_each(|key| drop(self.state.trends.remove(key)));
+        let new = trends.into_iter().map(|(of, trend)| ((rule.clone(), of), trend));
+        self.state.trends.extend(new);
     }
 
     /// Remembers the history's hash before this entry, for the next tick to compare.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Revision,
+    alert::AlertCommand,
     cluster::ClusterCommand,
     credential::CredentialCommand,
     host::HostCommand,
@@ -55,6 +56,8 @@ pub enum Command {
     Operation(OperationCommand),
     /// Locks.
     Lock(LockCommand),
+    /// Alerts, their rules, and silences.
+    Alert(AlertCommand),
 }
 
 /// A client's idempotency key.

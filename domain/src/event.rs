@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Revision, State,
+    alert::{Alert, AlertKey, Rule, Silence},
     credential::Credential,
     envelope::{Outcome, Request},
     host::Host,
@@ -48,6 +49,12 @@ pub enum Change {
     Setting(Row<Setting>),
     /// A migration policy.
     MigrationPolicy(Row<MigrationPolicy>),
+    /// A rule of alerts.
+    AlertRule(Row<Rule>),
+    /// An alert.
+    Alert(Row<Alert>),
+    /// A silence.
+    Silence(Row<Silence>),
     /// A node.
     Node(Row<Node>),
     /// A join token.
@@ -99,12 +106,17 @@ impl Change {
             Change::Image(Row::Put(image)) => image.origin.len(),
             Change::Lock(Row::Put(lock)) => lock.weight_bytes(),
             Change::MigrationPolicy(Row::Put(policy)) => policy.text_bytes(),
+            Change::AlertRule(Row::Put(rule)) => rule.text_bytes(),
+            Change::Silence(Row::Put(silence)) => silence.reason.len(),
             Change::Vm(Row::Delete(_))
             | Change::Instance(Row::Delete(_))
             | Change::Operation(Row::Delete(_))
             | Change::Image(Row::Delete(_))
             | Change::Lock(Row::Delete(_))
             | Change::MigrationPolicy(Row::Delete(_))
+            | Change::AlertRule(Row::Delete(_))
+            | Change::Silence(Row::Delete(_))
+            | Change::Alert(_)
             | Change::Project(_)
             | Change::Host(_)
             | Change::Setting(_)
@@ -134,6 +146,9 @@ impl Change {
             Change::Lock(row) => RowKey::Lock(of(row)),
             Change::Setting(row) => RowKey::Setting(of(row)),
             Change::MigrationPolicy(row) => RowKey::MigrationPolicy(of(row)),
+            Change::AlertRule(row) => RowKey::AlertRule(of(row)),
+            Change::Alert(row) => RowKey::Alert(of(row)),
+            Change::Silence(row) => RowKey::Silence(of(row)),
             Change::Node(row) => RowKey::Node(of(row)),
             Change::Token(row) => RowKey::Token(of(row)),
             Change::Credential(row) => RowKey::Credential(of(row)),
@@ -153,6 +168,9 @@ impl Change {
             Change::Lock(row) => matches!(row, Row::Delete(_)),
             Change::MigrationPolicy(row) => matches!(row, Row::Delete(_)),
             Change::Setting(row) => matches!(row, Row::Delete(_)),
+            Change::AlertRule(row) => matches!(row, Row::Delete(_)),
+            Change::Alert(row) => matches!(row, Row::Delete(_)),
+            Change::Silence(row) => matches!(row, Row::Delete(_)),
             Change::Node(row) => matches!(row, Row::Delete(_)),
             Change::Token(row) => matches!(row, Row::Delete(_)),
             Change::Credential(row) => matches!(row, Row::Delete(_)),
@@ -181,6 +199,12 @@ pub enum RowKey {
     Setting(crate::setting::Key),
     /// A migration policy.
     MigrationPolicy(Name),
+    /// A rule of alerts.
+    AlertRule(Name),
+    /// An alert.
+    Alert(AlertKey),
+    /// A silence.
+    Silence(Name),
     /// A node.
     Node(NodeId),
     /// A join token.
@@ -206,6 +230,9 @@ impl RowKey {
             RowKey::Lock(key) => row::<Lock>(state, key),
             RowKey::Setting(key) => row::<Setting>(state, key),
             RowKey::MigrationPolicy(key) => row::<MigrationPolicy>(state, key),
+            RowKey::AlertRule(key) => row::<Rule>(state, key),
+            RowKey::Alert(key) => row::<Alert>(state, key),
+            RowKey::Silence(key) => row::<Silence>(state, key),
             RowKey::Node(key) => row::<Node>(state, key),
             RowKey::Token(key) => row::<JoinToken>(state, key),
             RowKey::Credential(key) => row::<Credential>(state, key),

@@ -1,6 +1,7 @@
 //! What holds in every state, whatever was asked in whatever order. One file per invariant; they
 //! are run by property tests, by debug builds after every entry, and by the fault tests.
 
+mod alert_has_rule;
 mod capacity_kept;
 mod index_consistent;
 mod one_body;
@@ -28,6 +29,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("operation-has-vm", operation_has_vm::check),
     ("revision-bounded", revision_bounded::check),
     ("index-consistent", index_consistent::check),
+    ("alert-has-rule", alert_has_rule::check),
 ];
 
 /// Checks all of them. Costs time in proportion to the whole state.

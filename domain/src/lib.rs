@@ -6,6 +6,7 @@
 //! The way of a command: [`envelope::Envelope`] → [`State::apply`] → (known request? permitted? the
 //! noun's rules on a [`Draft`]) → a new [`State`], an [`event::Event`] and an answer.
 
+pub mod alert;
 pub mod cluster;
 pub mod codec;
 pub mod credential;

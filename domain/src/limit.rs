@@ -39,6 +39,32 @@ pub const HOSTS_MAX: usize = 10_000;
 pub const IMAGES_MAX: usize = 10_000;
 /// Nodes that keep a copy of each image, beside those whose hosts use it.
 pub const IMAGE_COPIES: usize = 2;
+/// Most rules of alerts.
+pub const ALERT_RULES_MAX: usize = 1_000;
+/// Most alerts that are known at one time.
+pub const ALERTS_MAX: usize = 10_000;
+/// Most silences.
+pub const SILENCES_MAX: usize = 1_000;
+/// Longest time of a silence, milliseconds.
+pub const SILENCE_MS_MAX: u64 = 365 * 86_400_000;
+/// Between two looks at what rules look at, milliseconds of lease time.
+pub const ALERTS_LOOK_MS: u64 = 5_000;
+/// Longest time that something must be so before it is told, milliseconds.
+pub const ALERT_FOR_MS_MAX: u64 = 7 * 86_400_000;
+/// Shortest and longest time within which something rises, milliseconds.
+pub const ALERT_WITHIN_MS_MIN: u64 = 60_000;
+/// See [`ALERT_WITHIN_MS_MIN`].
+pub const ALERT_WITHIN_MS_MAX: u64 = 7 * 86_400_000;
+/// How long an alert is remembered that is over, milliseconds.
+pub const ALERT_KEPT_MS: u64 = 3_600_000;
+/// Bytes of what a rule says to people, and of why there is a silence.
+pub const ALERT_SUMMARY_BYTES_MAX: usize = 500;
+/// Alerts that one notice tells of.
+pub const NOTICE_ALERTS_MAX: usize = 100;
+/// How long people are left alone with what they could not be told, milliseconds.
+pub const NOTICE_PAUSE_MS: u64 = 300_000;
+/// In which steps it is told by how much clocks differ, milliseconds.
+pub const CLOCK_SKEW_STEP_MS: i64 = 250;
 /// Most migration policies in a cluster.
 pub const MIGRATION_POLICIES_MAX: usize = 100;
 /// Longest time that a guest may be let stand still at a migration's end, milliseconds.

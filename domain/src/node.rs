@@ -37,6 +37,9 @@ pub struct Node {
     /// Use of its data disk, percent, as it reported last.
     #[serde(default)]
     pub disk_used_percent: u8,
+    /// How it was when it reported last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
     /// The program's version, as it reported last.
     #[serde(default)]
     pub version: String,
@@ -44,6 +47,31 @@ pub struct Node {
     pub joined_wall_ms: u64,
     /// The entry that changed it last.
     pub revision: Revision,
+}
+
+/// How a node is, besides what decisions rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// By how much its clock is ahead of the leader's, milliseconds. The way of its report to the leader is a part
+    /// of it, so it is told in steps of [`limit::CLOCK_SKEW_STEP_MS`].
+    pub clock_skew_ms: i64,
+    /// The slowest sync of its log in the half minute before the report, milliseconds.
+    pub slowest_sync_ms: u32,
+    /// Wall time at which its certificate expires, Unix milliseconds.
+    pub certificate_until_wall_ms: u64,
+}
+
+/// The same as the node itself knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnCondition {
+    /// Its wall clock, Unix milliseconds.
+    pub wall_ms: u64,
+    /// See [`Condition::slowest_sync_ms`].
+    pub slowest_sync_ms: u32,
+    /// See [`Condition::certificate_until_wall_ms`].
+    pub certificate_until_wall_ms: u64,
 }
 
 /// What a machine that wants to join says of itself.
@@ -72,6 +100,9 @@ pub struct Join {
 pub struct Health {
     /// Use of its data disk, percent.
     pub disk_used_percent: u8,
+    /// How it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<OwnCondition>,
     /// The program's version.
     pub version: String,
     /// The newest protocol version it understands.
@@ -191,6 +222,7 @@ fn admit(draft: &mut Draft, join: Join) -> Result<(), Rejected> {
         key_sha256: join.key_sha256,
         protocol_max: join.protocol_max,
         disk_used_percent: 0,
+        condition: None,
         version: String::new(),
         joined_wall_ms: draft.wall_ms(),
         revision: Revision::ZERO,
@@ -207,8 +239,14 @@ fn report(draft: &mut Draft, health: Health) -> Result<(), Rejected> {
         let message = format!("node {id} was removed; run `novacron node reset` and join again");
         return Err(Rejected::new(Reason::NodeRemoved, message));
     };
+    let condition = health.condition.map(|own| Condition {
+        clock_skew_ms: skew(own.wall_ms, draft.wall_ms()),
+        slowest_sync_ms: own.slowest_sync_ms,
+        certificate_until_wall_ms: own.certificate_until_wall_ms,
+    });
     let new = Node {
         disk_used_percent: health.disk_used_percent,
+        condition,
         version: limit::clip(&health.version),
         protocol_max: health.protocol_max,
         peer_address: limit::clip(&health.peer_address),
@@ -219,6 +257,14 @@ fn report(draft: &mut Draft, health: Health) -> Result<(), Rejected> {
         draft.put(new);
     }
     Ok(())
+}
+
+/// By how much a clock is ahead of the leader's, in steps.
+fn skew(wall_ms: u64, leader_wall_ms: u64) -> i64 {
+    const STEP: i64 = limit::CLOCK_SKEW_STEP_MS;
+    let ahead = i128::from(wall_ms) - i128::from(leader_wall_ms);
+    let ahead = i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN / 2 } else { i64::MAX / 2 });
+    ahead / STEP * STEP
 }
 
 fn remove(draft: &mut Draft, id: NodeId) -> Result<(), Rejected> {

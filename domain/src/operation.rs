@@ -25,7 +25,7 @@ mod stuck;
 pub use class::Class;
 pub use kind::{Definition, Kind};
 pub(crate) use lifecycle::{
-    decide, end, expire, failed, open, overtake, settle, vm_gone, withdraw,
+    decide, end, expire, failed, open, open_notice, overtake, settle, vm_gone, withdraw,
 };
 pub use migration::{CopyPolicy, CopyWish, Migration, Progress, Step, Terms, WhenSilent};
 pub(crate) use parent::{begin_drain, begin_restore, end_drain, settle_drain};
@@ -207,6 +207,11 @@ pub enum Subject {
     },
     /// The hosts of the cluster.
     Cluster,
+    /// Alerts.
+    Alerts {
+        /// How many.
+        count: u32,
+    },
 }
 
 /// What may be asked of operations.
@@ -308,7 +313,7 @@ impl Operation {
     pub const fn vm(&self) -> Option<VmId> {
         match &self.subject {
             Subject::Vm { id, .. } => Some(*id),
-            Subject::Host { .. } | Subject::Cluster => None,
+            Subject::Host { .. } | Subject::Cluster | Subject::Alerts { .. } => None,
         }
     }
 
@@ -317,7 +322,7 @@ impl Operation {
     pub const fn host(&self) -> Option<HostId> {
         match &self.subject {
             Subject::Host { id, .. } => Some(*id),
-            Subject::Vm { .. } | Subject::Cluster => None,
+            Subject::Vm { .. } | Subject::Cluster | Subject::Alerts { .. } => None,
         }
     }
 

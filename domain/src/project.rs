@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Draft, Revision, State,
+    Draft, Revision, State, alert,
     event::Change,
     limit, migration_policy,
     name::Name,
@@ -75,6 +75,7 @@ pub(crate) fn decide(draft: &mut Draft, command: ProjectCommand) -> Result<(), R
                 return Err(Rejected::not_found("project", name));
             }
             migration_policy::none_for(state, &name)?;
+            alert::none_for(state, &name)?;
             let vms = state.vms_in(&name).count();
             let locks = state.locks_in(&name).count();
             if vms > 0 || locks > 0 || name == Name::default_project() {

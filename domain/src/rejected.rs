@@ -77,6 +77,8 @@ reasons! {
     QueueFull = "QUEUE_FULL", Exhausted;
     /// Only an operation that is stuck, and of whose VM nothing else was asked since, can be taken up again.
     NotStuck = "NOT_STUCK", Precondition;
+    /// The alert is over.
+    AlertEnded = "ALERT_ENDED", Precondition;
     /// Somebody holds the lock; wait for it, or ask again later.
     LockHeld = "LOCK_HELD", Precondition;
     /// The VM is protected from deletion; update it with deletion_protection off first.

@@ -12,6 +12,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::{
     Revision,
+    alert::{Alert, AlertKey, Rule, Silence, Trend, Voters},
     cluster::{Cluster, Mark, PROTOCOL_VERSION},
     credential::Credential,
     event::Ring,
@@ -68,6 +69,12 @@ pub struct State {
     pub settings: Table<Setting>,
     /// Migration policies.
     pub migration_policies: Table<MigrationPolicy>,
+    /// Rules that say what must not be so.
+    pub alert_rules: Table<Rule>,
+    /// What they found.
+    pub alerts: Table<Alert>,
+    /// What people are not told of.
+    pub silences: Table<Silence>,
     /// Members.
     pub nodes: Table<Node>,
     /// Join tokens.
@@ -79,6 +86,12 @@ pub struct State {
     pub leases: OrdMap<HostId, Lease>,
     /// Workers that have grown. They are no rows either: they come and go with every wave.
     pub grown: OrdMap<Class, Grown>,
+    /// What the leader said of the voters last.
+    pub voters: Option<Voters>,
+    /// When rules are looked at again, lease time, milliseconds.
+    pub alerts_look_ms: u64,
+    /// What rules remember that look whether something rises.
+    pub trends: OrdMap<AlertKey, Trend>,
     /// Requests that are remembered.
     pub requests: Requests,
     /// The newest events.
@@ -124,11 +137,17 @@ impl Default for State {
             locks: Table::new(),
             settings: Table::new(),
             migration_policies: Table::new(),
+            alert_rules: Table::new(),
+            alerts: Table::new(),
+            silences: Table::new(),
             nodes: Table::new(),
             tokens: Table::new(),
             credentials: Table::new(),
             leases: OrdMap::new(),
             grown: OrdMap::new(),
+            voters: None,
+            alerts_look_ms: 0,
+            trends: OrdMap::new(),
             requests: Requests::default(),
             events: Ring::default(),
             vm_names: OrdMap::new(),

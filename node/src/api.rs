@@ -4,6 +4,7 @@
 //! handler (read: what may the role see; change: [`change`], and `decide` has the last word).
 
 mod admin;
+mod alerts;
 mod auth;
 mod backups;
 mod change;
@@ -98,13 +99,13 @@ pub(crate) fn rate_limits(per_second: std::num::NonZeroU32) -> auth::RateLimits 
 /// The whole of the API as one service.
 pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
     use v1::{
-        backups_server::BackupsServer, clusters_server::ClustersServer,
-        consoles_server::ConsolesServer, credentials_server::CredentialsServer,
-        events_server::EventsServer, hosts_server::HostsServer, images_server::ImagesServer,
-        locks_server::LocksServer, migration_policies_server::MigrationPoliciesServer,
-        operations_server::OperationsServer, projects_server::ProjectsServer,
-        settings_server::SettingsServer, tokens_server::TokensServer,
-        uploads_server::UploadsServer, vms_server::VmsServer,
+        alerts_server::AlertsServer, backups_server::BackupsServer,
+        clusters_server::ClustersServer, consoles_server::ConsolesServer,
+        credentials_server::CredentialsServer, events_server::EventsServer,
+        hosts_server::HostsServer, images_server::ImagesServer, locks_server::LocksServer,
+        migration_policies_server::MigrationPoliciesServer, operations_server::OperationsServer,
+        projects_server::ProjectsServer, settings_server::SettingsServer,
+        tokens_server::TokensServer, uploads_server::UploadsServer, vms_server::VmsServer,
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
@@ -116,6 +117,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .add_service(
             MigrationPoliciesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX),
         )
+        .add_service(AlertsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ImagesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ProjectsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(SettingsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))

@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use actors::FencingAgent;
-use domain::{host::Capacity, limit::HOST_POOLS_MAX, name::Name};
+use actors::{FencingAgent, Receiver};
+use domain::{alert::Severity, host::Capacity, limit::HOST_POOLS_MAX, name::Name};
 use raft_store::Timing;
 use serde::Deserialize;
 use toml::Spanned;
@@ -32,6 +32,9 @@ pub struct Config {
     /// every node needs them.
     #[serde(default)]
     pub fencing: Vec<FencingSection>,
+    /// Who is told of alerts. The leading node tells them, so every node needs them.
+    #[serde(default)]
+    pub receiver: Vec<ReceiverSection>,
     /// What is logged, and how.
     #[serde(default)]
     pub log: LogSection,
@@ -193,6 +196,41 @@ impl VirtType {
             VirtType::Qemu => "qemu",
         }
     }
+}
+
+/// Who is told of alerts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiverSection {
+    /// Its name: 1 to 63 of a-z, 0-9 and '-'.
+    pub name: Spanned<String>,
+    /// `alertmanager`, by the second version of its API, or `webhook`, anything that takes JSON.
+    pub kind: ReceiverKind,
+    /// Its address, `http://…` or `https://…`: of an Alertmanager without `/api/v2/alerts`, of a webhook the whole.
+    pub url: Spanned<String>,
+    /// A file with the credential that it wants, sent as `Authorization: Bearer`.
+    #[serde(default)]
+    pub bearer_file: Option<PathBuf>,
+    /// The certificates that it is trusted by, a file in PEM; those that the machine trusts, if absent.
+    #[serde(default)]
+    pub authority: Option<PathBuf>,
+    /// It is told of nothing less bad: `info`, `warning` or `critical`; `info` if absent.
+    #[serde(default = "default_least")]
+    pub least: Severity,
+}
+
+fn default_least() -> Severity {
+    Severity::Info
+}
+
+/// What a receiver is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiverKind {
+    /// Prometheus' Alertmanager.
+    Alertmanager,
+    /// Anything that takes JSON.
+    Webhook,
 }
 
 /// What is logged.
@@ -359,6 +397,18 @@ impl Config {
                 problems.add("fencing.host", &agent.host, "appears twice; one agent is enough");
             }
         }
+        let mut receivers = std::collections::BTreeSet::new();
+        for receiver in &config.receiver {
+            problems.name("receiver.name", &receiver.name);
+            if !receivers.insert(receiver.name.get_ref()) {
+                problems.add("receiver.name", &receiver.name, "appears twice; use another");
+            }
+            let url = receiver.url.get_ref();
+            if !url.starts_with("https://") && !url.starts_with("http://") {
+                let what = "is no address; use http://HOST:PORT or https://HOST";
+                problems.add("receiver.url", &receiver.url, what);
+            }
+        }
         if let Some(traces) = &config.traces {
             let endpoint = traces.endpoint.get_ref();
             let is_https = endpoint.starts_with("https://");
@@ -414,6 +464,31 @@ impl Config {
             timeout: Duration::from_secs(section.timeout_seconds.get().into()),
         });
         agents.collect()
+    }
+
+    /// Who is told of alerts.
+    ///
+    /// # Errors
+    /// Which of their files cannot be read, and why.
+    pub fn receivers(&self) -> Result<Arc<[Receiver]>, String> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let receivers = self.receiver.iter().map(|section| {
+            let bearer = section.bearer_file.as_ref().map(read).transpose()?;
+            Ok(Receiver {
+                name: Name::new(section.name.get_ref()).expect("checked when the file was read"),
+                kind: match section.kind {
+                    ReceiverKind::Alertmanager => actors::ReceiverKind::Alertmanager,
+                    ReceiverKind::Webhook => actors::ReceiverKind::Webhook,
+                },
+                url: section.url.get_ref().clone(),
+                bearer: bearer.map(|bearer| bearer.trim().to_owned()),
+                authority: section.authority.as_ref().map(read).transpose()?,
+                least: section.least,
+            })
+        });
+        receivers.collect()
     }
 
     /// This node's name.

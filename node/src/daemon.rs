@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use actors::{FencingAgent, ImageFiles, LocalHost, Staff, StaffOptions};
+use actors::{FencingAgent, ImageFiles, LocalHost, Receiver, Staff, StaffOptions};
 use anyhow::{Context, Result};
 use raft_store::{
     Options, Store, Timing, WalOptions,
@@ -44,6 +44,8 @@ pub struct DaemonOptions {
     pub hosts: Vec<Arc<LocalHost>>,
     /// What cuts the power of hosts.
     pub agents: Arc<[FencingAgent]>,
+    /// Who is told of alerts.
+    pub receivers: Arc<[Receiver]>,
 }
 
 /// Bodies of one host that are worked on at one time.
@@ -113,11 +115,18 @@ impl Daemon {
         let tls = files.identity.server(false)?;
         let serving = tokio::spawn(listener::serve(listener, tls, service, limits, stopped));
         let addresses = vec![options.peer_address.clone(), options.api_address.clone()];
+        let of_files = files.clone();
+        let certificate_until_wall_ms = Arc::new(move || {
+            let expiry_s = of_files.certificate_expiry_s().unwrap_or_default();
+            u64::try_from(expiry_s).unwrap_or_default().saturating_mul(1_000)
+        });
         let renewing = tokio::spawn(renew(files, addresses));
         let staff = Staff::start(StaffOptions {
             store: store.clone(),
             hosts: options.hosts,
             agents: options.agents,
+            receivers: options.receivers,
+            certificate_until_wall_ms,
             images,
             directory: options.directory,
             peer_address: options.peer_address,

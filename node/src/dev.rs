@@ -41,6 +41,8 @@ pub struct DevOptions {
     pub timing: Timing,
     /// What is done with a host before its node takes it up, when something is.
     pub over: Option<Over>,
+    /// Who is told of alerts.
+    pub receivers: Arc<[actors::Receiver]>,
 }
 
 /// Puts something over a simulated host.
@@ -172,6 +174,7 @@ impl DevCluster {
             api: ApiSection::default(),
             hosts: self.hosts_of(number),
             agents: Arc::default(),
+            receivers: self.options.receivers.clone(),
         };
         Daemon::start(options, files).await
     }

@@ -294,6 +294,7 @@ async fn run(file: &ConfigFile) -> Result<()> {
         wal: wal(),
         hosts: hosts::local_hosts(&data, &config.host)?,
         agents: config.agents(),
+        receivers: config.receivers().map_err(anyhow::Error::msg)?,
         api: config.api,
         directory: data,
     };
@@ -479,6 +480,7 @@ async fn dev(options: Dev) -> Result<()> {
         failures_per_mille: options.failures_per_mille,
         timing: Timing::relaxed(),
         over: None,
+        receivers: std::sync::Arc::default(),
     })
     .await?;
     let access = directory.join("access.json");

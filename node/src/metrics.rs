@@ -9,7 +9,9 @@ use std::{
 
 use actors::LocalHost;
 use domain::{
-    State, host,
+    State,
+    alert::{AlertState, Severity},
+    host,
     operation::{Class, Status},
     vm::Phase,
 };
@@ -122,6 +124,19 @@ static HOST_CAPACITY: Gauge<2> = Gauge::new(
 );
 static HOST_USED: Gauge<2> =
     Gauge::new("novacron_host_allocated", "What VMs take of a host.", [HOST, RESOURCE]);
+static CLOCK_SKEW: Gauge<1> = Gauge::new(
+    "novacron_node_clock_skew_seconds",
+    "By how much a node's clock is ahead of the leader's, in steps of a quarter of a second. It is reported every half minute.",
+    [Label { name: "name", values: "the nodes' names" }],
+);
+static ALERTS: Gauge<2> = Gauge::new(
+    "novacron_alerts",
+    "Alerts of the cluster's own rules.",
+    [
+        Label { name: "state", values: "`pending`, `firing`" },
+        Label { name: "severity", values: "`info`, `warning`, `critical`" },
+    ],
+);
 static HELD: Gauge<1> = Gauge::new(
     "novacron_host_guard_remaining_seconds",
     "For how long the guests of a host that this node drives may still execute if its lease is not renewed.",
@@ -175,6 +190,8 @@ static OWN: &[Described] = &[
     STUCK.described(),
     LOCKS.described(),
     IMAGES.described(),
+    CLOCK_SKEW.described(),
+    ALERTS.described(),
 ];
 
 /// Everything that a node measures.
@@ -269,6 +286,20 @@ fn cluster(state: &State) {
     OPEN.set::<&str>([], state.open_operations());
     let stuck = state.operations.values().filter(|it| it.status == Status::Stuck);
     STUCK.set::<&str>([], stuck.count());
+    for node in state.nodes.values() {
+        if let Some(condition) = node.condition {
+            let ahead = Duration::from_millis(condition.clock_skew_ms.unsigned_abs()).as_secs_f64();
+            let ahead = if condition.clock_skew_ms < 0 { -ahead } else { ahead };
+            CLOCK_SKEW.set([node.name.to_string()], ahead);
+        }
+    }
+    for at in [AlertState::Pending, AlertState::Firing] {
+        for severity in Severity::ALL {
+            let alerts = state.alerts.values();
+            let alerts = alerts.filter(|alert| alert.state == at && alert.severity == severity);
+            ALERTS.set([at.as_str(), severity.as_str()], alerts.count());
+        }
+    }
     LOCKS.set::<&str>([], state.locks.len());
     IMAGES.set::<&str>([], state.images.len());
 }

@@ -2,6 +2,7 @@
 //! always possible; in may fail, and then names the fields.
 
 pub mod admin;
+pub mod alert;
 pub mod event;
 pub mod infrastructure;
 pub mod lock;

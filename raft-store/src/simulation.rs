@@ -196,5 +196,9 @@ impl Journal for MemoryLog {
         *self.lazy.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
     }
 
+    fn slowest_sync_ms(&self) -> u32 {
+        0
+    }
+
     fn close(&self) {}
 }

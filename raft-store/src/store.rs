@@ -220,6 +220,12 @@ impl Store {
         self.core.views.borrow().clone()
     }
 
+    /// The slowest sync of the log since this was asked last, milliseconds.
+    #[must_use]
+    pub fn slowest_sync_ms(&self) -> u32 {
+        self.running.log.slowest_sync_ms()
+    }
+
     /// All views to come. Slow readers miss some in between, never the newest.
     #[must_use]
     pub fn views(&self) -> watch::Receiver<Arc<View>> {

@@ -22,7 +22,11 @@ pub use writer::SyncPolicy;
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
 };
 
 use serde::{Deserialize, Serialize};
@@ -85,6 +89,9 @@ pub(crate) trait Journal: Send + Sync {
     /// Makes `record` part of the log with the next write. A later call replaces it.
     fn write_lazily(&self, record: Record);
 
+    /// The slowest sync since this was asked last, milliseconds.
+    fn slowest_sync_ms(&self) -> u32;
+
     /// Lets what waits be written, and ends. Blocks.
     fn close(&self);
 }
@@ -105,6 +112,7 @@ pub(crate) struct Wal {
     lazy: Mutex<Option<Record>>,
     queue: Mutex<Option<mpsc::Sender<Write>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+    slowest_ms: Arc<AtomicU32>,
 }
 
 impl Wal {
@@ -127,13 +135,14 @@ impl Wal {
         let index = Arc::new(RwLock::new(recovered.index));
         let writer = writer::Writer::open(directory, options, recovered.tail, index.clone())
             .map_err(DamageError::io(directory))?;
+        let slowest_ms = writer.slowest_ms();
         let (queue, writes) = mpsc::channel();
         let writer = std::thread::Builder::new()
             .name("wal".to_owned())
             .spawn(move || writer.run(&writes))
             .map_err(DamageError::io(directory))?;
         let (queue, writer) = (Mutex::new(Some(queue)), Mutex::new(Some(writer)));
-        Ok(Wal { index, lazy: Mutex::new(None), queue, writer })
+        Ok(Wal { index, lazy: Mutex::new(None), queue, writer, slowest_ms })
     }
 }
 
@@ -161,6 +170,10 @@ impl Journal for Wal {
 
     fn write_lazily(&self, record: Record) {
         *lock(&self.lazy) = Some(record);
+    }
+
+    fn slowest_sync_ms(&self) -> u32 {
+        self.slowest_ms.swap(0, Ordering::Relaxed)
     }
 
     fn close(&self) {

@@ -7,6 +7,7 @@ mod drain;
 mod failover;
 mod kill;
 mod migrate;
+mod notify;
 mod pause;
 mod probe;
 mod reboot;
@@ -56,6 +57,8 @@ pub enum Kind {
     Probe,
     /// Have guests come back to a host that was drained.
     Restore,
+    /// Tell people of alerts.
+    Notify,
 }
 
 /// What a kind is.
@@ -95,7 +98,7 @@ const ORDINARY: Definition = Definition {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Create,
         Kind::Start,
         Kind::Stop,
@@ -109,6 +112,7 @@ impl Kind {
         Kind::Drain,
         Kind::Probe,
         Kind::Restore,
+        Kind::Notify,
     ];
 
     /// What it is.
@@ -128,6 +132,7 @@ impl Kind {
             Kind::Drain => &drain::DEFINITION,
             Kind::Probe => &probe::DEFINITION,
             Kind::Restore => &restore::DEFINITION,
+            Kind::Notify => &notify::DEFINITION,
         }
     }
 

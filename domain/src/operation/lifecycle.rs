@@ -6,7 +6,7 @@ use super::{
     stuck,
 };
 use crate::{
-    Draft, Revision, State, host,
+    Draft, Revision, State, alert, host,
     id::{OperationId, VmId},
     instance::{self, Ended, Phase as Body},
     limit,
@@ -43,6 +43,18 @@ pub(crate) fn open(
     open_of(draft, id, kind, kind.definition().class, subject)
 }
 
+/// Opens the operation `id` that tells people of alerts.
+pub(crate) fn open_notice(
+    draft: &mut Draft,
+    id: OperationId,
+    alerts: Subject,
+) -> Result<(), Rejected> {
+    let kind = Kind::Notify;
+    let opened = open_of(draft, id, kind, kind.definition().class, alerts)?;
+    draft.put(Operation { ready: true, ..opened });
+    Ok(())
+}
+
 /// Opens the operation `id`.
 pub(super) fn open_of(
     draft: &mut Draft,
@@ -64,7 +76,7 @@ pub(super) fn open_of(
     }
     let existing = match &subject {
         Subject::Vm { id, .. } => state.vms.get(id),
-        Subject::Host { .. } | Subject::Cluster => None,
+        Subject::Host { .. } | Subject::Cluster | Subject::Alerts { .. } => None,
     };
     let operation = Operation {
         id,
@@ -206,6 +218,7 @@ pub(crate) fn withdraw(draft: &mut Draft, vm: VmId, ended: Ended) {
         | Kind::Migrate
         | Kind::Drain
         | Kind::Probe
+        | Kind::Notify
         | Kind::Restore => {}
     }
 }
@@ -388,6 +401,9 @@ pub(crate) fn end(draft: &mut Draft, id: OperationId, status: Status, message: S
             vm.migration_failed_ms = if status == Status::Done { 0 } else { draft.state().now_ms };
         }
         draft.put(vm);
+    }
+    if operation.kind == Kind::Notify {
+        alert::ended(draft, id, status);
     }
     if let Some(parent) = operation.parent {
         parent::part_ended(draft, parent, status);

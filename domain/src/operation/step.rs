@@ -41,6 +41,8 @@ pub enum StepName {
     Return,
     /// A driver is asked.
     Ask,
+    /// People are told.
+    Tell,
 }
 
 impl StepName {
@@ -64,6 +66,7 @@ impl StepName {
             StepName::Empty => "empty",
             StepName::Return => "return",
             StepName::Ask => "ask",
+            StepName::Tell => "tell",
         }
     }
 }
@@ -102,6 +105,7 @@ pub(super) fn of(state: &State, operation: &Operation) -> StepName {
         | Kind::Migrate
         | Kind::Drain
         | Kind::Probe
+        | Kind::Notify
         | Kind::Restore => operation.kind.definition().steps[0],
     }
 }

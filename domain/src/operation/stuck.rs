@@ -39,7 +39,8 @@ pub(super) fn resume(draft: &mut Draft, id: OperationId) -> Result<(), Rejected>
         return Err(Rejected::new(Reason::NotStuck, message));
     }
     queue::room(state, operation.class)?;
-    let ready = operation.host().is_some_and(|host| is_heard(draft, host));
+    let ready = operation.kind == Kind::Notify
+        || operation.host().is_some_and(|host| is_heard(draft, host));
     let (status, ready, migration) = match operation.migration.as_deref().cloned() {
         None => (Status::Queued, ready, None),
         // It goes on, and needs no turn.
@@ -111,7 +112,8 @@ pub(super) fn abandon(draft: &mut Draft, id: OperationId) -> Result<(), Rejected
             change(draft, vm, |row| row.reboots = reboots.unwrap_or(row.reboots));
         }
         Kind::Failover => change(draft, vm, |row| row.desired = Desired::Stopped),
-        Kind::Migrate | Kind::Delete | Kind::Drain | Kind::Probe | Kind::Restore => {}
+        Kind::Migrate | Kind::Delete | Kind::Drain | Kind::Probe | Kind::Notify | Kind::Restore => {
+        }
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use crate::{
     Revision,
+    alert::{AlertKey, Trend, Voters},
     cluster::{Cluster, Mark},
     event::{Change, Event, RowKey},
     host::Lease,
@@ -40,6 +41,15 @@ pub struct Meta {
     /// The workers that have grown.
     #[serde(default)]
     pub grown: Vec<(Class, Grown)>,
+    /// See [`State::voters`].
+    #[serde(default)]
+    pub voters: Option<Voters>,
+    /// See [`State::alerts_look_ms`].
+    #[serde(default)]
+    pub alerts_look_ms: u64,
+    /// See [`State::trends`].
+    #[serde(default)]
+    pub trends: Vec<(AlertKey, Trend)>,
     /// The newest remembered request that is gone.
     pub requests_floor: u64,
     /// The newest event that is gone.
@@ -83,6 +93,9 @@ impl State {
             cluster: self.cluster.clone(),
             leases: self.leases.iter().map(|(host, lease)| (*host, *lease)).collect(),
             grown: self.grown.iter().map(|(class, grown)| (*class, *grown)).collect(),
+            voters: self.voters,
+            alerts_look_ms: self.alerts_look_ms,
+            trends: self.trends.iter().map(|(key, trend)| (key.clone(), trend.clone())).collect(),
             requests_floor: self.requests.floor(),
             events_floor: self.events.floor(),
         }
@@ -102,6 +115,9 @@ impl State {
             .chain(of::<crate::credential::Credential>(self))
             .chain(of::<crate::setting::Setting>(self))
             .chain(of::<crate::migration_policy::MigrationPolicy>(self))
+            .chain(of::<crate::alert::Rule>(self))
+            .chain(of::<crate::alert::Alert>(self))
+            .chain(of::<crate::alert::Silence>(self))
             .chain(of::<crate::image::Image>(self))
             .chain(of::<crate::host::Host>(self))
             .chain(of::<crate::vm::Vm>(self))
@@ -188,6 +204,9 @@ fn from_meta(meta: Meta) -> State {
         cluster: meta.cluster,
         leases: meta.leases.into_iter().collect(),
         grown: meta.grown.into_iter().collect(),
+        voters: meta.voters,
+        alerts_look_ms: meta.alerts_look_ms,
+        trends: meta.trends.into_iter().collect(),
         ..State::default()
     };
     state.requests.set_floor(meta.requests_floor);
@@ -215,6 +234,9 @@ fn insert(state: &mut State, change: Change) -> Result<(), RecordError> {
         Change::Lock(row) => put(state, row, key),
         Change::Setting(row) => put(state, row, key),
         Change::MigrationPolicy(row) => put(state, row, key),
+        Change::AlertRule(row) => put(state, row, key),
+        Change::Alert(row) => put(state, row, key),
+        Change::Silence(row) => put(state, row, key),
         Change::Node(row) => put(state, row, key),
         Change::Token(row) => put(state, row, key),
         Change::Credential(row) => put(state, row, key),

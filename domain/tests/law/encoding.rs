@@ -53,6 +53,7 @@ fn every_command() -> Vec<(&'static str, Command)> {
     };
     let health = Health {
         disk_used_percent: 12,
+        condition: None,
         version: "0.1.0".into(),
         protocol_max: 1,
         peer_address: "127.0.0.1:1".into(),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "tests pick the variants they are about")]
 
+mod alert;
 mod encoding;
 mod lock;
 mod migration;

@@ -389,6 +389,7 @@ fn subject(operation: &Operation) -> &str {
     match &operation.subject {
         Subject::Vm { name, .. } | Subject::Host { name, .. } => name.as_str(),
         Subject::Cluster => "the cluster",
+        Subject::Alerts { .. } => "alerts",
     }
 }
 

@@ -31,6 +31,8 @@ const FIRST: &str = "281474976710657";
 fn calls() -> Vec<(&'static str, Value, u16)> {
     let vm = || json!({"project": "both", "vm": "web"});
     let policy = |policy: Value| json!({"migrationPolicy": "careful", "policy": policy});
+    let rule = |rule: Value| json!({"alertRule": "mine", "rule": rule});
+    let silence = |what: Value| json!({"silence": "quiet", "what": what});
     let spec = |memory_mib: u32| json!({"vcpus": 1, "memoryMib": memory_mib, "image": "tiny"});
     vec![
         ("GetVersion", json!({}), 200),
@@ -104,6 +106,22 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("ListMigrationPolicies", json!({}), 200),
         ("DeleteMigrationPolicy", json!({"migrationPolicy": "careful"}), 200),
         ("DeleteMigrationPolicy", json!({"migrationPolicy": "careful"}), 404),
+        ("SetAlertRule", rule(json!({"signal": "host-up", "test": "below", "value": "1"})), 200),
+        ("SetAlertRule", rule(json!({"signal": "moon", "test": "absent"})), 400),
+        ("SetAlertRule", rule(json!({"signal": "host-up", "test": "odd"})), 400),
+        ("SetAlertRule", rule(json!({"signal": "host-up", "test": "rises", "value": "1"})), 400),
+        ("SetAlertRule", json!({"alertRule": "mine"}), 400),
+        ("GetAlertRule", json!({"alertRule": "mine"}), 200),
+        ("GetAlertRule", json!({"alertRule": "none"}), 404),
+        ("ListAlertRules", json!({}), 200),
+        ("ListAlerts", json!({"page": {"filter": "state=firing"}}), 200),
+        ("AcknowledgeAlert", json!({"rule": "mine", "name": "host-0001"}), 404),
+        ("SetSilence", silence(json!({"rule": "mine", "until": "2099-01-01T00:00:00Z"})), 400),
+        ("SetSilence", silence(json!({"until": "soon", "reason": "new disks"})), 400),
+        ("ListSilences", json!({}), 200),
+        ("DeleteSilence", json!({"silence": "none"}), 404),
+        ("DeleteAlertRule", json!({"alertRule": "mine"}), 200),
+        ("DeleteAlertRule", json!({"alertRule": "mine"}), 404),
         ("ListSettings", json!({}), 200),
         ("SetSetting", json!({"setting": "voters-max", "value": "3"}), 200),
         ("SetSetting", json!({"setting": "voters-max", "value": "1000"}), 400),

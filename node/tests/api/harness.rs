@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use actors::Receiver;
 use client::{Client, Error, Options, v1};
 use novacron::dev::{Access, DevCluster, DevOptions, Over};
 use raft_store::Timing;
@@ -21,15 +22,26 @@ pub struct Lab {
 
 impl Lab {
     pub async fn start(nodes: usize, hosts: usize, failures_per_mille: u64) -> Lab {
-        Lab::begin(nodes, hosts, failures_per_mille, None).await
+        Lab::begin(nodes, hosts, failures_per_mille, None, Vec::new()).await
+    }
+
+    /// The same, with somebody who is told of alerts.
+    pub async fn start_telling(nodes: usize, hosts: usize, receivers: Vec<Receiver>) -> Lab {
+        Lab::begin(nodes, hosts, 0, None, receivers).await
     }
 
     /// The same, with something over each host's driver.
     pub async fn start_over(nodes: usize, hosts: usize, over: Over) -> Lab {
-        Lab::begin(nodes, hosts, 0, Some(over)).await
+        Lab::begin(nodes, hosts, 0, Some(over), Vec::new()).await
     }
 
-    async fn begin(nodes: usize, hosts: usize, failures_per_mille: u64, over: Option<Over>) -> Lab {
+    async fn begin(
+        nodes: usize,
+        hosts: usize,
+        failures_per_mille: u64,
+        over: Option<Over>,
+        receivers: Vec<Receiver>,
+    ) -> Lab {
         let directory = tempfile::tempdir().unwrap();
         let options = DevOptions {
             nodes,
@@ -38,6 +50,7 @@ impl Lab {
             failures_per_mille,
             timing: Timing::relaxed(),
             over,
+            receivers: receivers.into(),
         };
         let cluster = DevCluster::start(options).await.unwrap();
         Lab { cluster, directory }

@@ -11,7 +11,7 @@ use domain::operation::Kind;
 use v1::vms_client::VmsClient;
 
 use crate::{
-    drains,
+    alerts, drains,
     failover::failover_of,
     harness::{create, done, spec},
     migration::{cancel, migrate},
@@ -115,7 +115,7 @@ pub async fn act(client: &Client, kind: Kind, vm: &str, to: &str) -> Result<v1::
             let mutation = client.mutation().await?;
             call!(delete_vm, v1::DeleteVmRequest { mutation, vm: vm.clone(), ..Default::default() })
         }
-        Kind::Failover | Kind::Drain | Kind::Restore | Kind::Probe => {
+        Kind::Failover | Kind::Drain | Kind::Restore | Kind::Probe | Kind::Notify => {
             panic!("nobody asks for a {kind:?} of a VM")
         }
     };
@@ -219,7 +219,12 @@ fn undoable(kind: Kind) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_ends_done_or_as_if_it_had_never_begun() {
     let tally = Arc::new(Tally::default());
-    tokio::join!(of_vms(&tally), drains::strike(&tally), probes::strike(&tally));
+    tokio::join!(
+        of_vms(&tally),
+        drains::strike(&tally),
+        probes::strike(&tally),
+        alerts::strike(&tally)
+    );
     println!("{}", tally.table());
     let kinds = tally.kinds();
     for kind in Kind::ALL {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 #![allow(clippy::print_stdout, reason = "figures for the reader of a test's output")]
 
+mod alerts;
 mod bundle;
 mod docs;
 mod doctor;

@@ -74,6 +74,7 @@ const SELDOM: &[&str] = &[
     "novacron_actor_failures_total",
     "novacron_raft_snapshot_duration_seconds",
     "novacron_state_copy_duration_seconds",
+    "novacron_trace_spans_total",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

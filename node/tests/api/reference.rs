@@ -100,6 +100,7 @@ fn the_configuration_is_documented() {
         ("[node]", "NodeSection"),
         ("[[host]]", "HostSection"),
         ("[[fencing]]", "FencingSection"),
+        ("[[receiver]]", "ReceiverSection"),
         ("[log]", "LogSection"),
         ("[traces]", "TracesSection"),
         ("[api]", "ApiSection"),

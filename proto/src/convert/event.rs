@@ -7,7 +7,7 @@ use domain::{
     table::Row,
 };
 
-use super::{infrastructure, lock, operation, time, vm};
+use super::{alert, infrastructure, lock, operation, time, vm};
 use crate::v1;
 
 /// An event as the API shows it. What belongs to rows around the changed one (a VM's phase depends
@@ -40,6 +40,9 @@ fn change(state: &State, event: &Event, row: &Change) -> Option<v1::Change> {
         Change::Host(Row::Put(row)) => change.host = Some(infrastructure::host(state, row)),
         Change::Image(Row::Put(row)) => change.image = Some(infrastructure::image(state, row)),
         Change::Lock(Row::Put(row)) => change.lock = Some(lock::lock(state, row)),
+        Change::Alert(Row::Put(row)) => {
+            change.alert = Some(alert::alert(state, row, event.wall_ms))
+        }
         Change::Instance(row) => return body(state, event, row),
         Change::Vm(Row::Delete(_))
         | Change::Operation(Row::Delete(_))
@@ -49,6 +52,9 @@ fn change(state: &State, event: &Event, row: &Change) -> Option<v1::Change> {
         | Change::Project(_)
         | Change::Setting(_)
         | Change::MigrationPolicy(_)
+        | Change::AlertRule(_)
+        | Change::Alert(Row::Delete(_))
+        | Change::Silence(_)
         | Change::Node(_)
         | Change::Token(_)
         | Change::Credential(_) => {}
@@ -79,6 +85,9 @@ fn named(key: &RowKey) -> (String, String) {
         RowKey::Operation(id) => ("operation", id.to_string()),
         RowKey::Lock((project, name)) => ("lock", format!("{project}/{name}")),
         RowKey::MigrationPolicy(name) => ("migration policy", name.to_string()),
+        RowKey::AlertRule(name) => ("alert rule", name.to_string()),
+        RowKey::Alert((rule, _)) => ("alert", rule.to_string()),
+        RowKey::Silence(name) => ("silence", name.to_string()),
         RowKey::Setting(key) => ("setting", key.definition().name.to_owned()),
         RowKey::Node(id) => ("node", id.to_string()),
         RowKey::Token(id) => ("token", id.to_string()),

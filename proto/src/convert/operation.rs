@@ -16,7 +16,7 @@ pub fn operation(operation: &Operation) -> v1::Operation {
     let (project, vm, host) = match &operation.subject {
         Subject::Vm { project, name, .. } => (project.to_string(), name.to_string(), String::new()),
         Subject::Host { name, .. } => (String::new(), String::new(), name.to_string()),
-        Subject::Cluster => Default::default(),
+        Subject::Cluster | Subject::Alerts { .. } => Default::default(),
     };
     let steps = &operation.steps;
     v1::Operation {

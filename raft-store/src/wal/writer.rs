@@ -5,7 +5,11 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock, mpsc},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     time::Instant,
 };
 
@@ -43,6 +47,7 @@ pub(super) struct Writer {
     older: BTreeMap<u64, u64>,
     failed: bool,
     syncs: telemetry::series::Histogram,
+    slowest_ms: Arc<AtomicU32>,
     written: telemetry::series::Counter,
 }
 
@@ -83,6 +88,7 @@ impl Writer {
             older,
             failed: false,
             syncs: metrics::SYNC.of::<&str>([]),
+            slowest_ms: Arc::default(),
             written: metrics::WRITTEN.of::<&str>([]),
         };
         // What a crashed process wrote may be in the page cache only, and after a failed sync the
@@ -149,6 +155,11 @@ impl Writer {
         self.retire_purged(&records)
     }
 
+    /// The slowest sync, milliseconds; whoever looks sets it back.
+    pub(super) fn slowest_ms(&self) -> Arc<AtomicU32> {
+        self.slowest_ms.clone()
+    }
+
     /// Writes one frame and syncs it.
     fn frame(&mut self, records: &[Record]) -> io::Result<()> {
         let (mut bytes, mut after) = frame::encode(records, self.link);
@@ -168,7 +179,10 @@ impl Writer {
             #[cfg(debug_assertions)]
             SyncPolicy::NeverForTests => {}
         }
-        self.syncs.record(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed();
+        self.syncs.record(took.as_secs_f64());
+        let took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+        self.slowest_ms.fetch_max(took_ms, Ordering::Relaxed);
         self.written.increment(bytes.len() as u64);
         self.segment.end += bytes.len() as u64;
         self.link = after;

@@ -1,0 +1,237 @@
+//! What rules may look at. All of it is in the state.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rule, Subject};
+use crate::{
+    State, host,
+    name::Name,
+    operation::{Class, Status},
+    vm::{Desired, Phase},
+};
+
+/// What a rule looks at: a whole number for each subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    /// Whether a VM should run and does not.
+    VmDown,
+    /// Whether a VM's guest runs.
+    VmRunning,
+    /// Whether a host is heard of.
+    HostUp,
+    /// Voters that are not heard of.
+    SilentVoters,
+    /// How many more voters may be lost.
+    LosableVoters,
+    /// Operations that are stuck.
+    StuckOperations,
+    /// For how long the next operation of a queue has waited, seconds.
+    QueueAgeS,
+    /// Use of a node's disk, percent.
+    DiskUsedPercent,
+    /// The slowest sync of a node's log within the last half minute, milliseconds.
+    SyncMs,
+    /// Days until a node's certificate expires.
+    CertificateDays,
+    /// By how much a node's clock differs from the leader's, milliseconds.
+    ClockSkewMs,
+}
+
+/// What a signal is.
+pub struct Definition {
+    /// The name in the API and the CLI; its last word is the unit, where there is one.
+    pub name: &'static str,
+    /// Of what there is one each.
+    pub of: &'static str,
+    /// What it says.
+    pub meaning: &'static str,
+    /// Whether rules may name a project.
+    pub is_of_vms: bool,
+    /// Whether rules may name labels.
+    pub has_labels: bool,
+    /// Whether it is an amount that may rise.
+    pub can_rise: bool,
+}
+
+const fn of_vms(name: &'static str, meaning: &'static str) -> Definition {
+    Definition { name, of: "VM", meaning, is_of_vms: true, has_labels: true, can_rise: false }
+}
+
+const fn amount(name: &'static str, of: &'static str, meaning: &'static str) -> Definition {
+    Definition { name, of, meaning, is_of_vms: false, has_labels: false, can_rise: true }
+}
+
+/// What a rule found: of what, its project, its name, and how much.
+pub(super) struct Found {
+    pub(super) of: Subject,
+    pub(super) project: Option<Name>,
+    pub(super) name: String,
+    pub(super) value: i64,
+}
+
+impl Signal {
+    /// Every signal.
+    pub const ALL: [Signal; 11] = [
+        Signal::VmDown,
+        Signal::VmRunning,
+        Signal::HostUp,
+        Signal::SilentVoters,
+        Signal::LosableVoters,
+        Signal::StuckOperations,
+        Signal::QueueAgeS,
+        Signal::DiskUsedPercent,
+        Signal::SyncMs,
+        Signal::CertificateDays,
+        Signal::ClockSkewMs,
+    ];
+
+    /// What it is.
+    #[must_use]
+    pub const fn definition(self) -> Definition {
+        match self {
+            Signal::VmDown => {
+                of_vms("vm-down", "1 for a VM that should run and does not, 0 for one that does")
+            }
+            Signal::VmRunning => {
+                of_vms("vm-running", "1 for a VM whose guest runs, 0 for any other")
+            }
+            Signal::HostUp => Definition {
+                name: "host-up",
+                of: "host",
+                meaning: "1 for a host that is heard of, 0 for one that is lost",
+                is_of_vms: false,
+                has_labels: true,
+                can_rise: false,
+            },
+            Signal::SilentVoters => {
+                amount("silent-voters", "cluster", "voters that the leader does not hear of")
+            }
+            Signal::LosableVoters => amount(
+                "losable-voters",
+                "cluster",
+                "how many more voters may be lost before nothing can be decided, in a cluster of three nodes or more",
+            ),
+            Signal::StuckOperations => {
+                amount("stuck-operations", "cluster", "operations that are stuck")
+            }
+            Signal::QueueAgeS => amount(
+                "queue-age-s",
+                "queue",
+                "for how long the next operation of a class has waited for a worker, seconds",
+            ),
+            Signal::DiskUsedPercent => {
+                amount("disk-used-percent", "node", "use of the disk under the node's data")
+            }
+            Signal::SyncMs => amount(
+                "sync-ms",
+                "node",
+                "the slowest sync of the node's log within the last half minute, milliseconds",
+            ),
+            Signal::CertificateDays => {
+                amount("certificate-days", "node", "days until the node's certificate expires")
+            }
+            Signal::ClockSkewMs => amount(
+                "clock-skew-ms",
+                "node",
+                "by how much the node's clock differs from the leader's, milliseconds",
+            ),
+        }
+    }
+
+    /// The name in the API and the CLI.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.definition().name
+    }
+}
+
+/// What a rule finds, each subject once.
+pub(super) fn find(state: &State, rule: &Rule, wall_ms: u64) -> Vec<Found> {
+    let whole = |value: i64| {
+        let name = state.cluster.as_ref().map(|cluster| cluster.name.to_string());
+        vec![Found { of: Subject::Cluster, project: None, name: name.unwrap_or_default(), value }]
+    };
+    let nodes = |value: &dyn Fn(&crate::node::Node) -> Option<i64>| {
+        let found = state.nodes.values().filter_map(|node| {
+            let value = value(node)?;
+            let (of, name) = (Subject::Node(node.id), node.name.to_string());
+            Some(Found { of, project: None, name, value })
+        });
+        found.collect()
+    };
+    match rule.signal {
+        Signal::VmDown | Signal::VmRunning => of_vms_found(state, rule),
+        Signal::HostUp => {
+            let hosts = state.hosts.values().filter(|host| {
+                rule.labels.iter().all(|(label, value)| host.labels.get(label) == Some(value))
+            });
+            let found = hosts.map(|host| Found {
+                of: Subject::Host(host.id),
+                project: None,
+                name: host.name.to_string(),
+                value: i64::from(host.status == host::Status::Ready),
+            });
+            found.collect()
+        }
+        Signal::SilentVoters => state.voters.map_or_else(Vec::new, |it| whole(it.silent.into())),
+        // Fewer can never lose one: that is no news.
+        Signal::LosableVoters => {
+            let voters = state.voters.filter(|_| state.nodes.len() >= 3);
+            voters.map_or_else(Vec::new, |it| whole(it.losable.into()))
+        }
+        Signal::StuckOperations => {
+            let stuck = state.operations.values().filter(|it| it.status == Status::Stuck);
+            whole(i64::try_from(stuck.count()).unwrap_or(i64::MAX))
+        }
+        Signal::QueueAgeS => Class::ALL
+            .into_iter()
+            .map(|class| {
+                let next = state.waiting(class).next();
+                let age_ms = next.map_or(0, |it| state.now_ms.saturating_sub(it.accepted_ms));
+                let value = i64::try_from(age_ms / 1_000).unwrap_or(i64::MAX);
+                let name = class.as_str().to_owned();
+                Found { of: Subject::Queue(class), project: None, name, value }
+            })
+            .collect(),
+        // Before its first report it is not known, and no 0 from which it rises.
+        Signal::DiskUsedPercent => {
+            nodes(&|node| node.condition.map(|_| node.disk_used_percent.into()))
+        }
+        Signal::SyncMs => nodes(&|node| node.condition.map(|it| it.slowest_sync_ms.into())),
+        Signal::CertificateDays => nodes(&|node| {
+            const DAY_MS: i64 = 86_400_000;
+            let until_ms = node.condition?.certificate_until_wall_ms;
+            let left_ms = i64::try_from(until_ms).ok()? - i64::try_from(wall_ms).ok()?;
+            Some(left_ms.div_euclid(DAY_MS))
+        }),
+        Signal::ClockSkewMs => {
+            nodes(&|node| node.condition.map(|it| it.clock_skew_ms.saturating_abs()))
+        }
+    }
+}
+
+fn of_vms_found(state: &State, rule: &Rule) -> Vec<Found> {
+    let vms = state.vms.values().filter(|vm| {
+        rule.project.as_ref().is_none_or(|project| *project == vm.project)
+            && rule.labels.iter().all(|(label, value)| vm.spec.labels.get(label) == Some(value))
+            && !vm.deleting
+    });
+    let value = |vm: &crate::vm::Vm| {
+        let runs = matches!(
+            state.phase(vm),
+            Phase::Running | Phase::Migrating | Phase::Pausing | Phase::Stopping
+        );
+        match rule.signal == Signal::VmDown {
+            true if vm.desired == Desired::Running => Some(!runs),
+            true => None,
+            false => Some(runs),
+        }
+    };
+    let found = vms.filter_map(|vm| {
+        let value = value(vm)?.into();
+        let (project, name) = (Some(vm.project.clone()), vm.name.to_string());
+        Some(Found { of: Subject::Vm(vm.id), project, name, value })
+    });
+    found.collect()
+}
