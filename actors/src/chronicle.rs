@@ -160,7 +160,8 @@ impl Book {
         if tells && now != told {
             count(state, operation, &told);
             tell(state, operation, &told);
-            if operation.status.is_final() {
+            // What was stuck and is given up was told when it got stuck.
+            if operation.status.is_final() && told.status != Status::Stuck {
                 trace(state, operation, &told);
             }
         }

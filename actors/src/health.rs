@@ -17,6 +17,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(crate) struct Health {
     told: Option<Instant>,
+    /// The slowest sync since then.
+    slowest_sync_ms: u32,
 }
 
 impl Turn for Health {
@@ -43,15 +45,16 @@ impl Turn for Health {
         });
         let is_due = self.told.is_none_or(|told| told.elapsed() >= INTERVAL);
         if known.is_some() && (!told || is_due) {
-            self.told = Some(Instant::now());
+            self.slowest_sync_ms = self.slowest_sync_ms.max(options.store.slowest_sync_ms());
             report.condition = Some(OwnCondition {
                 wall_ms: wall_ms(),
-                slowest_sync_ms: options.store.slowest_sync_ms(),
+                slowest_sync_ms: self.slowest_sync_ms,
                 certificate_until_wall_ms: (options.certificate_until_wall_ms)(),
             });
             let command = Command::Node(NodeCommand::Report(Box::new(report)));
-            if let Err(error) = options.store.propose_as_node(command).await {
-                tracing::debug!(%error, "the node's health was not reported");
+            match options.store.propose_as_node(command).await {
+                Ok(_) => *self = Health { told: Some(Instant::now()), slowest_sync_ms: 0 },
+                Err(error) => tracing::debug!(%error, "the node's health was not reported"),
             }
         }
     }

@@ -97,10 +97,13 @@ impl Actor for Leader {
             let beats = tokio::time::Instant::now() >= state.next_beat;
             if beats {
                 state.next_beat = tokio::time::Instant::now() + INTERVAL;
-                tick(&state.store).await;
+                let leads = tick(&state.store).await;
                 state.observer.act(&state.store).await;
                 state.fencers.act(&state.store);
-                state.tellers.act(&state.store).await;
+                // One that was cut off knows what was, and others tell what is.
+                if leads {
+                    state.tellers.act(&state.store).await;
+                }
             }
             place::act(&state.store, beats).await;
         } else {
@@ -120,10 +123,13 @@ fn soon() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_millis(100)
 }
 
-async fn tick(store: &Store) {
+/// The answer is whether time goes on: a majority follows.
+async fn tick(store: &Store) -> bool {
     let mark = store.view().state.mark;
     let tick = Command::Cluster(ClusterCommand::Tick(mark));
-    if let Err(error) = store.propose_as_node(tick).await {
+    let ticked = store.propose_as_node(tick).await;
+    if let Err(error) = &ticked {
         tracing::debug!(%error, "time stands still");
     }
+    ticked.is_ok()
 }

@@ -36,7 +36,7 @@ pub(crate) static OPERATIONS: Counter<3> = Counter::new(
             name: "service",
             values: "the class: `vm-operations`, `migrations`, `monitoring-alerts`, `cost-analysis`",
         },
-        Label { name: "operation", values: "the kind, as `create` or `migrate`, 13" },
+        Label { name: "operation", values: "the kind, as `create` or `migrate`, 14" },
         Label { name: "status", values: "`done`, `rolled_back`, `stuck`" },
     ],
 );
@@ -50,7 +50,7 @@ pub(crate) static STEP: Histogram<2> = Histogram::new(
     "novacron_operation_step_duration_seconds",
     "How long a step of an operation took that has ended. The node that leads counts them.",
     [
-        Label { name: "operation", values: "the kind, 13" },
+        Label { name: "operation", values: "the kind, 14" },
         Label { name: "step", values: "the kind's steps, 5 at most" },
     ],
     SECONDS,

@@ -291,8 +291,12 @@ impl Alert {
 
     /// Whether it says the same as if it were forgotten.
     fn is_over(&self, now_ms: u64) -> bool {
+        let kept_ms = match self.told {
+            Told::Nothing => limit::ALERT_KEPT_MS,
+            Told::Perhaps | Told::Firing => limit::ALERT_UNTOLD_KEPT_MS,
+        };
         self.state == AlertState::Resolved
             && self.notice.is_none()
-            && self.since_ms + limit::ALERT_KEPT_MS <= now_ms
+            && self.since_ms + kept_ms <= now_ms
     }
 }

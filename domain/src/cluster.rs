@@ -69,7 +69,6 @@ impl Founding {
             key_sha256: self.key_sha256,
             protocol_max: PROTOCOL_VERSION,
             disk_used_percent: 0,
-            condition: None,
             version: String::new(),
             joined_wall_ms: wall_ms,
             revision: Revision::ZERO,

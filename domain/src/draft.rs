@@ -13,8 +13,9 @@ use crate::{
     envelope::Outcome,
     event::{Change, RowKey},
     host::Lease,
-    id::{HostId, OperationId},
+    id::{HostId, NodeId, OperationId},
     name::Name,
+    node::Condition,
     operation::{Class, Grown},
     principal::Principal,
     rejected::{Reason, Rejected},
@@ -137,6 +138,13 @@ impl Draft {
 
     pub(crate) fn found(&mut self, cluster: Cluster) {
         self.state.cluster = Some(cluster);
+    }
+
+    pub(crate) fn note_condition(&mut self, node: NodeId, condition: Option<Condition>) {
+        match condition {
+            Some(condition) => self.state.conditions.insert(node, condition),
+            None => self.state.conditions.remove(&node),
+        };
     }
 
     pub(crate) fn note_voters(&mut self, voters: Voters) {

@@ -40,7 +40,7 @@ pub const IMAGES_MAX: usize = 10_000;
 /// Nodes that keep a copy of each image, beside those whose hosts use it.
 pub const IMAGE_COPIES: usize = 2;
 /// Most rules of alerts.
-pub const ALERT_RULES_MAX: usize = 1_000;
+pub const ALERT_RULES_MAX: usize = 100;
 /// Most alerts that are known at one time.
 pub const ALERTS_MAX: usize = 10_000;
 /// Most silences.
@@ -57,6 +57,12 @@ pub const ALERT_WITHIN_MS_MIN: u64 = 60_000;
 pub const ALERT_WITHIN_MS_MAX: u64 = 7 * 86_400_000;
 /// How long an alert is remembered that is over, milliseconds.
 pub const ALERT_KEPT_MS: u64 = 3_600_000;
+/// The same of one whose end people could not be told, milliseconds.
+pub const ALERT_UNTOLD_KEPT_MS: u64 = 7 * 86_400_000;
+/// Most alerts of one rule: one of all VMs leaves room for others.
+pub const ALERTS_OF_RULE_MAX: usize = 1_000;
+/// How long what a node said of itself counts, milliseconds of lease time.
+pub const CONDITION_MS: u64 = 90_000;
 /// Bytes of what a rule says to people, and of why there is a silence.
 pub const ALERT_SUMMARY_BYTES_MAX: usize = 500;
 /// Alerts that one notice tells of.

@@ -37,9 +37,6 @@ pub struct Node {
     /// Use of its data disk, percent, as it reported last.
     #[serde(default)]
     pub disk_used_percent: u8,
-    /// How it was when it reported last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub condition: Option<Condition>,
     /// The program's version, as it reported last.
     #[serde(default)]
     pub version: String,
@@ -49,7 +46,7 @@ pub struct Node {
     pub revision: Revision,
 }
 
-/// How a node is, besides what decisions rest on.
+/// How a node is, besides what decisions rest on. It is no row, since it comes again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
@@ -60,6 +57,8 @@ pub struct Condition {
     pub slowest_sync_ms: u32,
     /// Wall time at which its certificate expires, Unix milliseconds.
     pub certificate_until_wall_ms: u64,
+    /// Lease time of the report, milliseconds.
+    pub at_ms: u64,
 }
 
 /// The same as the node itself knows it.
@@ -149,6 +148,13 @@ impl Resource for Node {
 }
 
 impl State {
+    /// What a node said of itself, unless that is long ago.
+    #[must_use]
+    pub fn condition_of(&self, node: NodeId) -> Option<&Condition> {
+        let condition = self.conditions.get(&node)?;
+        (self.now_ms <= condition.at_ms + limit::CONDITION_MS).then_some(condition)
+    }
+
     /// The node called `name`.
     #[must_use]
     pub fn node_named(&self, name: &Name) -> Option<&std::sync::Arc<Node>> {
@@ -222,7 +228,6 @@ fn admit(draft: &mut Draft, join: Join) -> Result<(), Rejected> {
         key_sha256: join.key_sha256,
         protocol_max: join.protocol_max,
         disk_used_percent: 0,
-        condition: None,
         version: String::new(),
         joined_wall_ms: draft.wall_ms(),
         revision: Revision::ZERO,
@@ -239,14 +244,17 @@ fn report(draft: &mut Draft, health: Health) -> Result<(), Rejected> {
         let message = format!("node {id} was removed; run `novacron node reset` and join again");
         return Err(Rejected::new(Reason::NodeRemoved, message));
     };
-    let condition = health.condition.map(|own| Condition {
-        clock_skew_ms: skew(own.wall_ms, draft.wall_ms()),
-        slowest_sync_ms: own.slowest_sync_ms,
-        certificate_until_wall_ms: own.certificate_until_wall_ms,
-    });
+    if let Some(own) = health.condition {
+        let condition = Condition {
+            clock_skew_ms: skew(own.wall_ms, draft.wall_ms()),
+            slowest_sync_ms: own.slowest_sync_ms,
+            certificate_until_wall_ms: own.certificate_until_wall_ms,
+            at_ms: draft.state().now_ms,
+        };
+        draft.note_condition(id, Some(condition));
+    }
     let new = Node {
         disk_used_percent: health.disk_used_percent,
-        condition,
         version: limit::clip(&health.version),
         protocol_max: health.protocol_max,
         peer_address: limit::clip(&health.peer_address),
@@ -285,6 +293,7 @@ fn remove(draft: &mut Draft, id: NodeId) -> Result<(), Rejected> {
     hosts.into_iter().for_each(|host| crate::host::lose(draft, host));
     crate::image::forget_holder(draft, id);
     draft.delete::<Node>(id);
+    draft.note_condition(id, None);
     draft.reply_object("node", id);
     Ok(())
 }

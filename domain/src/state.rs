@@ -17,13 +17,13 @@ use crate::{
     credential::Credential,
     event::Ring,
     host::{Capacity, Host, Lease},
-    id::{Digest, HostId, ImageId, InstanceId, OperationId, VmId},
+    id::{Digest, HostId, ImageId, InstanceId, NodeId, OperationId, VmId},
     image::Image,
     instance::Instance,
     lock::{Lock, LockKey},
     migration_policy::MigrationPolicy,
     name::Name,
-    node::Node,
+    node::{Condition, Node},
     operation::{Class, Grown, Operation, Turn},
     project::Project,
     request::Requests,
@@ -86,6 +86,8 @@ pub struct State {
     pub leases: OrdMap<HostId, Lease>,
     /// Workers that have grown. They are no rows either: they come and go with every wave.
     pub grown: OrdMap<Class, Grown>,
+    /// What nodes said of themselves last.
+    pub conditions: OrdMap<NodeId, Condition>,
     /// What the leader said of the voters last.
     pub voters: Option<Voters>,
     /// When rules are looked at again, lease time, milliseconds.
@@ -145,6 +147,7 @@ impl Default for State {
             credentials: Table::new(),
             leases: OrdMap::new(),
             grown: OrdMap::new(),
+            conditions: OrdMap::new(),
             voters: None,
             alerts_look_ms: 0,
             trends: OrdMap::new(),

@@ -75,12 +75,12 @@ impl fmt::Display for Trace {
 }
 
 impl Operation {
-    /// The operation's own place: its children's parent. It follows from the operation's id, so that every node
-    /// knows it. What nobody's call asked for, as a failover, is a trace of its own that is told.
+    /// The operation's own place: its children's parent. It follows from the operation's id and from when it was
+    /// accepted, or taken up again, so that every node knows it. What nobody's call asked for, as a failover, is a trace of its own that is told.
     #[must_use]
     pub fn place_in_trace(&self) -> Trace {
         let id = self.id.as_untyped_uuid();
-        let span = id.as_u64_pair().1.max(1);
+        let span = (id.as_u64_pair().1 ^ self.accepted_ms).max(1);
         let own = Trace { id: TraceId(id.as_u128()), span, sampled: true };
         self.trace.map_or(own, |asked| Trace { span, ..asked })
     }

@@ -287,7 +287,7 @@ fn cluster(state: &State) {
     let stuck = state.operations.values().filter(|it| it.status == Status::Stuck);
     STUCK.set::<&str>([], stuck.count());
     for node in state.nodes.values() {
-        if let Some(condition) = node.condition {
+        if let Some(condition) = state.condition_of(node.id) {
             let ahead = Duration::from_millis(condition.clock_skew_ms.unsigned_abs()).as_secs_f64();
             let ahead = if condition.clock_skew_ms < 0 { -ahead } else { ahead };
             CLOCK_SKEW.set([node.name.to_string()], ahead);

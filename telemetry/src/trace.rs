@@ -217,6 +217,11 @@ impl Span {
         self.attributes.push(KeyValue::new(name, value.into()));
     }
 
+    /// It is not told after all.
+    pub fn forget(&mut self) {
+        self.place.sampled = false;
+    }
+
     /// It did not do what it should.
     pub fn fail(&mut self, why: impl Into<Cow<'static, str>>) {
         self.status = Status::error(why);
@@ -225,7 +230,7 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let Some(teller) = TELLER.get() else { return };
+        let Some(teller) = TELLER.get().filter(|_| self.place.sampled) else { return };
         let ended = self.ended.unwrap_or_else(SystemTime::now).max(self.begun);
         teller.processor.on_end(SpanData {
             span_context: SpanContext::new(

@@ -1,7 +1,7 @@
 //! Has people told of alerts: operations of the kind `notify`, and what Alertmanager wants to hear again and again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use domain::{
     State,
     alert::{Alert, AlertCommand, AlertKey, AlertState, Notice, Severity, Told, Voters},
     envelope::Command,
-    id::OperationId,
+    id::{Digest, OperationId},
     name::Name,
     operation::Class,
 };
@@ -63,6 +63,7 @@ const SILENCE_MS_MAX: u64 = 5_000;
 pub(super) struct Tellers {
     receivers: Arc<[Receiver]>,
     under_way: BTreeMap<OperationId, Telling>,
+    heard: Heard,
     repeating: Option<JoinHandle<()>>,
     next_repeat: Instant,
 }
@@ -71,15 +72,18 @@ struct Telling {
     work: JoinHandle<()>,
     times: u32,
     at: Instant,
-    /// The receivers that have taken it, by their numbers.
-    taken: Arc<Mutex<BTreeSet<usize>>>,
 }
+
+/// What receivers, by their numbers, have taken last of an alert: its state, and since when it fires. So nobody is told
+/// again because another did not take it.
+type Heard = Arc<Mutex<BTreeMap<(usize, AlertKey), (AlertState, u64)>>>;
 
 impl Tellers {
     pub(super) fn new(options: &StaffOptions) -> Tellers {
         Tellers {
             receivers: options.receivers.clone(),
             under_way: BTreeMap::new(),
+            heard: Heard::default(),
             repeating: None,
             next_repeat: Instant::now(),
         }
@@ -87,7 +91,9 @@ impl Tellers {
 
     /// Forgets what it has done: another node leads.
     pub(super) fn rest(&mut self) {
-        self.under_way.clear();
+        let works = std::mem::take(&mut self.under_way).into_values().map(|telling| telling.work);
+        works.chain(self.repeating.take()).for_each(|work| work.abort());
+        self.heard = Heard::default();
     }
 
     /// Says how the voters are, and has people told; does not wait for them.
@@ -110,6 +116,9 @@ impl Tellers {
         if state.busy(Class::MonitoringAlerts) > 0 {
             let notices: Vec<Notice> = state.notices().collect();
             self.under_way.retain(|id, _| notices.iter().any(|notice| notice.operation == *id));
+            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.retain(|(_, alert), _| state.alerts.contains_key(alert));
+            drop(heard);
             for notice in notices {
                 self.tell(store, state, notice);
             }
@@ -123,37 +132,38 @@ impl Tellers {
     }
 
     fn tell(&mut self, store: &Store, state: &State, notice: Notice) {
-        let (times, taken) = match self.under_way.get(&notice.operation) {
+        let times = match self.under_way.get(&notice.operation) {
             Some(telling) => {
                 let pause = (RETRY_MIN * 2_u32.saturating_pow(telling.times.min(8))).min(RETRY_MAX);
                 if !telling.work.is_finished() || telling.at.elapsed() < pause {
                     return;
                 }
-                (telling.times.saturating_add(1), telling.taken.clone())
+                telling.times.saturating_add(1)
             }
-            None => (0, Arc::default()),
+            None => 0,
         };
-        let told = notice.alerts.iter();
-        let told = told.map(|alert| ((alert.rule.clone(), alert.of), alert.state)).collect();
+        // What is only pending is nobody's business, and what is silenced meanwhile waits.
+        let now_ms = wall_ms();
+        let told = |alert: &&Alert| {
+            alert.state != AlertState::Pending && state.silence_of(alert, now_ms).is_none()
+        };
+        let alerts: Vec<Alert> = notice.alerts.iter().filter(told).cloned().collect();
         let work = deliver(
             store.clone(),
             self.receivers.clone(),
-            Letter::of(state, &notice.alerts),
+            Letter::of(state, &alerts),
             notice.operation,
-            told,
-            taken.clone(),
+            self.heard.clone(),
         );
-        let telling = Telling { work: tokio::spawn(work), times, at: Instant::now(), taken };
+        let telling = Telling { work: tokio::spawn(work), times, at: Instant::now() };
         self.under_way.insert(notice.operation, telling);
     }
 
-    /// Tells Alertmanagers of all that fires, and that people were told of.
+    /// Tells Alertmanagers of all that fires and that they may have heard of; also where there is a silence by now: they
+    /// would take it for over.
     fn repeat(&self, state: &State) -> Option<JoinHandle<()>> {
-        let told = |alert: &&Arc<Alert>| {
-            alert.state == AlertState::Firing
-                && alert.told == Told::Firing
-                && state.silence_of(alert, wall_ms()).is_none()
-        };
+        let told =
+            |alert: &&Arc<Alert>| alert.state == AlertState::Firing && alert.told != Told::Nothing;
         let alerts: Vec<Alert> =
             state.alerts.values().filter(told).map(|alert| Alert::clone(alert)).collect();
         if alerts.is_empty() {
@@ -163,6 +173,10 @@ impl Tellers {
         Some(tokio::spawn(async move {
             let hears = |receiver: &&Receiver| receiver.kind == ReceiverKind::Alertmanager;
             for receiver in receivers.iter().filter(hears) {
+                let letter = letter.without(|alert| alert.severity < receiver.least);
+                if letter.alerts.is_empty() {
+                    continue;
+                }
                 if let Err(why) = send(receiver, &letter, None).await {
                     tracing::warn!(receiver = %receiver.name, why, "what fires was not told again");
                 }
@@ -191,37 +205,46 @@ async fn propose(store: &Store, command: AlertCommand) {
     }
 }
 
-/// Tells every receiver that has not taken it, and the cluster what came of it.
+/// Tells every receiver what it has not taken yet, and the cluster what came of it.
 async fn deliver(
     store: Store,
     receivers: Arc<[Receiver]>,
     letter: Letter,
     operation: OperationId,
-    told: Vec<(AlertKey, AlertState)>,
-    taken: Arc<Mutex<BTreeSet<usize>>>,
+    heard: Heard,
 ) {
-    let mut failures = Vec::new();
+    let (mut took, mut failures) = (Vec::new(), Vec::new());
     for (number, receiver) in receivers.iter().enumerate() {
-        let has = |taken: &Mutex<BTreeSet<usize>>| {
-            taken.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
-        };
-        if has(&taken) {
+        let news = letter.without(|alert| {
+            let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = heard.get(&(number, (alert.rule.clone(), alert.of)));
+            alert.severity < receiver.least || last == Some(&(alert.state, alert.fired_wall_ms))
+        });
+        if news.alerts.is_empty() {
             continue;
         }
-        match send(receiver, &letter, Some(operation)).await {
+        match send(receiver, &news, Some(news.key(operation))).await {
             Ok(()) => {
-                taken.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+                took.push(receiver.name.as_str());
+                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                heard.extend(news.alerts.iter().map(|(alert, _)| {
+                    let key = (number, (alert.rule.clone(), alert.of));
+                    (key, (alert.state, alert.fired_wall_ms))
+                }));
             }
             Err(why) => failures.push(format!("{}: {why}", receiver.name)),
         }
     }
-    let answer = if failures.is_empty() {
-        let names: Vec<&str> = receivers.iter().map(|receiver| receiver.name.as_str()).collect();
-        Ok(format!("told {}", names.join(", ")))
-    } else {
-        tracing::warn!(%operation, why = failures.join("; "), "people were not told of alerts");
-        Err(failures.join("; "))
+    let answer = match (failures.is_empty(), took.is_empty()) {
+        (true, true) => Ok("there was nothing that anybody had not heard".to_owned()),
+        (true, false) => Ok(format!("told {}", took.join(", "))),
+        (false, _) => Err(failures.join("; ")),
     };
+    if let Err(why) = &answer {
+        tracing::warn!(%operation, why, "people were not told of alerts");
+    }
+    let told = letter.alerts.iter();
+    let told = told.map(|(alert, _)| ((alert.rule.clone(), alert.of), alert.state)).collect();
     propose(&store, AlertCommand::Notified { operation, answer, told }).await;
 }
 
@@ -241,14 +264,31 @@ impl Letter {
         Letter { cluster: cluster.unwrap_or_default(), alerts }
     }
 
-    fn alerts(&self, least: Severity) -> impl Iterator<Item = (&Alert, &str)> {
-        let alerts = self.alerts.iter().filter(move |(alert, _)| alert.severity >= least);
-        alerts.map(|(alert, summary)| (alert, summary.as_str()))
+    /// The same without those for which this holds.
+    fn without(&self, holds: impl Fn(&Alert) -> bool) -> Letter {
+        let alerts = self.alerts.iter().filter(|(alert, _)| !holds(alert)).cloned().collect();
+        Letter { cluster: self.cluster.clone(), alerts }
     }
 
-    fn for_alertmanager(&self, least: Severity, now_ms: u64) -> Vec<Value> {
+    /// By what a receiver knows it again: the operation, and what is told.
+    fn key(&self, operation: OperationId) -> String {
+        let told = self.alerts.iter().map(|(alert, _)| {
+            let state = alert.state.as_str();
+            format!(
+                "{}/{}/{}/{state}/{}",
+                alert.rule,
+                alert.of.noun(),
+                alert.name,
+                alert.fired_wall_ms
+            )
+        });
+        let digest = Digest::of(&[told.collect::<Vec<_>>().join("\n").as_bytes()]);
+        format!("{operation}-{}", &digest.to_string()[..16])
+    }
+
+    fn for_alertmanager(&self, now_ms: u64) -> Vec<Value> {
         let believed_ms = u64::try_from(BELIEVED.as_millis()).unwrap_or(u64::MAX);
-        let told = self.alerts(least).map(|(alert, summary)| {
+        let told = self.alerts.iter().map(|(alert, summary)| {
             let mut labels = json!({
                 "alertname": alert.rule,
                 "severity": alert.severity,
@@ -279,8 +319,8 @@ impl Letter {
         told.collect()
     }
 
-    fn for_webhook(&self, least: Severity) -> Value {
-        let alerts = self.alerts(least).map(|(alert, summary)| {
+    fn for_webhook(&self) -> Value {
+        let alerts = self.alerts.iter().map(|(alert, summary)| {
             json!({
                 "rule": alert.rule,
                 "state": alert.state.as_str(),
@@ -307,15 +347,8 @@ fn time(wall_ms: u64) -> Value {
     at.map_or(Value::Null, |at| at.to_string().into())
 }
 
-/// Tells one receiver. Where it is told again it is by the same key.
-async fn send(
-    receiver: &Receiver,
-    letter: &Letter,
-    operation: Option<OperationId>,
-) -> Result<(), String> {
-    if letter.alerts(receiver.least).next().is_none() {
-        return Ok(());
-    }
+/// Tells one receiver. Where it is told the same again it is by the same key.
+async fn send(receiver: &Receiver, letter: &Letter, key: Option<String>) -> Result<(), String> {
     let failed = |error: reqwest::Error| {
         // The address may have a secret in it.
         let why = error.without_url();
@@ -331,14 +364,14 @@ async fn send(
     let (url, body) = match receiver.kind {
         ReceiverKind::Alertmanager => {
             let url = format!("{}/api/v2/alerts", receiver.url.trim_end_matches('/'));
-            (url, Value::Array(letter.for_alertmanager(receiver.least, wall_ms())))
+            (url, Value::Array(letter.for_alertmanager(wall_ms())))
         }
-        ReceiverKind::Webhook => (receiver.url.clone(), letter.for_webhook(receiver.least)),
+        ReceiverKind::Webhook => (receiver.url.clone(), letter.for_webhook()),
     };
     let mut request =
         client.post(url).header("content-type", "application/json").body(body.to_string());
-    if let Some(operation) = operation {
-        request = request.header("idempotency-key", operation.to_string());
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
     }
     if let Some(bearer) = &receiver.bearer {
         request = request.bearer_auth(bearer);
@@ -348,14 +381,16 @@ async fn send(
     if status.is_success() {
         return Ok(());
     }
-    let said = answer.text().await.unwrap_or_default();
-    Err(format!("{status}: {}", domain::limit::clip_to(said.trim(), 200)))
+    // What it says beside that is not passed on: it may repeat what it was sent, the credential too.
+    Err(format!("it answers {status}"))
 }
 
 fn client(receiver: &Receiver) -> Result<reqwest::Client, reqwest::Error> {
     // Another part of the program may have chosen it before; it is the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = reqwest::Client::builder().timeout(PATIENCE);
+    // A receiver that sends one elsewhere has not taken anything.
+    let redirect = reqwest::redirect::Policy::none();
+    let mut builder = reqwest::Client::builder().timeout(PATIENCE).redirect(redirect);
     if let Some(authority) = &receiver.authority {
         builder = builder.tls_certs_only([reqwest::Certificate::from_pem(authority.as_bytes())?]);
     }

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Alert, AlertKey, AlertState, Rule, Silence, Subject, Test, Told,
-    signal::{self, Found},
-};
+use super::{Alert, AlertKey, AlertState, Rule, Silence, Subject, Test, Told, signal};
 use crate::{Draft, Revision, State, limit, name::Name};
 
 /// What something that may rise was, oldest first: lease time in milliseconds, and how much.
@@ -49,18 +46,16 @@ pub(crate) fn look(draft: &mut Draft) {
 
 fn apply(draft: &mut Draft, rule: &Rule) {
     let found = signal::find(draft.state(), rule, draft.wall_ms());
-    let mut holds: BTreeMap<Subject, (Option<i64>, Option<Name>, String)> = BTreeMap::new();
+    let mut holds: BTreeMap<Subject, Option<i64>> = BTreeMap::new();
     if rule.test == Test::Absent {
         if found.is_empty() {
-            let name = draft.state().cluster.as_ref().map(|cluster| cluster.name.to_string());
-            let what = (None, rule.project.clone(), name.unwrap_or_default());
-            holds.insert(Subject::Cluster, what);
+            holds.insert(Subject::Cluster, None);
         }
     } else {
         let mut trends = BTreeMap::new();
-        for Found { of, project, name, value } in found {
+        for (of, value) in found {
             if is_so(draft.state(), rule, of, value, &mut trends) {
-                holds.insert(of, (Some(value), project, name));
+                holds.insert(of, Some(value));
             }
         }
         draft.set_trends(&rule.name, trends);
@@ -72,14 +67,11 @@ fn apply(draft: &mut Draft, rule: &Rule) {
         .cloned()
         .collect();
     for alert in over {
-        if alert.state == AlertState::Pending && alert.told == Told::Nothing {
-            draft.delete::<Alert>((alert.rule, alert.of));
-        } else {
-            resolve(draft, alert);
-        }
+        end(draft, alert);
     }
-    for (of, (value, project, name)) in holds {
-        hold(draft, rule, of, value, project, name);
+    let mut count = draft.state().alerts_of(&rule.name).count();
+    for (of, value) in holds {
+        count += usize::from(hold(draft, rule, of, value, count));
     }
 }
 
@@ -104,17 +96,13 @@ fn is_so(
     }
 }
 
-/// The rule's test holds for a subject.
-fn hold(
-    draft: &mut Draft,
-    rule: &Rule,
-    of: Subject,
-    value: Option<i64>,
-    project: Option<Name>,
-    name: String,
-) {
+/// The rule's test holds for a subject. The rule has so many alerts; the answer is whether it has one more.
+fn hold(draft: &mut Draft, rule: &Rule, of: Subject, value: Option<i64>, count: usize) -> bool {
     let (now_ms, wall_ms) = (draft.state().now_ms, draft.wall_ms());
     let known = draft.state().alerts.get(&(rule.name.clone(), of)).map(|it| Alert::clone(it));
+    let is_new = known.is_none();
+    let full =
+        count >= limit::ALERTS_OF_RULE_MAX || draft.state().alerts.len() >= limit::ALERTS_MAX;
     let alert = match known {
         Some(alert) if alert.state != AlertState::Resolved => alert,
         // It is so again.
@@ -128,12 +116,12 @@ fn hold(
             value,
             ..alert
         },
-        None if draft.state().alerts.len() >= limit::ALERTS_MAX => return,
+        None if full => return false,
         None => Alert {
             rule: rule.name.clone(),
             of,
-            project,
-            name,
+            project: None,
+            name: String::new(),
             state: AlertState::Pending,
             severity: rule.severity,
             value,
@@ -148,19 +136,32 @@ fn hold(
             revision: Revision::ZERO,
         },
     };
-    let is_new = alert.since_ms == now_ms;
+    let (project, name) = match (is_new, of, rule.test) {
+        (false, ..) => (alert.project.clone(), alert.name.clone()),
+        (true, Subject::Cluster, Test::Absent) => {
+            (rule.project.clone(), signal::named(draft.state(), of).1)
+        }
+        (true, ..) => signal::named(draft.state(), of),
+    };
+    let alert = Alert { project, name, ..alert };
+    let begins = alert.since_ms == now_ms;
     if alert.state == AlertState::Pending && alert.since_ms + rule.for_ms <= now_ms {
         let (state, severity) = (AlertState::Firing, rule.severity);
         let fired =
             Alert { state, severity, value, since_ms: now_ms, fired_wall_ms: wall_ms, ..alert };
         draft.put(fired);
-    } else if is_new && alert.state == AlertState::Pending {
+    } else if begins && alert.state == AlertState::Pending {
         draft.put(alert);
     }
+    is_new
 }
 
-/// An alert is over.
-pub(super) fn resolve(draft: &mut Draft, alert: Alert) {
+/// It is so no more. What nobody can have heard of is forgotten at once.
+pub(super) fn end(draft: &mut Draft, alert: Alert) {
+    let unheard = alert.told == Told::Nothing && alert.notice.is_none();
+    if alert.state == AlertState::Pending && unheard {
+        return draft.delete::<Alert>((alert.rule, alert.of));
+    }
     let (since_ms, resolved_wall_ms) = (draft.state().now_ms, draft.wall_ms());
     draft.put(Alert { state: AlertState::Resolved, since_ms, resolved_wall_ms, ..alert });
 }

@@ -87,7 +87,9 @@ pub(super) fn note(
             (AlertState::Firing, true) => Told::Firing,
             (AlertState::Firing, false) => alert.told.max(Told::Perhaps),
             (AlertState::Resolved, true) => Told::Nothing,
-            (AlertState::Resolved | AlertState::Pending, _) => alert.told,
+            // Some may know that it is over.
+            (AlertState::Resolved, false) => alert.told.min(Told::Perhaps),
+            (AlertState::Pending, _) => alert.told,
         };
         if told != alert.told {
             draft.put(Alert { told, ..Alert::clone(&alert) });
@@ -101,7 +103,8 @@ pub(super) fn note(
             let message = failed.message.clone();
             draft.put(failed);
             if u64::from(failures) > retries {
-                end(draft, id, Status::Stuck, message);
+                // Nobody need take it up: what is still so is told by a new one.
+                end(draft, id, Status::RolledBack, message);
             }
         }
     }
@@ -118,7 +121,7 @@ pub(crate) fn ended(draft: &mut Draft, id: OperationId, status: Status) {
     let (done, now_ms) = (status == Status::Done, draft.state().now_ms);
     for alert in held_by(draft.state(), id) {
         // Of one that did not get done nobody knows how far it came.
-        let told = if done { alert.told } else { alert.told.max(Told::Perhaps) };
+        let told = if done { alert.told } else { Told::Perhaps };
         let untold_until_ms = if done { 0 } else { now_ms + limit::NOTICE_PAUSE_MS };
         draft.put(Alert { told, notice: None, untold_until_ms, ..alert });
     }

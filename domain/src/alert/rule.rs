@@ -193,10 +193,10 @@ impl Rule {
             (
                 "certificate-expires",
                 CertificateDays,
-                Below(30),
+                Below(25),
                 0,
                 Warning,
-                "the node's certificate expires within 30 days",
+                "the node's certificate expires within 25 days: it should have been renewed at 30",
             ),
             (
                 "clock-skew",
@@ -231,8 +231,15 @@ pub(super) fn set(draft: &mut Draft, rule: Rule) -> Result<(), Rejected> {
     if !state.alert_rules.contains_key(&rule.name) {
         draft.room_for("alert rules", state.alert_rules.len(), limit::ALERT_RULES_MAX)?;
     }
+    let same = |old: &Rule| {
+        (old.signal, old.test, &old.project, &old.labels)
+            == (rule.signal, rule.test, &rule.project, &rule.labels)
+    };
+    let looks_at_the_same = state.alert_rules.get(&rule.name).is_some_and(|old| same(old));
     draft.reply_object("alert rule", &rule.name);
-    draft.set_trends(&rule.name, BTreeMap::new());
+    if !looks_at_the_same {
+        draft.set_trends(&rule.name, BTreeMap::new());
+    }
     draft.put(rule);
     Ok(())
 }
@@ -300,8 +307,7 @@ pub(super) fn delete(draft: &mut Draft, name: Name) -> Result<(), Rejected> {
     let alerts: Vec<Alert> = draft.state().alerts_of(&name).map(Alert::clone).collect();
     for alert in alerts {
         match alert.state {
-            AlertState::Pending => draft.delete::<Alert>((alert.rule, alert.of)),
-            AlertState::Firing => super::look::resolve(draft, alert),
+            AlertState::Pending | AlertState::Firing => super::look::end(draft, alert),
             AlertState::Resolved => {}
         }
     }

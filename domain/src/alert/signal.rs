@@ -1,13 +1,17 @@
 //! What rules may look at. All of it is in the state.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Rule, Subject};
 use crate::{
-    State, host,
+    State,
+    host::{self, Host},
     name::Name,
+    node::Condition,
     operation::{Class, Status},
-    vm::{Desired, Phase},
+    vm::{Desired, Phase, Vm},
 };
 
 /// What a rule looks at: a whole number for each subject.
@@ -62,13 +66,8 @@ const fn amount(name: &'static str, of: &'static str, meaning: &'static str) -> 
     Definition { name, of, meaning, is_of_vms: false, has_labels: false, can_rise: true }
 }
 
-/// What a rule found: of what, its project, its name, and how much.
-pub(super) struct Found {
-    pub(super) of: Subject,
-    pub(super) project: Option<Name>,
-    pub(super) name: String,
-    pub(super) value: i64,
-}
+/// What a rule found: of what, and how much.
+pub(super) type Found = (Subject, i64);
 
 impl Signal {
     /// Every signal.
@@ -148,31 +147,36 @@ impl Signal {
 
 /// What a rule finds, each subject once.
 pub(super) fn find(state: &State, rule: &Rule, wall_ms: u64) -> Vec<Found> {
-    let whole = |value: i64| {
-        let name = state.cluster.as_ref().map(|cluster| cluster.name.to_string());
-        vec![Found { of: Subject::Cluster, project: None, name: name.unwrap_or_default(), value }]
+    let whole = |value: i64| vec![(Subject::Cluster, value)];
+    let nodes = |value: &dyn Fn(&Condition) -> i64| {
+        let known = state.nodes.keys().filter_map(|node| Some((*node, state.condition_of(*node)?)));
+        known.map(|(node, condition)| (Subject::Node(node), value(condition))).collect()
     };
-    let nodes = |value: &dyn Fn(&crate::node::Node) -> Option<i64>| {
-        let found = state.nodes.values().filter_map(|node| {
-            let value = value(node)?;
-            let (of, name) = (Subject::Node(node.id), node.name.to_string());
-            Some(Found { of, project: None, name, value })
-        });
-        found.collect()
+    let has_labels = |labels: &BTreeMap<Name, String>| {
+        rule.labels.iter().all(|(label, value)| labels.get(label) == Some(value))
     };
     match rule.signal {
-        Signal::VmDown | Signal::VmRunning => of_vms_found(state, rule),
+        Signal::VmDown | Signal::VmRunning => {
+            let vms = state.vms.values().filter(|vm| {
+                rule.project.as_ref().is_none_or(|project| *project == vm.project)
+                    && has_labels(&vm.spec.labels)
+                    && !vm.deleting
+            });
+            let runs = |vm: &Vm| {
+                let phase = state.phase(vm);
+                matches!(
+                    phase,
+                    Phase::Running | Phase::Migrating | Phase::Pausing | Phase::Stopping
+                )
+            };
+            let is_down = rule.signal == Signal::VmDown;
+            let vms = vms.filter(|vm| !is_down || vm.desired == Desired::Running);
+            vms.map(|vm| (Subject::Vm(vm.id), i64::from(runs(vm) != is_down))).collect()
+        }
         Signal::HostUp => {
-            let hosts = state.hosts.values().filter(|host| {
-                rule.labels.iter().all(|(label, value)| host.labels.get(label) == Some(value))
-            });
-            let found = hosts.map(|host| Found {
-                of: Subject::Host(host.id),
-                project: None,
-                name: host.name.to_string(),
-                value: i64::from(host.status == host::Status::Ready),
-            });
-            found.collect()
+            let hosts = state.hosts.values().filter(|host| has_labels(&host.labels));
+            let is_up = |host: &Host| i64::from(host.status == host::Status::Ready);
+            hosts.map(|host| (Subject::Host(host.id), is_up(host))).collect()
         }
         Signal::SilentVoters => state.voters.map_or_else(Vec::new, |it| whole(it.silent.into())),
         // Fewer can never lose one: that is no news.
@@ -184,54 +188,42 @@ pub(super) fn find(state: &State, rule: &Rule, wall_ms: u64) -> Vec<Found> {
             let stuck = state.operations.values().filter(|it| it.status == Status::Stuck);
             whole(i64::try_from(stuck.count()).unwrap_or(i64::MAX))
         }
-        Signal::QueueAgeS => Class::ALL
-            .into_iter()
-            .map(|class| {
+        Signal::QueueAgeS => {
+            let age_s = |class: Class| {
                 let next = state.waiting(class).next();
                 let age_ms = next.map_or(0, |it| state.now_ms.saturating_sub(it.accepted_ms));
-                let value = i64::try_from(age_ms / 1_000).unwrap_or(i64::MAX);
-                let name = class.as_str().to_owned();
-                Found { of: Subject::Queue(class), project: None, name, value }
-            })
-            .collect(),
-        // Before its first report it is not known, and no 0 from which it rises.
+                i64::try_from(age_ms / 1_000).unwrap_or(i64::MAX)
+            };
+            Class::ALL.into_iter().map(|class| (Subject::Queue(class), age_s(class))).collect()
+        }
+        // Before its first report it is not known, and no 0 from which it rises. It does not become empty by being
+        // silent.
         Signal::DiskUsedPercent => {
-            nodes(&|node| node.condition.map(|_| node.disk_used_percent.into()))
+            let known = state.nodes.values().filter(|it| state.conditions.contains_key(&it.id));
+            known.map(|it| (Subject::Node(it.id), it.disk_used_percent.into())).collect()
         }
-        Signal::SyncMs => nodes(&|node| node.condition.map(|it| it.slowest_sync_ms.into())),
-        Signal::CertificateDays => nodes(&|node| {
+        Signal::SyncMs => nodes(&|condition| condition.slowest_sync_ms.into()),
+        Signal::CertificateDays => nodes(&|condition| {
             const DAY_MS: i64 = 86_400_000;
-            let until_ms = node.condition?.certificate_until_wall_ms;
-            let left_ms = i64::try_from(until_ms).ok()? - i64::try_from(wall_ms).ok()?;
-            Some(left_ms.div_euclid(DAY_MS))
+            let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+            let until_ms = signed(condition.certificate_until_wall_ms);
+            until_ms.saturating_sub(signed(wall_ms)).div_euclid(DAY_MS)
         }),
-        Signal::ClockSkewMs => {
-            nodes(&|node| node.condition.map(|it| it.clock_skew_ms.saturating_abs()))
-        }
+        Signal::ClockSkewMs => nodes(&|condition| condition.clock_skew_ms.saturating_abs()),
     }
 }
 
-fn of_vms_found(state: &State, rule: &Rule) -> Vec<Found> {
-    let vms = state.vms.values().filter(|vm| {
-        rule.project.as_ref().is_none_or(|project| *project == vm.project)
-            && rule.labels.iter().all(|(label, value)| vm.spec.labels.get(label) == Some(value))
-            && !vm.deleting
-    });
-    let value = |vm: &crate::vm::Vm| {
-        let runs = matches!(
-            state.phase(vm),
-            Phase::Running | Phase::Migrating | Phase::Pausing | Phase::Stopping
-        );
-        match rule.signal == Signal::VmDown {
-            true if vm.desired == Desired::Running => Some(!runs),
-            true => None,
-            false => Some(runs),
+/// The project of something, and what people call it.
+pub(super) fn named(state: &State, of: Subject) -> (Option<Name>, String) {
+    let name = |name: Option<&Name>| name.map(Name::to_string).unwrap_or_default();
+    match of {
+        Subject::Cluster => (None, name(state.cluster.as_ref().map(|it| &it.name))),
+        Subject::Node(id) => (None, name(state.nodes.get(&id).map(|it| &it.name))),
+        Subject::Host(id) => (None, name(state.hosts.get(&id).map(|it| &it.name))),
+        Subject::Vm(id) => {
+            let vm = state.vms.get(&id);
+            (vm.map(|vm| vm.project.clone()), name(vm.map(|vm| &vm.name)))
         }
-    };
-    let found = vms.filter_map(|vm| {
-        let value = value(vm)?.into();
-        let (project, name) = (Some(vm.project.clone()), vm.name.to_string());
-        Some(Found { of: Subject::Vm(vm.id), project, name, value })
-    });
-    found.collect()
+        Subject::Queue(class) => (None, class.as_str().to_owned()),
+    }
 }

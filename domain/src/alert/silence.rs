@@ -80,13 +80,13 @@ pub(super) fn set(draft: &mut Draft, silence: Silence) -> Result<(), Rejected> {
     let mut refuse = |field: &str, message: String| violations.push(Violation::new(field, message));
     let (now_ms, most_ms) = (draft.wall_ms(), limit::SILENCE_MS_MAX);
     if silence.until_wall_ms <= now_ms {
-        refuse("silence.until", "has passed".to_owned());
+        refuse("what.until", "has passed".to_owned());
     } else if silence.until_wall_ms > now_ms + most_ms {
-        refuse("silence.until", format!("is more than {} days away", most_ms / 86_400_000));
+        refuse("what.until", format!("is more than {} days away", most_ms / 86_400_000));
     }
     if silence.reason.trim().is_empty() || silence.reason.len() > limit::ALERT_SUMMARY_BYTES_MAX {
         let most = limit::ALERT_SUMMARY_BYTES_MAX;
-        refuse("silence.reason", format!("must be 1 to {most} bytes: others want to know why"));
+        refuse("what.reason", format!("must be 1 to {most} bytes: others want to know why"));
     }
     Rejected::unless_empty(violations)?;
     let state = draft.state();

@@ -269,7 +269,10 @@ pub(crate) fn expire(draft: &mut Draft) {
             }
             Some(_) | None => "its host did not get it done".to_owned(),
         });
-        end(draft, id, Status::Stuck, format!("the deadline passed: {why}"));
+        // What people were not told they are told by a new one.
+        let notice = operation.kind == Kind::Notify;
+        let status = if notice { Status::RolledBack } else { Status::Stuck };
+        end(draft, id, status, format!("the deadline passed: {why}"));
     }
 }
 

@@ -39,8 +39,7 @@ pub(super) fn resume(draft: &mut Draft, id: OperationId) -> Result<(), Rejected>
         return Err(Rejected::new(Reason::NotStuck, message));
     }
     queue::room(state, operation.class)?;
-    let ready = operation.kind == Kind::Notify
-        || operation.host().is_some_and(|host| is_heard(draft, host));
+    let ready = operation.host().is_some_and(|host| is_heard(draft, host));
     let (status, ready, migration) = match operation.migration.as_deref().cloned() {
         None => (Status::Queued, ready, None),
         // It goes on, and needs no turn.

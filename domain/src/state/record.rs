@@ -12,7 +12,8 @@ use crate::{
     cluster::{Cluster, Mark},
     event::{Change, Event, RowKey},
     host::Lease,
-    id::{Digest, HostId},
+    id::{Digest, HostId, NodeId},
+    node::Condition,
     operation::{Class, Grown},
     request::Remembered,
     table::{Resource, Row},
@@ -41,6 +42,9 @@ pub struct Meta {
     /// The workers that have grown.
     #[serde(default)]
     pub grown: Vec<(Class, Grown)>,
+    /// See [`State::conditions`].
+    #[serde(default)]
+    pub conditions: Vec<(NodeId, Condition)>,
     /// See [`State::voters`].
     #[serde(default)]
     pub voters: Option<Voters>,
@@ -93,6 +97,7 @@ impl State {
             cluster: self.cluster.clone(),
             leases: self.leases.iter().map(|(host, lease)| (*host, *lease)).collect(),
             grown: self.grown.iter().map(|(class, grown)| (*class, *grown)).collect(),
+            conditions: self.conditions.iter().map(|(node, it)| (*node, *it)).collect(),
             voters: self.voters,
             alerts_look_ms: self.alerts_look_ms,
             trends: self.trends.iter().map(|(key, trend)| (key.clone(), trend.clone())).collect(),
@@ -204,6 +209,7 @@ fn from_meta(meta: Meta) -> State {
         cluster: meta.cluster,
         leases: meta.leases.into_iter().collect(),
         grown: meta.grown.into_iter().collect(),
+        conditions: meta.conditions.into_iter().collect(),
         voters: meta.voters,
         alerts_look_ms: meta.alerts_look_ms,
         trends: meta.trends.into_iter().collect(),

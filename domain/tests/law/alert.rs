@@ -176,7 +176,7 @@ fn what_changes_meanwhile_is_told_by_the_next() {
 
 /// Who could not be told may have been told all the same.
 #[test]
-fn what_cannot_be_told_is_stuck_and_tried_again_later() {
+fn what_cannot_be_told_is_given_up_and_told_later() {
     let mut world = world();
     let few = SettingCommand::Set { key: Key::OperationRetries, value: 1 };
     world.admin(Command::Setting(few)).unwrap();
@@ -187,21 +187,33 @@ fn what_cannot_be_told_is_stuck_and_tried_again_later() {
     notified(&mut world, 1, AlertState::Firing, false);
     assert_eq!((status(&world, 1), shown(&world)), (Status::Running, (FIRING, Told::Perhaps)));
     notified(&mut world, 1, AlertState::Firing, false);
-    assert_eq!((status(&world, 1), shown(&world)), (Status::Stuck, (FIRING, Told::Perhaps)));
+    let given_up = (Status::RolledBack, (FIRING, Told::Perhaps));
+    assert_eq!((status(&world, 1), shown(&world)), given_up);
     assert!(notify(&mut world, 2).is_err(), "people are left alone for a while");
     world.tick(300_000);
     notify(&mut world, 2).unwrap();
     // Nobody answers, until the deadline.
     world.tick(700_000);
-    assert_eq!((status(&world, 2), shown(&world)), (Status::Stuck, (FIRING, Told::Perhaps)));
+    assert_eq!((status(&world, 2), shown(&world)), given_up);
     disk(&mut world, 10);
     world.tick(300_000);
     assert_eq!(shown(&world), (RESOLVED, Told::Perhaps));
     notify(&mut world, 3).unwrap();
-    // What is stuck may be taken up, and has nothing to tell any more.
-    world.admin(Command::Operation(OperationCommand::Retry { operation: id(1) })).unwrap();
-    notified(&mut world, 3, AlertState::Resolved, true);
-    assert_eq!(shown(&world), (RESOLVED, Told::Nothing));
+    notified(&mut world, 3, AlertState::Resolved, false);
+    disk(&mut world, 90);
+    world.tick(5_000);
+    world.tick(10_000);
+    // Somebody may believe by now that it is over, so it is news that it fires.
+    assert_eq!(shown(&world), (FIRING, Told::Perhaps));
+    notified(&mut world, 3, AlertState::Resolved, false);
+    assert_eq!(status(&world, 3), Status::RolledBack);
+    world.tick(300_000);
+    notify(&mut world, 4).unwrap();
+    notified(&mut world, 4, AlertState::Firing, true);
+    assert_eq!(shown(&world), (FIRING, Told::Firing));
+    let retry = OperationCommand::Retry { operation: id(1) };
+    let refused = world.admin(Command::Operation(retry)).unwrap_err();
+    assert_eq!(refused.reason, Reason::NotStuck);
 }
 
 #[test]
@@ -221,7 +233,7 @@ fn a_silence_keeps_people_from_being_told_until_it_ends() {
         world.admin(Command::Alert(AlertCommand::SetSilence(Box::new(silence))))
     };
     let past = set(&mut world, silence(1, None)).unwrap_err();
-    assert_eq!(past.violations[0].field, "silence.until");
+    assert_eq!(past.violations[0].field, "what.until");
     set(&mut world, silence(100_000, Some("n1"))).unwrap();
     disk(&mut world, 90);
     world.tick(5_000);
@@ -321,8 +333,40 @@ fn every_signal_is_seen() {
     let cluster = |value: i64| vec![("cluster", "test".to_owned(), Some(value))];
     // A single node can never lose one.
     assert_eq!((found(&world, "silent"), found(&world, "risk")), (cluster(1), vec![]));
-    // It rises no more, and the hosts are not heard of.
+    // It rises no more, the hosts are not heard of, and what the node said is old.
     world.tick(120_000);
     assert_eq!(found(&world, "fills"), []);
     assert_eq!(found(&world, "lost").len(), 3);
+    assert_eq!((found(&world, "skew"), found(&world, "sync")), (vec![], vec![]));
+}
+
+/// A rule goes while somebody may still believe that its alert fires: its end is told.
+#[test]
+fn the_end_of_an_alert_is_told_before_it_is_forgotten() {
+    let mut world = world();
+    disk(&mut world, 90);
+    world.tick(5_000);
+    world.tick(10_000);
+    notify(&mut world, 1).unwrap();
+    // While it is told it is over, and so again.
+    disk(&mut world, 10);
+    world.tick(5_000);
+    disk(&mut world, 90);
+    world.tick(5_000);
+    assert_eq!(shown(&world), (PENDING, Told::Nothing));
+    disk(&mut world, 10);
+    world.tick(5_000);
+    assert_eq!(shown(&world), (RESOLVED, Told::Nothing), "it is not forgotten: it is being told");
+    notified(&mut world, 1, AlertState::Firing, true);
+    assert_eq!(shown(&world), (RESOLVED, Told::Firing));
+    disk(&mut world, 90);
+    world.tick(5_000);
+    assert_eq!(shown(&world), (PENDING, Told::Firing));
+    world.admin(Command::Alert(AlertCommand::DeleteRule { rule: name("full") })).unwrap();
+    world.tick(2 * 3_600_000);
+    assert_eq!(shown(&world), (RESOLVED, Told::Firing), "nobody knows yet");
+    notify(&mut world, 2).unwrap();
+    notified(&mut world, 2, AlertState::Resolved, true);
+    world.tick(5_000);
+    assert_eq!(shown(&world), (None, Told::Nothing));
 }

@@ -2,7 +2,8 @@
 //! entry), two nodes get the same state, and a retry has one effect.
 
 use novacron_domain::{
-    State,
+    Revision, State,
+    alert::{AlertCommand, Rule, Severity, Signal, Test},
     cluster::ClusterCommand,
     envelope::{Command, Envelope},
     host::{HostCommand, Schedule},
@@ -38,6 +39,9 @@ enum Step {
     Tick { seconds: u16 },
     Image { delete: bool },
     RemoveHost { host: u8 },
+    Rule { named: u8, deletes: bool },
+    Notify,
+    Notified { took_it: bool },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -61,6 +65,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0_u16..800).prop_map(|seconds| Step::Tick { seconds }),
         1 => any::<bool>().prop_map(|delete| Step::Image { delete }),
         1 => any::<u8>().prop_map(|host| Step::RemoveHost { host }),
+        2 => (any::<u8>(), prop::bool::weighted(0.3))
+            .prop_map(|(named, deletes)| Step::Rule { named, deletes }),
+        2 => Just(Step::Notify),
+        2 => any::<bool>().prop_map(|took_it| Step::Notified { took_it }),
     ]
 }
 
@@ -159,6 +167,35 @@ fn command(world: &World, step: &Step, count: u128) -> Option<Command> {
             let operation = state.asked_of(id(u128::from(host % 3) + 1)).next()?;
             let answer = if answers { Ok(1) } else { Err("no answer".to_owned()) };
             Command::Operation(OperationCommand::Probed { operation, answer })
+        }
+        Step::Rule { named, deletes: true } => {
+            Command::Alert(AlertCommand::DeleteRule { rule: name(&format!("r{}", named % 2)) })
+        }
+        Step::Rule { named, deletes: false } => {
+            let signal = [Signal::VmRunning, Signal::HostUp][usize::from(named % 2)];
+            Command::Alert(AlertCommand::SetRule(Box::new(Rule {
+                name: name(&format!("r{}", named % 2)),
+                signal,
+                test: Test::Below(1),
+                for_ms: u64::from(named / 2 % 2) * 5_000,
+                project: None,
+                labels: Default::default(),
+                severity: Severity::Info,
+                summary: String::new(),
+                revision: Revision::ZERO,
+            })))
+        }
+        Step::Notify => {
+            let alerts = state.news(u64::MAX);
+            Command::Alert(AlertCommand::Notify { operation, alerts })
+        }
+        Step::Notified { took_it } => {
+            let notice = state.notices().next()?;
+            let told = notice.alerts.iter();
+            let told = told.map(|alert| ((alert.rule.clone(), alert.of), alert.state)).collect();
+            let answer = if took_it { Ok("told".into()) } else { Err("refused".into()) };
+            let operation = notice.operation;
+            Command::Alert(AlertCommand::Notified { operation, answer, told })
         }
         Step::Drain { host, begins } => Command::Host(HostCommand::Schedule {
             host: id(u128::from(host % 3) + 1),

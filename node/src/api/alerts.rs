@@ -2,7 +2,7 @@
 
 use domain::{
     State,
-    alert::{Alert, AlertCommand, AlertKey},
+    alert::{Alert, AlertCommand, AlertKey, AlertState},
     envelope::Command,
     name::Name,
     principal::Role,
@@ -31,7 +31,9 @@ impl Alerts for Api {
         let (state, now_ms) = (&view.state, wall_ms());
         let key = |row: &Alert| {
             let project = row.project.as_ref().map(ToString::to_string);
-            format!("{}/{}/{}/{}", row.rule, row.of.noun(), project.unwrap_or_default(), row.name)
+            let project = project.unwrap_or_default();
+            // Of one that was removed and made again both may be there.
+            format!("{}/{}/{project}/{}/{:?}", row.rule, row.of.noun(), row.name, row.of)
         };
         let mut rows: Vec<_> = state.alerts.values().map(|row| (key(row), row)).collect();
         rows.sort_by(|one, other| one.0.cmp(&other.0));
@@ -158,9 +160,12 @@ impl Alerts for Api {
 
 /// The alert of a rule that is of what has this name; of VMs, in this project.
 fn named(state: &State, rule: &Name, project: &Name, name: &str) -> Result<AlertKey, Rejected> {
-    let found = state
-        .alerts_of(rule)
-        .find(|alert| alert.name == name && alert.project.as_ref().is_none_or(|of| of == project));
+    let is_of = |alert: &&Alert| {
+        alert.name == name && alert.project.as_ref().is_none_or(|of| of == project)
+    };
+    // One that was removed and made again may have one that is over.
+    let found = state.alerts_of(rule).filter(is_of);
+    let found = found.min_by_key(|alert| alert.state == AlertState::Resolved);
     let text: String = name.chars().take(64).collect();
     let missing = || Rejected::new(Reason::NotFound, format!("rule {rule} has no alert of {text}"));
     found.map(|alert| (alert.rule.clone(), alert.of)).ok_or_else(missing)

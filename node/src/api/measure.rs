@@ -171,8 +171,11 @@ impl Drop for Asked {
     fn drop(&mut self) {
         if let Some(span) = &mut self.span {
             span.say("rpc.system", self.series.face);
-            if self.code != "OK" {
-                span.fail(self.code);
+            match self.code {
+                "OK" => {}
+                // Whoever was not let in does not fill the collector.
+                "UNAUTHENTICATED" | "RESOURCE_EXHAUSTED" => span.forget(),
+                code => span.fail(code),
             }
         }
         let Series { face, method, ok, took } = &*self.series;

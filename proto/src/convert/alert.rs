@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::{
     Revision, State,
-    alert::{Alert, AlertCommand, Rule, Severity, Signal, Silence, Test},
+    alert::{Alert, AlertCommand, Rule, Severity, Signal, Silence, Subject, Test},
     name::Name,
     principal::Principal,
     rejected::Rejected,
@@ -81,6 +81,19 @@ pub fn silence(state: &State, silence: &Silence) -> v1::Silence {
         reason: silence.reason.clone(),
         author: author(state, &silence.author),
         etag: silence.revision.as_u64(),
+    }
+}
+
+/// What an alert is of, by its id.
+#[must_use]
+pub fn subject(of: Subject) -> String {
+    let noun = of.noun();
+    match of {
+        Subject::Cluster => noun.to_owned(),
+        Subject::Node(id) => format!("{noun}/{id}"),
+        Subject::Host(id) => format!("{noun}/{id}"),
+        Subject::Vm(id) => format!("{noun}/{id}"),
+        Subject::Queue(class) => format!("{noun}/{}", class.as_str()),
     }
 }
 

@@ -86,7 +86,7 @@ fn named(key: &RowKey) -> (String, String) {
         RowKey::Lock((project, name)) => ("lock", format!("{project}/{name}")),
         RowKey::MigrationPolicy(name) => ("migration policy", name.to_string()),
         RowKey::AlertRule(name) => ("alert rule", name.to_string()),
-        RowKey::Alert((rule, _)) => ("alert", rule.to_string()),
+        RowKey::Alert((rule, of)) => ("alert", format!("{rule}/{}", alert::subject(*of))),
         RowKey::Silence(name) => ("silence", name.to_string()),
         RowKey::Setting(key) => ("setting", key.definition().name.to_owned()),
         RowKey::Node(id) => ("node", id.to_string()),

@@ -3,6 +3,8 @@
 //! | step | what is wanted | undo | done when |
 //! |---|---|---|---|
 //! | tell | every receiver has taken it | nothing to undo | the leading node says so; it tries again until its retries are used up |
+//!
+//! It is never stuck: what could not be told is told by another one later, as it is then.
 
 use super::{Class, Definition, ORDINARY, StepName};
 use crate::setting::Key;
