@@ -21,6 +21,7 @@ const API: &[&str] = &[
     "novacron/v1/lock.proto",
     "novacron/v1/migration_policy.proto",
     "novacron/v1/alert.proto",
+    "novacron/v1/monitoring.proto",
     "novacron/v1/infrastructure.proto",
     "novacron/v1/admin.proto",
     "novacron/v1/cluster.proto",

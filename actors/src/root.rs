@@ -14,6 +14,7 @@ use crate::{
     keeper::Keeper,
     leader::{self, FencingAgent, Leader, Receiver},
     metrics,
+    monitor::{Measuring, Monitor},
     reporter::{self, Reporter},
     routine::{Routine, Turn},
     supervision::Failures,
@@ -32,6 +33,8 @@ pub struct StaffOptions {
     pub receivers: Arc<[Receiver]>,
     /// When this node's certificate expires, Unix milliseconds; 0 when that cannot be read.
     pub certificate_until_wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// What this node has measured of its hosts.
+    pub monitor: Arc<Monitor>,
     /// This node's copies of images.
     pub images: Arc<ImageFiles>,
     /// The data directory, whose disk is watched.
@@ -96,6 +99,7 @@ pub(crate) enum Role {
     Beat,
     Health,
     Keeper,
+    Monitor,
     Chronicle,
     /// The host of this number.
     Host(usize),
@@ -110,6 +114,7 @@ impl Role {
             Role::Beat => Beat::NAME,
             Role::Health => Health::NAME,
             Role::Keeper => Keeper::NAME,
+            Role::Monitor => Measuring::NAME,
             Role::Chronicle => chronicle::NAME,
             Role::Host(_) => host::NAME,
         }
@@ -137,6 +142,7 @@ impl RootState {
             | Role::Beat
             | Role::Health
             | Role::Keeper
+            | Role::Monitor
             | Role::Chronicle => role.kind().to_owned(),
         }
     }
@@ -150,6 +156,7 @@ impl RootState {
             Role::Beat => Routine::<Beat>::start(options, supervisor).await,
             Role::Health => Routine::<Health>::start(options, supervisor).await,
             Role::Keeper => Routine::<Keeper>::start(options, supervisor).await,
+            Role::Monitor => Routine::<Measuring>::start(options, supervisor).await,
             Role::Chronicle => Chronicle::start(options, supervisor).await,
             Role::Host(number) => HostActor::start(options, number, reporter, supervisor).await,
         };
@@ -182,8 +189,15 @@ impl Actor for Root {
         options: Arc<StaffOptions>,
     ) -> Result<RootState, ActorProcessingErr> {
         let hosts = (0..options.hosts.len()).map(Role::Host);
-        let own =
-            [Role::Reporter, Role::Leader, Role::Beat, Role::Health, Role::Keeper, Role::Chronicle];
+        let own = [
+            Role::Reporter,
+            Role::Leader,
+            Role::Beat,
+            Role::Health,
+            Role::Keeper,
+            Role::Monitor,
+            Role::Chronicle,
+        ];
         for role in own.into_iter().chain(hosts) {
             me.cast(Message::Start(role))?;
         }

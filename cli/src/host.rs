@@ -10,6 +10,7 @@ use indicatif::ProgressBar;
 use crate::{
     Session, all_pages, call,
     exit::Exit,
+    metrics,
     output::{Column, at, column, list, number, wide},
     spec::read_labels,
 };
@@ -27,6 +28,15 @@ pub enum HostVerb {
         /// A filter, such as `status=lost`.
         #[arg(short = 'l', long, value_name = "FILTER", default_value = "")]
         selector: String,
+    },
+    /// What hosts use now, those first that use most.
+    Top(metrics::Order),
+    /// What a host used over time: within the last hour, or as far back as 30 days.
+    Metrics {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        window: metrics::Window,
     },
     /// VMs on a host that are not the cluster's. They are never touched.
     Foreign {
@@ -149,6 +159,8 @@ pub(crate) async fn run(session: &Session, verb: HostVerb) -> Result<()> {
             let (hosts, _) = all_pages!(session, HostsClient<_>, list_hosts, request, hosts);
             session.output.rows(&hosts, COLUMNS)
         }
+        HostVerb::Top(top) => metrics::top_hosts(session, &top).await,
+        HostVerb::Metrics { name, window } => metrics::of_host(session, name, &window).await,
         HostVerb::Foreign { name } => {
             let request = v1::ListForeignVmsRequest { host: name };
             let foreign = call!(session, HostsClient<_>, list_foreign_vms, request).await?;

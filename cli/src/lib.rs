@@ -20,6 +20,7 @@ mod finding;
 mod host;
 mod image;
 mod lock;
+mod metrics;
 mod migration_policy;
 mod operation;
 mod output;

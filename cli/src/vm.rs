@@ -9,6 +9,7 @@ use client::v1::{self, operations_client::OperationsClient, vms_client::VmsClien
 use crate::{
     Session, all_pages, call, console,
     exit::Exit,
+    metrics,
     output::{Column, at, bytes, column, number, wide},
     spec::SpecFlags,
 };
@@ -141,6 +142,24 @@ pub enum Verb {
         #[command(flatten)]
         project: Project,
     },
+    /// What VMs use now, those first that use most.
+    Top {
+        /// The VMs of this project; those of all, when none is named.
+        #[arg(short, long, env = "NOVACRON_PROJECT", default_value = "", value_name = "NAME")]
+        project: String,
+        #[command(flatten)]
+        top: metrics::Order,
+    },
+    /// What a VM used over time: within the last hour, or as far back as 30 days.
+    #[command(after_help = "Example:\n  novacron vm metrics web --since 7d")]
+    Metrics {
+        /// Its name or id.
+        name: String,
+        #[command(flatten)]
+        project: Project,
+        #[command(flatten)]
+        window: metrics::Window,
+    },
     /// Change a VM's spec; what is not given stays.
     Update {
         /// Its name or id.
@@ -270,6 +289,10 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
             let request = v1::GetVmUsageRequest { project: project.project, vm: name };
             let usage = call!(session, VmsClient<_>, get_vm_usage, request).await?;
             session.output.row(&usage, USAGE_COLUMNS)
+        }
+        Verb::Top { project, top } => metrics::top_vms(session, &project, &top).await,
+        Verb::Metrics { name, project, window } => {
+            metrics::of_vm(session, project, name, &window).await
         }
         Verb::Update { name, project, spec } => {
             update(session, &project.project, &name, *spec).await

@@ -20,6 +20,7 @@ mod list;
 mod locks;
 mod measure;
 mod migration_policies;
+mod monitoring;
 mod operations;
 mod plan;
 mod relay;
@@ -60,6 +61,8 @@ pub struct Api {
     pub(crate) uploads: Arc<tokio::sync::Semaphore>,
     /// So many backups may be made at one time.
     pub(crate) backups: Arc<tokio::sync::Semaphore>,
+    /// What this node has measured of its hosts.
+    pub(crate) monitor: Arc<actors::Monitor>,
     /// The data directory.
     pub(crate) directory: PathBuf,
 }
@@ -103,9 +106,10 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         clusters_server::ClustersServer, consoles_server::ConsolesServer,
         credentials_server::CredentialsServer, events_server::EventsServer,
         hosts_server::HostsServer, images_server::ImagesServer, locks_server::LocksServer,
-        migration_policies_server::MigrationPoliciesServer, operations_server::OperationsServer,
-        projects_server::ProjectsServer, settings_server::SettingsServer,
-        tokens_server::TokensServer, uploads_server::UploadsServer, vms_server::VmsServer,
+        migration_policies_server::MigrationPoliciesServer, monitoring_server::MonitoringServer,
+        operations_server::OperationsServer, projects_server::ProjectsServer,
+        settings_server::SettingsServer, tokens_server::TokensServer,
+        uploads_server::UploadsServer, vms_server::VmsServer,
     };
     let (health, health_service) = tonic_health::server::health_reporter();
     drop(health);
@@ -117,6 +121,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .add_service(
             MigrationPoliciesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX),
         )
+        .add_service(MonitoringServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(AlertsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ImagesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ProjectsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))

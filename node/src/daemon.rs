@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use actors::{FencingAgent, ImageFiles, LocalHost, Receiver, Staff, StaffOptions};
+use actors::{FencingAgent, ImageFiles, LocalHost, Monitor, Receiver, Staff, StaffOptions};
 use anyhow::{Context, Result};
 use raft_store::{
     Options, Store, Timing, WalOptions,
@@ -92,6 +92,9 @@ impl Daemon {
         let images = ImageFiles::open(&shared)
             .with_context(|| format!("cannot use {}", shared.display()))?;
         let images = Arc::new(images);
+        let monitor = Monitor::open(&options.directory);
+        let monitor = monitor.context("cannot keep what VMs use in the data directory")?;
+        let monitor = Arc::new(monitor);
         let listener = TcpListener::bind(options.api_listen)
             .await
             .with_context(|| format!("cannot listen for clients on {}", options.api_listen))?;
@@ -106,6 +109,7 @@ impl Daemon {
             attached: Default::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             backups: Arc::new(Semaphore::new(1)),
+            monitor: monitor.clone(),
             directory: options.directory.clone(),
         };
         let router = api::router(api, rate);
@@ -127,6 +131,7 @@ impl Daemon {
             agents: options.agents,
             receivers: options.receivers,
             certificate_until_wall_ms,
+            monitor,
             images,
             directory: options.directory,
             peer_address: options.peer_address,

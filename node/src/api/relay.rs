@@ -1,11 +1,15 @@
 //! What only the node can answer that drives a host. Any other node asks it, in the caller's name and
 //! one hop far.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use actors::LocalHost;
 use client::Client;
-use domain::{State, id::HostId};
+use domain::{
+    State,
+    id::{HostId, NodeId},
+    node::Node,
+};
 use drivers::{DriverError, ErrorKind};
 use raft_store::identity;
 use tonic::{
@@ -51,20 +55,48 @@ impl Api {
             return Err(unreachable(moved));
         }
         let node = node.and_then(|node| state.nodes.get(&node));
-        let nobody = || unreachable("the host has no node");
-        let address = node.map(|node| node.api_address.clone()).ok_or_else(nobody)?;
+        let node = node.ok_or_else(|| unreachable("the host has no node"))?;
+        self.neighbour(node, caller, NODE_TIMEOUT).map(Driven::There)
+    }
+
+    /// The other nodes that drive hosts, by their names, to be asked in the caller's name; none when another node
+    /// asks.
+    pub(super) fn neighbours(
+        &self,
+        state: &State,
+        caller: &MetadataMap,
+        patience: Duration,
+    ) -> Vec<(String, Neighbour)> {
+        if caller.contains_key(HOP) {
+            return Vec::new();
+        }
+        let driving: BTreeSet<NodeId> = state.hosts.values().map(|host| host.node).collect();
+        let others = driving.into_iter().filter(|node| *node != self.store.node());
+        let others = others.filter_map(|node| state.nodes.get(&node));
+        let others = others.filter_map(|node| {
+            Some((node.name.to_string(), self.neighbour(node, caller, patience).ok()?))
+        });
+        others.collect()
+    }
+
+    fn neighbour(
+        &self,
+        node: &Node,
+        caller: &MetadataMap,
+        patience: Duration,
+    ) -> Result<Neighbour, Status> {
         let bearer = caller.get("authorization").and_then(|value| value.to_str().ok());
         let bearer = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
         let client = Client::new(client::Options {
-            endpoints: vec![address],
+            endpoints: vec![node.api_address.clone()],
             authority: self.files.authority.certificate_pem().to_owned(),
             server_name: identity::cluster_name(self.files.node.cluster),
             bearer: bearer.to_owned(),
-            deadline: NODE_TIMEOUT,
+            deadline: patience,
             traceparent: telemetry::trace::current().map(|place| place.to_string()),
         });
         let client = client.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Driven::There(Neighbour(client)))
+        Ok(Neighbour(client))
     }
 }
 

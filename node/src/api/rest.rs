@@ -34,6 +34,7 @@ pub(super) fn with_rest(router: Router, api: &Api) -> Router {
         __rest_over_grpc_bridge_Locks::LocksRestBridge,
         __rest_over_grpc_bridge_MigrationPolicies::MigrationPoliciesRestBridge,
         __rest_over_grpc_bridge_Alerts::AlertsRestBridge,
+        __rest_over_grpc_bridge_Monitoring::MonitoringRestBridge,
         __rest_over_grpc_bridge_Hosts::HostsRestBridge,
         __rest_over_grpc_bridge_Images::ImagesRestBridge,
         __rest_over_grpc_bridge_Projects::ProjectsRestBridge,

@@ -36,6 +36,8 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
     let spec = |memory_mib: u32| json!({"vcpus": 1, "memoryMib": memory_mib, "image": "tiny"});
     vec![
         ("GetVersion", json!({}), 200),
+        // While nothing runs.
+        ("ListHostUse", json!({}), 200),
         ("CreateProject", json!({"name": "both"}), 200),
         ("CreateProject", json!({"name": "both"}), 409),
         ("CreateProject", json!({"name": "../both"}), 400),
@@ -133,6 +135,11 @@ fn calls() -> Vec<(&'static str, Value, u16)> {
         ("ListTokens", json!({}), 200),
         ("RevokeToken", json!({"token": "$token"}), 200),
         ("GetHost", json!({"host": "host-0001"}), 200),
+        ("GetHostMetrics", json!({"host": "host-0001", "stepSeconds": 600}), 200),
+        ("GetHostMetrics", json!({"host": "host-0001", "stepSeconds": 7}), 400),
+        ("GetHostMetrics", json!({"host": "none"}), 404),
+        ("GetVmMetrics", json!({"project": "default", "vm": "none"}), 404),
+        ("ListVmUse", json!({"project": "../both"}), 400),
         ("ListHosts", json!({"page": {"filter": "status=ready"}}), 200),
         ("ListForeignVms", json!({"host": "host-0001"}), 200),
         ("LabelHost", json!({"host": "host-0001", "set": {"rack": "a"}, "remove": ["disk"]}), 200),

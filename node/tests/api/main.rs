@@ -20,6 +20,7 @@ mod kinds;
 mod locks;
 mod metrics;
 mod migration;
+mod monitoring;
 mod placement;
 mod probes;
 mod queues;

@@ -1,0 +1,219 @@
+//! What VMs and hosts use: measured on the host's own node every ten seconds, and kept there.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use domain::{
+    State,
+    id::{HostId, VmId},
+    instance::Phase,
+};
+use drivers::Usage;
+use futures_util::{StreamExt, stream};
+
+use crate::{
+    health::wall_ms,
+    host::LocalHost,
+    machine,
+    root::StaffOptions,
+    routine::Turn,
+    series::{self, Sample, Series, Step},
+};
+
+/// What a series is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Measured {
+    /// A VM.
+    Vm(VmId),
+    /// A host.
+    Host(HostId),
+}
+
+impl Measured {
+    fn file(self) -> String {
+        match self {
+            Measured::Vm(id) => format!("vm-{id}"),
+            Measured::Host(id) => format!("host-{id}"),
+        }
+    }
+}
+
+/// What a node has measured of its hosts and their VMs.
+pub struct Monitor {
+    directory: PathBuf,
+    newest: Mutex<BTreeMap<Measured, (u64, Sample)>>,
+}
+
+impl Monitor {
+    /// What lies in the data directory.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open(data: &Path) -> io::Result<Monitor> {
+        let directory = data.join("series");
+        std::fs::create_dir_all(&directory)?;
+        Ok(Monitor { directory, newest: Mutex::default() })
+    }
+
+    /// The newest values that are not old: when, Unix seconds, and what.
+    #[must_use]
+    pub fn newest(&self) -> BTreeMap<Measured, (u64, Sample)> {
+        const OLD_S: u64 = 30;
+        let now_s = wall_ms() / 1_000;
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = newest.iter().filter(|(_, (at_s, _))| at_s + OLD_S >= now_s);
+        fresh.map(|(of, newest)| (*of, *newest)).collect()
+    }
+
+    /// What something used, as [`Series::read`]. It reads a file: not for a thread that others wait for.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn read(
+        &self,
+        of: Measured,
+        step: Step,
+        from_s: u64,
+        to_s: u64,
+    ) -> io::Result<Vec<(u64, Sample)>> {
+        Series::at(self.directory.join(of.file())).read(step, from_s, to_s)
+    }
+
+    fn write(&self, at_s: u64, samples: &BTreeMap<Measured, Sample>) {
+        let last = std::mem::take(&mut *self.newest.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut failed = None;
+        for (of, sample) in samples {
+            let series = Series::at(self.directory.join(of.file()));
+            let last_s = last.get(of).map(|(last_s, _)| *last_s);
+            if let Err(error) = series.write(at_s, last_s, *sample) {
+                failed = Some(error);
+            }
+        }
+        if let Some(error) = failed {
+            tracing::warn!(%error, "what VMs use is not kept");
+        }
+        let newest = samples.iter().map(|(of, sample)| (*of, (at_s, *sample)));
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = newest.collect();
+    }
+}
+
+/// Measures.
+#[derive(Default)]
+pub(crate) struct Measuring {
+    /// What was counted last, and when.
+    counted: BTreeMap<Measured, (Instant, Usage)>,
+    /// The last ten seconds that were measured.
+    last: u64,
+    turns: u64,
+}
+
+impl Turn for Measuring {
+    const NAME: &str = "monitor";
+    const PAUSE: Duration = Duration::from_millis(500);
+
+    async fn take(&mut self, options: &StaffOptions) {
+        let at_s = wall_ms() / 1_000;
+        let now = at_s / Step::Seconds10.seconds();
+        if now == self.last || options.hosts.is_empty() {
+            return;
+        }
+        self.last = now;
+        let view = options.store.view();
+        let counted = count(&options.hosts, &view.state).await;
+        let mut samples = BTreeMap::new();
+        let mut next = BTreeMap::new();
+        for (of, host, at, usage) in counted {
+            if let Some((before, old)) = self.counted.get(&of) {
+                let sample = rates(*old, usage, at.duration_since(*before));
+                samples.insert(of, sample);
+                // What a simulated host uses is what its VMs use.
+                if let Some(host) = host {
+                    let whole: &mut Sample = samples.entry(Measured::Host(host)).or_default();
+                    *whole = whole.and(sample);
+                }
+            }
+            next.insert(of, (at, usage));
+        }
+        self.counted = next;
+        let (monitor, state) = (options.monitor.clone(), view.state.clone());
+        self.turns += 1;
+        // Once an hour, and not at once: a node that has just begun may not know yet what there is.
+        let sweeps = self.turns.is_multiple_of(360);
+        let written = tokio::task::spawn_blocking(move || {
+            monitor.write(at_s, &samples);
+            if sweeps
+                && let Err(error) =
+                    series::sweep(&monitor.directory, |file| is_wanted(&state, file))
+            {
+                tracing::warn!(%error, "what was measured of VMs that are gone is left");
+            }
+        });
+        let _ = written.await;
+    }
+}
+
+/// Whether a file is of something that is there.
+fn is_wanted(state: &State, file: &str) -> bool {
+    match file.split_once('-') {
+        Some(("vm", id)) => id.parse().is_ok_and(|id: VmId| state.vms.contains_key(&id)),
+        Some(("host", id)) => id.parse().is_ok_and(|id: HostId| state.hosts.contains_key(&id)),
+        _ => false,
+    }
+}
+
+/// What was counted: of what, the host that it is a part of, when, and how much.
+type Counted = (Measured, Option<HostId>, Instant, Usage);
+
+/// Asks the drivers for all guests that run, and the machine.
+async fn count(hosts: &[std::sync::Arc<LocalHost>], state: &State) -> Vec<Counted> {
+    /// Questions at one time.
+    const PARALLEL: usize = 16;
+    /// How long a driver may take.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let mut counted = Vec::new();
+    let mut guests = Vec::new();
+    for local in hosts {
+        let simulated =
+            state.hosts.get(&local.id).is_none_or(|host| host.driver.as_str() == "simulator");
+        if !simulated && let Some(usage) = machine::usage() {
+            counted.push((Measured::Host(local.id), None, Instant::now(), usage));
+        }
+        let running = state.instances_on(local.id).filter(|body| body.phase == Phase::Running);
+        guests.extend(running.map(|body| (local.clone(), body.vm, simulated.then_some(local.id))));
+    }
+    let asked = stream::iter(guests).map(|(local, vm, host)| async move {
+        let usage = tokio::time::timeout(PATIENCE, local.driver.usage(vm)).await.ok()?.ok()?;
+        Some((Measured::Vm(vm), host, Instant::now(), usage))
+    });
+    let mut answers = asked.buffer_unordered(PARALLEL);
+    while let Some(answer) = answers.next().await {
+        counted.extend(answer);
+    }
+    counted
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "what is shown to people"
+)]
+fn rates(old: Usage, new: Usage, within: Duration) -> Sample {
+    // A counter that is less than it was began anew.
+    let rate = |old: u64, new: u64| {
+        let grown = new.checked_sub(old).unwrap_or(new);
+        (grown as f64 / within.as_secs_f64().max(0.001)) as f32
+    };
+    Sample {
+        cpus: rate(old.cpu_ns, new.cpu_ns) / 1e9,
+        memory_bytes: (new.memory_mib << 20) as f32,
+        disk_read: rate(old.disk_read_bytes, new.disk_read_bytes),
+        disk_written: rate(old.disk_written_bytes, new.disk_written_bytes),
+        received: rate(old.network_received_bytes, new.network_received_bytes),
+        sent: rate(old.network_sent_bytes, new.network_sent_bytes),
+    }
+}
