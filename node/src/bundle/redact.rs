@@ -23,6 +23,8 @@ const FIELDS: &[&str] = &[
     "apikey",
     "accesskey",
     "credentials",
+    // Addresses of webhooks are secrets.
+    "url",
 ];
 
 /// The text without secrets.

@@ -13,7 +13,7 @@ struct Cli {
     common: cli::Common,
 }
 
-const SECRETS: [&str; 2] = ["hunter2", "of-the-agent"];
+const SECRETS: [&str; 3] = ["hunter2", "of-the-agent", "of-the-hook"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_has_everything_but_secrets() {
@@ -37,8 +37,9 @@ async fn a_bundle_has_everything_but_secrets() {
     let config = format!(
         "[cluster]\nname = \"c\"\n[node]\nname = \"n1\"\ndata_directory = \"/nowhere/data\"\n\
          peer_address = \"127.0.0.1:1\"\napi_address = \"127.0.0.1:2\"\n\
-         [[fencing]]\nhost = \"h1\"\nprogram = \"/bin/false\"\narguments = [\"-p\", \"{}\"]\n",
-        SECRETS[1]
+         [[fencing]]\nhost = \"h1\"\nprogram = \"/bin/false\"\narguments = [\"-p\", \"{}\"]\n\
+         [[receiver]]\nname = \"chat\"\nkind = \"webhook\"\nurl = \"https://chat.example/{}\"\n",
+        SECRETS[1], SECRETS[2]
     );
     std::fs::write(file("cluster.toml"), config).unwrap();
 
