@@ -9,7 +9,7 @@ use domain::{
     event::Change,
     id::{HostId, OperationId, VmId},
     name::Name,
-    operation::{Class, Kind, Operation, Status},
+    operation::{Class, Kind, Operation, Status, Subject},
     table::Row,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
@@ -201,6 +201,15 @@ fn count(state: &State, operation: &Operation, told: &Told) {
     }
     let (class, status) = (operation.class.as_str(), operation.status.as_str());
     metrics::OPERATIONS.of([class, kind, status]).increment(1);
+    if let Subject::Vm { id, project, .. } = &operation.subject
+        && *project == domain::canary::name()
+        && operation.status == Status::Done
+        // At its end one that was made has a host, and one that was deleted has none any more.
+        && let Some(provider) = provider(state, *id).or_else(|| told.source.clone())
+    {
+        let took = between(operation.created_wall_ms, operation.ended_wall_ms);
+        metrics::CANARY.of([provider.to_string(), kind.to_owned()]).record(took);
+    }
     if operation.kind == Kind::Migrate
         && operation.status == Status::Done
         && let (Some(source), Some(vm)) = (&told.source, operation.vm())

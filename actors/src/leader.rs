@@ -3,6 +3,7 @@
 //! needs is in the state, so the next leader's actor takes over where this one was.
 
 mod alerts;
+mod canary;
 mod fencing;
 pub mod membership;
 mod place;
@@ -103,6 +104,7 @@ impl Actor for Leader {
                 // One that was cut off knows what was, and others tell what is.
                 if leads {
                     state.tellers.act(&state.store).await;
+                    canary::act(&state.store).await;
                 }
             }
             place::act(&state.store, beats).await;

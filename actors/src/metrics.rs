@@ -62,6 +62,16 @@ pub(crate) static QUEUED: Histogram<1> = Histogram::new(
     SECONDS,
 );
 
+pub(crate) static CANARY: Histogram<2> = Histogram::new(
+    "novacron_canary_duration_seconds",
+    "How long it took until a canary ran, or was deleted, since that was asked for. The node that leads counts them.",
+    [
+        Label { name: "provider", values: "the driver's kind" },
+        Label { name: "what", values: "`create`, `delete`" },
+    ],
+    SECONDS,
+);
+
 /// Everything that is measured of the staff.
 pub static INVENTORY: &[Described] = &[
     ACTORS.described(),
@@ -71,6 +81,7 @@ pub static INVENTORY: &[Described] = &[
     MIGRATION.described(),
     STEP.described(),
     QUEUED.described(),
+    CANARY.described(),
 ];
 
 /// An actor of this kind is at work until what is returned is dropped.

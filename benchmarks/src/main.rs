@@ -28,7 +28,7 @@ use crate::{
     book::Book,
     field::{Extent, Field},
     page::Circumstances,
-    row::{append, failover, idle, lists, many, placement, reads, writes},
+    row::{append, failover, idle, lists, many, placement, reads, traces, writes},
 };
 
 /// Measures NovaCron beside its peers, and writes a page of it.
@@ -98,6 +98,9 @@ async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
     }
     if wanted(&[6]) {
         many::measure(&extent, programs.clone(), book).await?;
+    }
+    if wanted(&[14]) {
+        traces::measure(&extent, programs.clone(), book).await?;
     }
     if wanted(&[1, 3, 5, 8, 10, 13]) {
         let mut field = Field::start(programs, extent).await?;

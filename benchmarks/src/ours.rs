@@ -2,6 +2,7 @@
 //! their clients, who show a credential.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use client::{
     Client,
     v1::{self, images_client::ImagesClient},
 };
-use lab::{Cluster, ClusterOptions, Hosts, Pace};
+use lab::{Cluster, ClusterOptions, Hosts, Pace, Traces};
 
 /// How many nodes, as etcd has members.
 pub(crate) const NODES: usize = 3;
@@ -36,14 +37,27 @@ impl Ours {
         Ours::with_hosts(programs, 1).await
     }
 
+    /// The same, whose traces are told, as many as by default.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) async fn traced(programs: PathBuf, collector: SocketAddr) -> Result<Ours> {
+        Ours::with(programs, 1, Some(Traces { collector, percent: None })).await
+    }
+
     /// The same, with so many simulated hosts for each node.
     ///
     /// # Errors
     /// When it does not start.
     pub(crate) async fn with_hosts(programs: PathBuf, each: usize) -> Result<Ours> {
+        Ours::with(programs, each, None).await
+    }
+
+    async fn with(programs: PathBuf, each: usize, traces: Option<Traces>) -> Result<Ours> {
         let options = ClusterOptions {
             pace: Pace::Normal,
             more_hosts: each.saturating_sub(1),
+            traces,
             ..ClusterOptions::new(NODES, Hosts::Simulated, programs)
         };
         let cluster = Cluster::start(options, |_| ()).await?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::book::{Aim, Book, Figure, tell};
 
 /// What the rows are.
-const ROWS: [(u8, &str); 9] = [
+const ROWS: [(u8, &str); 10] = [
     (1, "Acknowledged changes, synced on a majority's disks before the answer"),
     (3, "Reads"),
     (5, "Lists"),
@@ -18,6 +18,7 @@ const ROWS: [(u8, &str); 9] = [
     (10, "A leader is killed: time to the next acknowledged change"),
     (12, "The log by itself"),
     (13, "Nobody asks for anything"),
+    (14, "Traces are told to a collector, beside the same without"),
 ];
 
 /// Where and of what figures were taken.

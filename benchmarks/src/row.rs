@@ -7,4 +7,5 @@ pub(crate) mod lists;
 pub(crate) mod many;
 pub(crate) mod placement;
 pub(crate) mod reads;
+pub(crate) mod traces;
 pub(crate) mod writes;

@@ -77,7 +77,7 @@ pub struct Rule {
     /// Its name.
     name: String,
     /// What it looks at: vm-down, vm-running, host-up, silent-voters, losable-voters, stuck-operations, queue-age-s,
-    /// disk-used-percent, sync-ms, certificate-days or clock-skew-ms.
+    /// disk-used-percent, sync-ms, certificate-days, clock-skew-ms or canary-failures.
     signal: String,
     #[command(flatten)]
     test: Test,

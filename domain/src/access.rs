@@ -40,6 +40,7 @@ impl Command {
                 | AlertCommand::Notified { .. }
                 | AlertCommand::Voters { .. },
             )
+            | Command::Canary(_)
             | Command::Instance(_) => Access::Node,
             Command::Node(NodeCommand::Join(_)) => Access::Token,
             Command::Node(NodeCommand::Remove { .. })
@@ -120,6 +121,8 @@ impl Command {
                 | VmCommand::Unplaceable(_),
             )
             | Command::Instance(_)
+            // What it makes it deletes.
+            | Command::Canary(_)
             // Alerts of a full disk must be told.
             | Command::Alert(
                 AlertCommand::DeleteRule { .. }

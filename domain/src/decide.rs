@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Draft, State, access, alert, cluster, codec, credential,
+    Draft, State, access, alert, canary, cluster, codec, credential,
     envelope::{Command, Envelope, Outcome},
     event::Event,
     host,
@@ -91,6 +91,7 @@ fn decide(draft: &mut Draft, command: &Command) -> Result<(), Rejected> {
         Command::Operation(command) => operation::decide(draft, command),
         Command::Lock(command) => lock::decide(draft, command),
         Command::Alert(command) => alert::decide(draft, command),
+        Command::Canary(command) => canary::decide(draft, command),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     Revision, State,
     alert::{Subject, Trend, Voters},
+    canary::Canary,
     cluster::{Cluster, Mark},
     envelope::Outcome,
     event::{Change, RowKey},
@@ -144,6 +145,13 @@ impl Draft {
         match condition {
             Some(condition) => self.state.conditions.insert(node, condition),
             None => self.state.conditions.remove(&node),
+        };
+    }
+
+    pub(crate) fn note_canary(&mut self, host: HostId, canary: Option<Canary>) {
+        match canary {
+            Some(canary) => self.state.canaries.insert(host, canary),
+            None => self.state.canaries.remove(&host),
         };
     }
 

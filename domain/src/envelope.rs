@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Revision,
     alert::AlertCommand,
+    canary::CanaryCommand,
     cluster::ClusterCommand,
     credential::CredentialCommand,
     host::HostCommand,
@@ -58,6 +59,8 @@ pub enum Command {
     Lock(LockCommand),
     /// Alerts, their rules, and silences.
     Alert(AlertCommand),
+    /// Canaries.
+    Canary(CanaryCommand),
 }
 
 /// A client's idempotency key.

@@ -457,6 +457,7 @@ fn remove(draft: &mut Draft, id: HostId) -> Result<(), Rejected> {
     operation::settle_drain(draft, id);
     operation::host_gone(draft, id);
     draft.revoke_lease(id);
+    draft.note_canary(id, None);
     draft.delete::<Host>(id);
     draft.reply_object("host", id);
     Ok(())

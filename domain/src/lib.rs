@@ -7,6 +7,7 @@
 //! noun's rules on a [`Draft`]) → a new [`State`], an [`event::Event`] and an answer.
 
 pub mod alert;
+pub mod canary;
 pub mod cluster;
 pub mod codec;
 pub mod credential;

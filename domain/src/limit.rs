@@ -39,6 +39,8 @@ pub const HOSTS_MAX: usize = 10_000;
 pub const IMAGES_MAX: usize = 10_000;
 /// Nodes that keep a copy of each image, beside those whose hosts use it.
 pub const IMAGE_COPIES: usize = 2;
+/// How long a canary may take to run, and then to be deleted, milliseconds.
+pub const CANARY_MS_MAX: u64 = 300_000;
 /// Most rules of alerts.
 pub const ALERT_RULES_MAX: usize = 100;
 /// Most alerts that are known at one time.

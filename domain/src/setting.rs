@@ -67,6 +67,8 @@ settings! {
     ProbesQueuedMax = "probes-queued-max", 1 ..= 100_000, 10_000, "How many operations of monitoring-alerts, and of cost-analysis, may wait before more are refused. Read when one is asked for.";
     ProbeDeadlineMs = "probe-deadline-ms", 1_000 ..= 3_600_000, 60_000, "How long a probe may wait for its turn, and then how long it may take. Read when it is asked for and when it begins.";
     NoticeDeadlineMs = "notice-deadline-ms", 10_000 ..= 86_400_000, 600_000, "How long telling people of alerts may wait for its turn, and then how long it may take. Read when there is something to tell and when it begins.";
+    CanaryIntervalMs = "canary-interval-ms", 0 ..= 86_400_000, 600_000, "How often a VM is made, run and deleted on a host of each driver, on one host after the other, from the image `canary`; never without such an image, or with 0. Read by the leader.";
+    CanaryMemoryMib = "canary-memory-mib", 16 ..= 65_536, 128, "Memory of such a VM, MiB. Read when it is made.";
     DrainDeadlineMs = "drain-deadline-ms", 60_000 ..= 604_800_000, 86_400_000, "How long a host may take to be drained before that is reported stuck. Guests go on leaving all the same. Read when a drain is asked for.";
     MigrationsPerHost = "migrations-per-host", 1 ..= 100, 2, "How many migrations may come to and go from one host at one time. Read when a target is reserved.";
     MigrationsQueuedMax = "migrations-queued-max", 1 ..= 100_000, 1_000, "How many migrations may wait for their turn before more are refused. Read when one is asked for.";

@@ -13,6 +13,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::{
     Revision,
     alert::{Alert, AlertKey, Rule, Silence, Trend, Voters},
+    canary::Canary,
     cluster::{Cluster, Mark, PROTOCOL_VERSION},
     credential::Credential,
     event::Ring,
@@ -88,6 +89,8 @@ pub struct State {
     pub grown: OrdMap<Class, Grown>,
     /// What nodes said of themselves last.
     pub conditions: OrdMap<NodeId, Condition>,
+    /// What is known of hosts by their canaries.
+    pub canaries: OrdMap<HostId, Canary>,
     /// What the leader said of the voters last.
     pub voters: Option<Voters>,
     /// When rules are looked at again, lease time, milliseconds.
@@ -148,6 +151,7 @@ impl Default for State {
             leases: OrdMap::new(),
             grown: OrdMap::new(),
             conditions: OrdMap::new(),
+            canaries: OrdMap::new(),
             voters: None,
             alerts_look_ms: 0,
             trends: OrdMap::new(),

@@ -24,7 +24,7 @@ pub use pool::missing_pool;
 pub(crate) use pool::{clear as clear_pool, clear_all as clear_pools, note_cleared, note_made};
 pub use spec::{Disk, Failover, Network, Nic, RunPolicy, VmSpec, default_priority};
 pub use surroundings::{PlacementRules, Scoring, Surroundings, missing_label};
-pub(crate) use transition::{body_ended, decide, forget_if_gone};
+pub(crate) use transition::{body_ended, create, decide, delete, forget_if_gone};
 
 use std::sync::Arc;
 

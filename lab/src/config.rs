@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{apart::Apart, hypervisor::Hypervisor, options::Pace};
+use crate::{
+    apart::Apart,
+    hypervisor::Hypervisor,
+    options::{Pace, Traces},
+};
 
 /// What differs from node to node.
 pub(crate) struct Config<'a> {
@@ -33,7 +37,7 @@ pub(crate) struct Config<'a> {
     /// From which level on it logs, as JSON.
     pub(crate) json_log: Option<&'static str>,
     /// Where it tells traces.
-    pub(crate) traces: Option<SocketAddr>,
+    pub(crate) traces: Option<Traces>,
     /// What cuts the power of every host, and where the hosts lie.
     pub(crate) agents: Option<(PathBuf, PathBuf)>,
 }
@@ -51,10 +55,10 @@ impl Config<'_> {
         let log =
             self.json_log.map(|level| format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n\n"));
         let mut log = log.unwrap_or_default();
-        if let Some(collector) = self.traces {
-            let traces =
-                format!("[traces]\nendpoint = \"http://{collector}\"\nsample_percent = 100\n\n");
-            log.push_str(&traces);
+        if let Some(Traces { collector, percent }) = self.traces {
+            let percent = percent.map(|percent| format!("sample_percent = {percent}\n"));
+            let percent = percent.unwrap_or_default();
+            log.push_str(&format!("[traces]\nendpoint = \"http://{collector}\"\n{percent}\n"));
         }
         let expect: Vec<String> = (2..=self.nodes).map(|number| format!("\"n{number}\"")).collect();
         let mut text = format!(

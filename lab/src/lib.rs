@@ -46,7 +46,7 @@ pub use hypervisor::is_possible;
 pub use late::{Late, Lateness, is_possible as late_packets_are_possible};
 pub use ledger::Ledger;
 pub use network::{is_possible as bridges_are_possible, twice_is_possible};
-pub use options::{Broken, ClusterOptions, Fencing, Hosts, Pace, Storage};
+pub use options::{Broken, ClusterOptions, Fencing, Hosts, Pace, Storage, Traces};
 pub use proxy::Proxy;
 pub use syncs::{TamperedSyncs, Tampering, is_possible as tampered_syncs_are_possible};
 pub use wall_clock::{is_possible as wall_clocks_are_possible, stopped_clocks};

@@ -29,8 +29,8 @@ pub struct ClusterOptions {
     pub more_hosts: usize,
     /// From which level on nodes log, as JSON; none for lines from `info` on.
     pub json_log: Option<&'static str>,
-    /// Where nodes tell traces, all of them; none tells none.
-    pub traces: Option<SocketAddr>,
+    /// Where nodes tell traces, if they do.
+    pub traces: Option<Traces>,
 }
 
 impl ClusterOptions {
@@ -53,6 +53,15 @@ impl ClusterOptions {
             traces: None,
         }
     }
+}
+
+/// Where traces are told.
+#[derive(Clone, Copy, Debug)]
+pub struct Traces {
+    /// The collector.
+    pub collector: SocketAddr,
+    /// How many of a hundred; as many as by default, if absent.
+    pub percent: Option<u8>,
 }
 
 /// How fast nodes expect each other to be.

@@ -129,6 +129,11 @@ static CLOCK_SKEW: Gauge<1> = Gauge::new(
     "By how much a node's clock is ahead of the leader's, in steps of a quarter of a second. It is reported every half minute.",
     [Label { name: "name", values: "the nodes' names" }],
 );
+static CANARY_FAILURES: Gauge<1> = Gauge::new(
+    "novacron_canary_failures",
+    "Canaries of a host that have failed, one after the other.",
+    [HOST],
+);
 static ALERTS: Gauge<2> = Gauge::new(
     "novacron_alerts",
     "Alerts of the cluster's own rules.",
@@ -192,6 +197,7 @@ static OWN: &[Described] = &[
     IMAGES.described(),
     CLOCK_SKEW.described(),
     ALERTS.described(),
+    CANARY_FAILURES.described(),
 ];
 
 /// Everything that a node measures.
@@ -298,6 +304,11 @@ fn cluster(state: &State) {
             let alerts = state.alerts.values();
             let alerts = alerts.filter(|alert| alert.state == at && alert.severity == severity);
             ALERTS.set([at.as_str(), severity.as_str()], alerts.count());
+        }
+    }
+    for (host, canary) in &state.canaries {
+        if let Some(host) = state.hosts.get(host) {
+            CANARY_FAILURES.set([host.name.to_string()], u64::from(canary.failures));
         }
     }
     LOCKS.set::<&str>([], state.locks.len());

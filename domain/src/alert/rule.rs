@@ -118,8 +118,8 @@ impl Rule {
     pub(crate) fn defaults() -> impl Iterator<Item = Rule> {
         use Severity::{Critical, Warning};
         use Signal::{
-            CertificateDays, ClockSkewMs, DiskUsedPercent, HostUp, LosableVoters, QueueAgeS,
-            SilentVoters, StuckOperations, SyncMs, VmDown,
+            CanaryFailures, CertificateDays, ClockSkewMs, DiskUsedPercent, HostUp, LosableVoters,
+            QueueAgeS, SilentVoters, StuckOperations, SyncMs, VmDown,
         };
         use Test::{Above, Below, Rises};
         const MINUTE: u64 = 60_000;
@@ -205,6 +205,14 @@ impl Rule {
                 MINUTE,
                 Warning,
                 "the node's clock differs from the leader's by more than 2 s",
+            ),
+            (
+                "canary-failing",
+                CanaryFailures,
+                Above(0),
+                0,
+                Warning,
+                "a VM could not be made, run or deleted on the host, as a canary tried",
             ),
         ]
         .into_iter()

@@ -40,6 +40,8 @@ pub enum Signal {
     CertificateDays,
     /// By how much a node's clock differs from the leader's, milliseconds.
     ClockSkewMs,
+    /// Canaries of a host that have failed, one after the other.
+    CanaryFailures,
 }
 
 /// What a signal is.
@@ -71,7 +73,7 @@ pub(super) type Found = (Subject, i64);
 
 impl Signal {
     /// Every signal.
-    pub const ALL: [Signal; 11] = [
+    pub const ALL: [Signal; 12] = [
         Signal::VmDown,
         Signal::VmRunning,
         Signal::HostUp,
@@ -83,6 +85,7 @@ impl Signal {
         Signal::SyncMs,
         Signal::CertificateDays,
         Signal::ClockSkewMs,
+        Signal::CanaryFailures,
     ];
 
     /// What it is.
@@ -134,6 +137,11 @@ impl Signal {
                 "clock-skew-ms",
                 "node",
                 "by how much the node's clock differs from the leader's, milliseconds",
+            ),
+            Signal::CanaryFailures => amount(
+                "canary-failures",
+                "host",
+                "canaries that have failed on the host, one after the other",
             ),
         }
     }
@@ -210,6 +218,10 @@ pub(super) fn find(state: &State, rule: &Rule, wall_ms: u64) -> Vec<Found> {
             until_ms.saturating_sub(signed(wall_ms)).div_euclid(DAY_MS)
         }),
         Signal::ClockSkewMs => nodes(&|condition| condition.clock_skew_ms.saturating_abs()),
+        Signal::CanaryFailures => {
+            let known = state.canaries.iter().filter(|(host, _)| state.hosts.contains_key(*host));
+            known.map(|(host, it)| (Subject::Host(*host), it.failures.into())).collect()
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::State;
 use crate::{
     Revision,
     alert::{AlertKey, Trend, Voters},
+    canary::Canary,
     cluster::{Cluster, Mark},
     event::{Change, Event, RowKey},
     host::Lease,
@@ -45,6 +46,9 @@ pub struct Meta {
     /// See [`State::conditions`].
     #[serde(default)]
     pub conditions: Vec<(NodeId, Condition)>,
+    /// See [`State::canaries`].
+    #[serde(default)]
+    pub canaries: Vec<(HostId, Canary)>,
     /// See [`State::voters`].
     #[serde(default)]
     pub voters: Option<Voters>,
@@ -98,6 +102,7 @@ impl State {
             leases: self.leases.iter().map(|(host, lease)| (*host, *lease)).collect(),
             grown: self.grown.iter().map(|(class, grown)| (*class, *grown)).collect(),
             conditions: self.conditions.iter().map(|(node, it)| (*node, *it)).collect(),
+            canaries: self.canaries.iter().map(|(host, it)| (*host, it.clone())).collect(),
             voters: self.voters,
             alerts_look_ms: self.alerts_look_ms,
             trends: self.trends.iter().map(|(key, trend)| (key.clone(), trend.clone())).collect(),
@@ -210,6 +215,7 @@ fn from_meta(meta: Meta) -> State {
         leases: meta.leases.into_iter().collect(),
         grown: meta.grown.into_iter().collect(),
         conditions: meta.conditions.into_iter().collect(),
+        canaries: meta.canaries.into_iter().collect(),
         voters: meta.voters,
         alerts_look_ms: meta.alerts_look_ms,
         trends: meta.trends.into_iter().collect(),

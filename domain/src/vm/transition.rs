@@ -54,7 +54,7 @@ pub(crate) fn decide(draft: &mut Draft, command: VmCommand) -> Result<(), Reject
     }
 }
 
-fn create(
+pub(crate) fn create(
     draft: &mut Draft,
     id: VmId,
     project: Name,
@@ -210,7 +210,7 @@ fn reboot(draft: &mut Draft, id: VmId, operation: OperationId) -> Result<(), Rej
     wish(draft, id, operation, Kind::Reboot, |vm| vm.reboots += 1)
 }
 
-fn delete(
+pub(crate) fn delete(
     draft: &mut Draft,
     id: VmId,
     etag: Option<Revision>,

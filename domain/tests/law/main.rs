@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "tests pick the variants they are about")]
 
 mod alert;
+mod canary;
 mod encoding;
 mod lock;
 mod migration;

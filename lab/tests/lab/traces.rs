@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use novacron_lab::{COLLECTOR, ClusterOptions, Hosts};
+use novacron_lab::{COLLECTOR, ClusterOptions, Hosts, Traces};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -141,7 +141,8 @@ async fn a_vm_is_made_and_moves_in_one_trace_each() {
     if let Err(why) = novacron_lab::bridges_are_possible() {
         panic!("{why}");
     }
-    let cluster = start(ClusterOptions { traces: Some(COLLECTOR), ..options(Hosts::Apart) }).await;
+    let traces = Some(Traces { collector: COLLECTOR, percent: Some(100) });
+    let cluster = start(ClusterOptions { traces, ..options(Hosts::Apart) }).await;
     let collector = Collector::default();
     let listener = cluster.collector().unwrap();
     listener.set_nonblocking(true).unwrap();

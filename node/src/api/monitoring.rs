@@ -98,7 +98,8 @@ impl Monitoring for Api {
         let (metadata, _, message) = request.into_parts();
         let view = self.view(None).await?;
         let project = match message.project.as_str() {
-            "" => None,
+            // As in other lists.
+            "" | "-" => None,
             text => Some(convert::name("project", text).map_err(errors::rejected)?),
         };
         let own = self.vm_use(&view.state, project.as_ref());

@@ -273,7 +273,7 @@ async fn signals_and_rules_are_documented() {
         AlertsClient::new(channel).list_alert_rules(request).await
     });
     let rules = call.await.unwrap().alert_rules;
-    assert_eq!(rules.len(), 11);
+    assert_eq!(rules.len(), 12);
     for rule in rules {
         assert!(
             page.contains(&format!("| `{}` |", rule.name)),

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod bundle;
+mod canary;
 mod docs;
 mod doctor;
 mod drains;

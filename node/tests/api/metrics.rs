@@ -75,6 +75,8 @@ const SELDOM: &[&str] = &[
     "novacron_raft_snapshot_duration_seconds",
     "novacron_state_copy_duration_seconds",
     "novacron_trace_spans_total",
+    "novacron_canary_duration_seconds",
+    "novacron_canary_failures",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,7 +167,7 @@ async fn work(lab: &Lab) {
     tokio::time::sleep(Duration::from_millis(1_500)).await;
 }
 
-async fn scrape(lab: &Lab, node: usize) -> String {
+pub async fn scrape(lab: &Lab, node: usize) -> String {
     let (status, text) = crate::faces::rest_at(lab, node, Method::GET, "/metrics", None).await;
     assert_eq!(status, StatusCode::OK);
     text.as_str().unwrap().to_owned()
