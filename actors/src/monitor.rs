@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Bound,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -43,10 +44,25 @@ impl Measured {
     }
 }
 
+/// Files that are written in a turn: however many VMs there are, the disk has so much to do and no more. Values wait
+/// for their turn in memory.
+const WRITTEN_MAX: usize = 128;
+
 /// What a node has measured of its hosts and their VMs.
 pub struct Monitor {
     directory: PathBuf,
-    newest: Mutex<BTreeMap<Measured, (u64, Sample)>>,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    newest: BTreeMap<Measured, (u64, Sample)>,
+    /// What is not in a file yet, the oldest first.
+    waiting: BTreeMap<Measured, Vec<(u64, Sample)>>,
+    /// When the last value was measured that is in the file.
+    written: BTreeMap<Measured, u64>,
+    /// Whose turn was last.
+    turn: Option<Measured>,
 }
 
 impl Monitor {
@@ -57,7 +73,7 @@ impl Monitor {
     pub fn open(data: &Path) -> io::Result<Monitor> {
         let directory = data.join("series");
         std::fs::create_dir_all(&directory)?;
-        Ok(Monitor { directory, newest: Mutex::default() })
+        Ok(Monitor { directory, memory: Mutex::default() })
     }
 
     /// The newest values that are not old: when, Unix seconds, and what.
@@ -65,8 +81,8 @@ impl Monitor {
     pub fn newest(&self) -> BTreeMap<Measured, (u64, Sample)> {
         const OLD_S: u64 = 30;
         let now_s = wall_ms() / 1_000;
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = newest.iter().filter(|(_, (at_s, _))| at_s + OLD_S >= now_s);
+        let memory = self.memory();
+        let fresh = memory.newest.iter().filter(|(_, (at_s, _))| at_s + OLD_S >= now_s);
         fresh.map(|(of, newest)| (*of, *newest)).collect()
     }
 
@@ -81,24 +97,71 @@ impl Monitor {
         from_s: u64,
         to_s: u64,
     ) -> io::Result<Vec<(u64, Sample)>> {
-        Series::at(self.directory.join(of.file())).read(step, from_s, to_s)
+        let mut read = Series::at(self.directory.join(of.file())).read(step, from_s, to_s)?;
+        if step == Step::Seconds10 {
+            let each_s = step.seconds();
+            let memory = self.memory();
+            let waiting = memory.waiting.get(&of).into_iter().flatten();
+            let waiting = waiting.map(|(at_s, sample)| (at_s / each_s * each_s, *sample));
+            let last = read.last().map_or(0, |(at_s, _)| *at_s);
+            read.extend(waiting.filter(|(at_s, _)| *at_s > last && (from_s..=to_s).contains(at_s)));
+        }
+        Ok(read)
     }
 
-    fn write(&self, at_s: u64, samples: &BTreeMap<Measured, Sample>) {
-        let last = std::mem::take(&mut *self.newest.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Writes all that waits. It writes files: not for a thread that others wait for.
+    pub fn flush(&self) {
+        while self.write_some() > 0 {}
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the next files, and says how many.
+    fn write_some(&self) -> usize {
+        let next: Vec<_> = {
+            let mut memory = self.memory();
+            let after = match memory.turn {
+                Some(last) => (Bound::Excluded(last), Bound::Unbounded),
+                None => (Bound::Unbounded, Bound::Unbounded),
+            };
+            let mut next: Vec<Measured> =
+                memory.waiting.range(after).map(|(of, _)| *of).take(WRITTEN_MAX).collect();
+            if next.len() < WRITTEN_MAX {
+                let others = memory.waiting.keys().filter(|of| !next.contains(of));
+                let others: Vec<_> = others.copied().take(WRITTEN_MAX - next.len()).collect();
+                next.extend(others);
+            }
+            memory.turn = next.last().copied();
+            let mut take = |of: Measured| {
+                let samples = memory.waiting.remove(&of).unwrap_or_default();
+                (of, memory.written.get(&of).copied(), samples)
+            };
+            next.into_iter().map(&mut take).collect()
+        };
         let mut failed = None;
-        for (of, sample) in samples {
+        for (of, last_s, samples) in &next {
             let series = Series::at(self.directory.join(of.file()));
-            let last_s = last.get(of).map(|(last_s, _)| *last_s);
-            if let Err(error) = series.write(at_s, last_s, *sample) {
-                failed = Some(error);
+            match (series.write(samples, *last_s), samples.last()) {
+                (Ok(()), Some((at_s, _))) => drop(self.memory().written.insert(*of, *at_s)),
+                (Ok(()), None) => {}
+                (Err(error), _) => failed = Some(error),
             }
         }
         if let Some(error) = failed {
             tracing::warn!(%error, "what VMs use is not kept");
         }
-        let newest = samples.iter().map(|(of, sample)| (*of, (at_s, *sample)));
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = newest.collect();
+        next.len()
+    }
+
+    fn note(&self, at_s: u64, samples: BTreeMap<Measured, Sample>) {
+        let mut memory = self.memory();
+        for (of, sample) in &samples {
+            memory.waiting.entry(*of).or_default().push((at_s, *sample));
+        }
+        memory.written.retain(|of, _| samples.contains_key(of));
+        memory.newest = samples.into_iter().map(|(of, sample)| (of, (at_s, sample))).collect();
     }
 }
 
@@ -145,7 +208,8 @@ impl Turn for Measuring {
         // Once an hour, and not at once: a node that has just begun may not know yet what there is.
         let sweeps = self.turns.is_multiple_of(360);
         let written = tokio::task::spawn_blocking(move || {
-            monitor.write(at_s, &samples);
+            monitor.note(at_s, samples);
+            monitor.write_some();
             if sweeps
                 && let Err(error) =
                     series::sweep(&monitor.directory, |file| is_wanted(&state, file))
@@ -215,5 +279,48 @@ fn rates(old: Usage, new: Usage, within: Duration) -> Sample {
         disk_written: rate(old.disk_written_bytes, new.disk_written_bytes),
         received: rate(old.network_received_bytes, new.network_received_bytes),
         sent: rate(old.network_sent_bytes, new.network_sent_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use newtype_uuid::GenericUuid;
+
+    use super::*;
+
+    fn vm(number: u128) -> Measured {
+        Measured::Vm(VmId::from_untyped_uuid(uuid::Uuid::from_u128(number)))
+    }
+
+    /// However many there are, few files are written at a time, and what waits is told all the same.
+    #[test]
+    fn files_are_written_in_turns_and_nothing_is_missed() {
+        const VMS: u128 = 300;
+        const BEGIN: u64 = 600 * 3_000_000;
+        let data = tempfile::tempdir().unwrap();
+        let monitor = Monitor::open(data.path()).unwrap();
+        let files = || std::fs::read_dir(data.path().join("series")).unwrap().count();
+        let check = |monitor: &Monitor, turns: u64| {
+            for of in (0..VMS).map(vm) {
+                let read = monitor.read(of, Step::Seconds10, BEGIN, BEGIN + 3_599).unwrap();
+                let times: Vec<u64> = read.iter().map(|(at_s, _)| *at_s).collect();
+                let expected: Vec<u64> = (0..turns).map(|turn| BEGIN + 10 * turn).collect();
+                assert_eq!(times, expected, "{of:?}");
+            }
+        };
+        for (turn, expected) in [(0, 128), (1, 256), (2, 300), (3, 300)] {
+            let samples = (0..VMS).map(|number| (vm(number), Sample::default()));
+            // Seconds into the ten.
+            monitor.note(BEGIN + 10 * turn + 3, samples.collect());
+            assert_eq!(monitor.write_some(), WRITTEN_MAX);
+            assert_eq!(files(), expected, "after turn {turn}");
+            check(&monitor, turn + 1);
+        }
+        // What is written at the end is there for who begins anew; without that, what was not written is not.
+        let again = Monitor::open(data.path()).unwrap();
+        let read = again.read(vm(0), Step::Seconds10, BEGIN, BEGIN + 3_599).unwrap();
+        assert!(read.len() < 4, "{read:?}");
+        monitor.flush();
+        check(&Monitor::open(data.path()).unwrap(), 4);
     }
 }

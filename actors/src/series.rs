@@ -138,30 +138,23 @@ impl Series {
         Series { path }
     }
 
-    /// Writes a value. `last_s` is when the one before was written, if that is known; the means of what has ended
-    /// between both are written too.
+    /// Writes values, the oldest first. `last_s` is when the one before them was written, if that is known; the means
+    /// of what has ended meanwhile are written too.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn write(&self, at_s: u64, last_s: Option<u64>, sample: Sample) -> io::Result<()> {
+    pub fn write(&self, samples: &[(u64, Sample)], last_s: Option<u64>) -> io::Result<()> {
         let file = self.open()?;
-        let last_s = match last_s {
+        let mut last_s = match last_s {
             Some(last_s) => Some(last_s),
             None => newest(&file)?,
         };
-        for [fine, coarse] in [[Step::Seconds10, Step::Minute], [Step::Minute, Step::Minutes10]] {
-            let Some(ended) = last_s.map(|last_s| last_s / coarse.seconds()) else { break };
-            if ended >= at_s / coarse.seconds() {
-                break;
-            }
-            let each = coarse.seconds() / fine.seconds();
-            let parts = slots(&file, fine, ended * each, each)?;
-            let parts: Vec<Sample> = parts.into_iter().map(|(_, sample)| sample).collect();
-            if let Some(mean) = Sample::mean(&parts) {
-                put(&file, coarse, ended, mean)?;
-            }
+        for (at_s, sample) in samples {
+            end(&file, last_s, *at_s)?;
+            put(&file, Step::Seconds10, at_s / Step::Seconds10.seconds(), *sample)?;
+            last_s = Some(*at_s);
         }
-        put(&file, Step::Seconds10, at_s / Step::Seconds10.seconds(), sample)
+        Ok(())
     }
 
     /// The values from `from_s` on, up to `to_s`, each with the time at which its step began; Unix seconds. Where
@@ -193,6 +186,23 @@ impl Series {
         }
         Ok(file)
     }
+}
+
+/// Writes the means of the minute, and of the ten, that have ended between both times.
+fn end(file: &File, last_s: Option<u64>, at_s: u64) -> io::Result<()> {
+    for [fine, coarse] in [[Step::Seconds10, Step::Minute], [Step::Minute, Step::Minutes10]] {
+        let Some(ended) = last_s.map(|last_s| last_s / coarse.seconds()) else { break };
+        if ended >= at_s / coarse.seconds() {
+            break;
+        }
+        let each = coarse.seconds() / fine.seconds();
+        let parts = slots(file, fine, ended * each, each)?;
+        let parts: Vec<Sample> = parts.into_iter().map(|(_, sample)| sample).collect();
+        if let Some(mean) = Sample::mean(&parts) {
+            put(file, coarse, ended, mean)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_ours(file: &File) -> bool {
@@ -293,7 +303,7 @@ mod tests {
             let minute = (at_s - BEGIN) / 60;
             if minute != 90 {
                 let busy = u16::try_from(minute).unwrap();
-                series.write(at_s, last, cpus(f32::from(busy))).unwrap();
+                series.write(&[(at_s, cpus(f32::from(busy)))], last).unwrap();
                 last = Some(at_s);
             }
         }
@@ -317,14 +327,20 @@ mod tests {
         assert_eq!(busy, expected);
 
         // Who begins anew finds where it was.
-        series.write(BEGIN + 7_200, None, cpus(1.0)).unwrap();
+        let next = [(BEGIN + 7_200, cpus(1.0)), (BEGIN + 7_260, cpus(2.0))];
+        series.write(&next, None).unwrap();
+        assert_eq!(
+            read(&series, Step::Minute, BEGIN + 7_200, BEGIN + 7_300),
+            [(BEGIN + 7_200, 1.0)],
+            "the minute between both has ended"
+        );
         assert_eq!(read(&series, Step::Minute, BEGIN + 7_140, end), [(BEGIN + 7_140, 119.0)]);
         assert_eq!(read(&series, Step::Minutes10, BEGIN + 6_600, end).len(), 1);
         // A part of it, and a file that is none.
         assert_eq!(read(&series, Step::Minute, BEGIN + 60, BEGIN + 180).len(), 3);
         std::fs::write(&path, "something else").unwrap();
         assert_eq!(read(&series, Step::Minute, BEGIN, end), []);
-        series.write(BEGIN, None, cpus(2.0)).unwrap();
+        series.write(&[(BEGIN, cpus(2.0))], None).unwrap();
         assert_eq!(read(&series, Step::Seconds10, BEGIN, BEGIN + 9), [(BEGIN, 2.0)]);
         sweep(directory.path(), |name| name != "vm").unwrap();
         assert!(!path.exists());

@@ -58,6 +58,7 @@ pub struct Daemon {
     /// Its state.
     pub store: Store,
     staff: Staff,
+    monitor: Arc<Monitor>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
     renewing: JoinHandle<()>,
@@ -131,7 +132,7 @@ impl Daemon {
             agents: options.agents,
             receivers: options.receivers,
             certificate_until_wall_ms,
-            monitor,
+            monitor: monitor.clone(),
             images,
             directory: options.directory,
             peer_address: options.peer_address,
@@ -139,7 +140,7 @@ impl Daemon {
             parallel: PARALLEL,
         });
         let staff = staff.await.map_err(anyhow::Error::msg)?;
-        Ok(Daemon { store, staff, stop, serving, renewing })
+        Ok(Daemon { store, staff, monitor, stop, serving, renewing })
     }
 
     /// Its staff, for tests.
@@ -162,6 +163,8 @@ impl Daemon {
             }
         }
         self.staff.stop().await;
+        let flushed = tokio::task::spawn_blocking(move || self.monitor.flush());
+        let _ = tokio::time::timeout(Duration::from_secs(5), flushed).await;
         self.stop.send_replace(true);
         let _ = tokio::time::timeout(Duration::from_secs(5), self.serving).await;
         self.store.shutdown().await;
