@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     Session, all_pages, call,
-    output::{Column, at, column, number, wide},
+    output::{Column, at, column, labels, number, wide},
     spec::read_labels,
     vm::Project,
 };
@@ -190,15 +190,6 @@ fn test(row: &Value) -> String {
 fn seconds(row: &Value, field: &str) -> String {
     let ms: u64 = at(row, field).parse().unwrap_or(0);
     format!("{} s", ms / 1_000)
-}
-
-fn labels(row: &Value) -> String {
-    let all = row["labels"].as_object().into_iter().flatten();
-    let all = all.map(|(label, value)| format!("{label}={}", value.as_str().unwrap_or_default()));
-    match all.collect::<Vec<_>>().join(",").as_str() {
-        "" => "-".to_owned(),
-        labels => labels.to_owned(),
-    }
 }
 
 pub(crate) async fn run(session: &Session, verb: AlertVerb) -> Result<()> {

@@ -3,11 +3,10 @@
 use anyhow::Result;
 use clap::{Args, Subcommand, value_parser};
 use client::v1::{self, migration_policies_client::MigrationPoliciesClient};
-use serde_json::Value;
 
 use crate::{
     Session, all_pages, call,
-    output::{Column, at, column, number, wide},
+    output::{Column, at, column, labels, number, wide},
     spec::read_labels,
 };
 
@@ -97,15 +96,6 @@ const COLUMNS: &[Column] = &[
     wide("DEADLINE", |row| milliseconds(&at(row, "deadlineMs"))),
     wide("PER GIB", |row| milliseconds(&at(row, "deadlineMsPerGib"))),
 ];
-
-fn labels(row: &Value) -> String {
-    let all = row["labels"].as_object().into_iter().flatten();
-    let all = all.map(|(label, value)| format!("{label}={}", value.as_str().unwrap_or_default()));
-    match all.collect::<Vec<_>>().join(",").as_str() {
-        "" => "-".to_owned(),
-        labels => labels.to_owned(),
-    }
-}
 
 fn milliseconds(text: &str) -> String {
     if text == "-" { text.to_owned() } else { format!("{text} ms") }

@@ -82,6 +82,16 @@ pub(crate) fn bytes(row: &Value, path: &str) -> String {
     indicatif::BinaryBytes(number(row, path).parse().unwrap_or(0)).to_string()
 }
 
+/// Labels as people give them; `-` for none.
+pub(crate) fn labels(row: &Value) -> String {
+    let all = row["labels"].as_object().into_iter().flatten();
+    let all = all.map(|(label, value)| format!("{label}={}", value.as_str().unwrap_or_default()));
+    match all.collect::<Vec<_>>().join(",").as_str() {
+        "" => "-".to_owned(),
+        labels => labels.to_owned(),
+    }
+}
+
 /// The texts of a list; `-` for none.
 pub(crate) fn list(row: &Value, path: &str) -> String {
     let texts = row[path].as_array().into_iter().flatten().filter_map(Value::as_str);

@@ -32,11 +32,12 @@ macro_rules! ask {
                 (name, answer.await)
             }
         });
-        sorted(join_all(asked).await)
+        parted(join_all(asked).await)
     }};
 }
 
-fn sorted<A>(asked: Vec<(String, Result<A, client::Error>)>) -> (Vec<A>, Vec<String>) {
+/// The answers, and who gave none.
+fn parted<A>(asked: Vec<(String, Result<A, client::Error>)>) -> (Vec<A>, Vec<String>) {
     let (mut answers, mut silent) = (Vec::new(), Vec::new());
     for (name, answer) in asked {
         match answer {
