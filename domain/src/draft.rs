@@ -25,6 +25,7 @@ use crate::{
 };
 
 /// The state under change, and what a rule may know of the command's circumstances.
+#[derive(Clone)]
 pub struct Draft {
     state: State,
     principal: Principal,

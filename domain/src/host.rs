@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Draft, Fence, Revision, State,
+    Draft, Fence, Revision, State, canary,
     event::Change,
     id::{BootId, HostId, NodeId, OperationId, PoolId, VmId},
     limit,
@@ -457,7 +457,7 @@ fn remove(draft: &mut Draft, id: HostId) -> Result<(), Rejected> {
     operation::settle_drain(draft, id);
     operation::host_gone(draft, id);
     draft.revoke_lease(id);
-    draft.note_canary(id, None);
+    canary::host_gone(draft, id);
     draft.delete::<Host>(id);
     draft.reply_object("host", id);
     Ok(())

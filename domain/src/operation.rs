@@ -285,6 +285,9 @@ impl Resource for Operation {
                     state.operations_by_parent.remove(&(parent, old.id));
                 }
             }
+            if old.status == Status::Stuck {
+                state.operations_stuck.remove(&(old.vm(), old.id));
+            }
             queue::leave(state, old);
             if let Some(host) = old.host().filter(|_| !old.status.is_final()) {
                 state.operations_by_host.remove(&(host, old.id));
@@ -298,6 +301,9 @@ impl Resource for Operation {
                 if let Some(parent) = new.parent {
                     state.operations_by_parent.insert((parent, new.id));
                 }
+            }
+            if new.status == Status::Stuck {
+                state.operations_stuck.insert((new.vm(), new.id));
             }
             queue::enter(state, new);
             if let Some(host) = new.host().filter(|_| !new.status.is_final()) {

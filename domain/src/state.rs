@@ -116,6 +116,8 @@ pub struct State {
     pub(crate) image_names: OrdMap<Name, ImageId>,
     pub(crate) operations_open: OrdSet<(u64, OperationId)>,
     pub(crate) operations_ended: OrdSet<(Revision, OperationId)>,
+    /// By the VMs that they are of.
+    pub(crate) operations_stuck: OrdSet<(Option<VmId>, OperationId)>,
     pub(crate) locks_by_end: OrdSet<(u64, LockKey)>,
     pub(crate) operations_by_parent: OrdSet<(OperationId, OperationId)>,
     pub(crate) operations_waiting: OrdMap<Class, OrdSet<Turn>>,
@@ -170,6 +172,7 @@ impl Default for State {
             image_names: OrdMap::new(),
             operations_open: OrdSet::new(),
             operations_ended: OrdSet::new(),
+            operations_stuck: OrdSet::new(),
             locks_by_end: OrdSet::new(),
             operations_by_parent: OrdSet::new(),
             operations_waiting: OrdMap::new(),
@@ -209,6 +212,12 @@ impl State {
     #[must_use]
     pub fn open_operations(&self) -> usize {
         self.operations_open.len()
+    }
+
+    /// How many operations need a person.
+    #[must_use]
+    pub fn stuck_operations(&self) -> usize {
+        self.operations_stuck.len()
     }
 
     /// Moves on to an entry that changes nothing here: a new leader's blank, a membership change.

@@ -12,7 +12,7 @@ use domain::{
     State,
     alert::{AlertState, Severity},
     host,
-    operation::{Class, Status},
+    operation::Class,
     vm::Phase,
 };
 use raft_store::Store;
@@ -290,8 +290,7 @@ fn cluster(state: &State) {
         BUSY.set(labels, state.busy(class));
     }
     OPEN.set::<&str>([], state.open_operations());
-    let stuck = state.operations.values().filter(|it| it.status == Status::Stuck);
-    STUCK.set::<&str>([], stuck.count());
+    STUCK.set::<&str>([], state.stuck_operations());
     for node in state.nodes.values() {
         if let Some(condition) = state.condition_of(node.id) {
             let ahead = Duration::from_millis(condition.clock_skew_ms.unsigned_abs()).as_secs_f64();

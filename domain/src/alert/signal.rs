@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{Rule, Subject};
 use crate::{
     State,
-    host::{self, Host},
+    host::{self, Host, Schedule},
     name::Name,
     node::Condition,
-    operation::{Class, Status},
+    operation::Class,
     vm::{Desired, Phase, Vm},
 };
 
@@ -193,8 +193,7 @@ pub(super) fn find(state: &State, rule: &Rule, wall_ms: u64) -> Vec<Found> {
             voters.map_or_else(Vec::new, |it| whole(it.losable.into()))
         }
         Signal::StuckOperations => {
-            let stuck = state.operations.values().filter(|it| it.status == Status::Stuck);
-            whole(i64::try_from(stuck.count()).unwrap_or(i64::MAX))
+            whole(i64::try_from(state.stuck_operations()).unwrap_or(i64::MAX))
         }
         Signal::QueueAgeS => {
             let age_s = |class: Class| {
@@ -219,7 +218,11 @@ pub(super) fn find(state: &State, rule: &Rule, wall_ms: u64) -> Vec<Found> {
         }),
         Signal::ClockSkewMs => nodes(&|condition| condition.clock_skew_ms.saturating_abs()),
         Signal::CanaryFailures => {
-            let known = state.canaries.iter().filter(|(host, _)| state.hosts.contains_key(*host));
+            // Where none is made any more nothing is known.
+            let known = state.canaries.iter().filter(|(host, _)| {
+                let host = state.hosts.get(*host);
+                state.has_canaries() && host.is_some_and(|it| it.schedule == Schedule::Open)
+            });
             known.map(|(host, it)| (Subject::Host(*host), it.failures.into())).collect()
         }
     }

@@ -5,6 +5,8 @@ use super::{
     Class, Kind, Operation, OperationCommand, Status, Subject, kind, parent, probe, queue, step,
     stuck,
 };
+use newtype_uuid::GenericUuid;
+
 use crate::{
     Draft, Revision, State, alert, host,
     id::{OperationId, VmId},
@@ -223,9 +225,23 @@ pub(crate) fn withdraw(draft: &mut Draft, vm: VmId, ended: Ended) {
     }
 }
 
-/// Ends the operation of a VM that is gone: a delete is done, a cancelled create rolled back.
-pub(crate) fn vm_gone(draft: &mut Draft, id: OperationId) {
-    let Some(operation) = draft.state().operations.get(&id) else { return };
+/// Ends the operations of a VM that is gone: a delete is done, a cancelled create rolled back, and nobody can take up
+/// again what is stuck.
+pub(crate) fn vm_gone(draft: &mut Draft, vm: VmId, operation: Option<OperationId>) {
+    let from = (Some(vm), OperationId::from_untyped_uuid(uuid::Uuid::nil()));
+    let stuck = draft.state().operations_stuck.range(from..).take_while(|(of, _)| *of == Some(vm));
+    let stuck: Vec<OperationId> = stuck.map(|(_, id)| *id).collect();
+    for id in stuck {
+        let Some(operation) = draft.state().operations.get(&id).cloned() else { continue };
+        let is_so = operation.kind == Kind::Delete;
+        let status = if is_so { Status::Done } else { Status::RolledBack };
+        let message = limit::clip(&format!("the VM is gone; {}", operation.message));
+        draft.put(Operation { status, message, ..Operation::clone(&operation) });
+    }
+    let Some(operation) = operation.and_then(|id| draft.state().operations.get(&id)) else {
+        return;
+    };
+    let id = operation.id;
     let (status, message) = match operation.status {
         Status::Unwinding => (Status::RolledBack, "cancelled"),
         Status::Queued | Status::Running | Status::Done | Status::RolledBack | Status::Stuck => {

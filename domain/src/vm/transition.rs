@@ -319,9 +319,7 @@ pub(crate) fn forget_if_gone(draft: &mut Draft, id: VmId) {
         return;
     }
     draft.delete::<Vm>(id);
-    if let Some(operation) = vm.operation {
-        operation::vm_gone(draft, operation);
-    }
+    operation::vm_gone(draft, id, vm.operation);
 }
 
 /// Notes why no host takes the VM, or the guest that is to leave.
