@@ -11,8 +11,9 @@ use crate::{
     row::writes::Put,
 };
 
-/// What is left of a load may take so long to settle.
-const SETTLE: Duration = Duration::from_secs(5);
+/// What is left of a load may take so long to settle: the copy in sled waits a minute for more, and is then written
+/// at once.
+const SETTLE: Duration = Duration::from_secs(90);
 
 /// No attempt to read takes longer.
 const EACH: Duration = Duration::from_millis(50);
@@ -26,7 +27,7 @@ pub(crate) async fn measure(field: &mut Field, book: &mut Book) -> Result<()> {
     for value in 0..field.extent.vms {
         put.put(format!("vm-{value}")).await?;
     }
-    tokio::time::sleep(SETTLE.min(field.extent.idle)).await;
+    tokio::time::sleep(SETTLE.min(field.extent.idle * 2)).await;
     let pids = field.ours.pids()?;
     field.etcd.pause()?;
     let revision = field.ours.revision().await?;

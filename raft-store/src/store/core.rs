@@ -248,14 +248,13 @@ impl Core {
     }
 
     pub(super) async fn stopped(&self) -> String {
-        let mut metrics = self.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "raft has ended".to_owned();
-            }
+        // They change seldom, and end with it. The others change with every entry: who waited for them would be
+        // woken each time.
+        let mut seldom = self.raft.server_metrics();
+        while seldom.changed().await.is_ok() {}
+        match &self.raft.metrics().borrow_watched().running_state {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => "raft has ended".to_owned(),
         }
     }
 }
