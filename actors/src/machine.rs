@@ -1,18 +1,28 @@
 //! What this machine uses, as its kernel counts it.
 
+use std::path::Path;
+
 use drivers::Usage;
 
-/// What it has used since it booted; none when the kernel does not say.
+/// What it has used since it booted; none when the kernel does not say. It reads files: not for a thread that others
+/// wait for.
 pub(crate) fn usage() -> Option<Usage> {
     let read = |file: &str| std::fs::read_to_string(file).ok();
     let ticks_per_second = rustix::param::clock_ticks_per_second();
     let usage = Usage {
         cpu_ns: cpu_ticks(&read("/proc/stat")?)? * (1_000_000_000 / ticks_per_second.max(1)),
         memory_mib: memory_mib(&read("/proc/meminfo")?)?,
-        ..disks(&read("/proc/diskstats").unwrap_or_default())
+        ..disks(&read("/proc/diskstats").unwrap_or_default(), is_hardware("/sys/block"))
     };
-    let (received, sent) = network(&read("/proc/net/dev").unwrap_or_default());
+    let dev = read("/proc/net/dev").unwrap_or_default();
+    let (received, sent) = network(&dev, is_hardware("/sys/class/net"));
     Some(Usage { network_received_bytes: received, network_sent_bytes: sent, ..usage })
+}
+
+/// Whether there is a device below: what goes through a bridge, a bond, a tap or a volume on disks is counted where it
+/// comes to one.
+fn is_hardware(class: &str) -> impl Fn(&str) -> bool {
+    move |name| Path::new(class).join(name).join("device").exists()
 }
 
 /// Time in which processors did something.
@@ -33,16 +43,14 @@ fn memory_mib(meminfo: &str) -> Option<u64> {
     Some(kib("MemTotal:")?.saturating_sub(kib("MemAvailable:")?) / 1_024)
 }
 
-/// Whole disks: what is on another device is counted there.
-fn disks(diskstats: &str) -> Usage {
+/// What whole disks have read and written.
+fn disks(diskstats: &str, is_hardware: impl Fn(&str) -> bool) -> Usage {
     const SECTOR_BYTES: u64 = 512;
     let mut usage = Usage::default();
     for line in diskstats.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, _, name, _, _, read, _, _, _, written, ..] = fields[..] else { continue };
-        let is_virtual = ["loop", "ram", "dm-", "md", "zram"].iter().any(|it| name.starts_with(it));
-        let is_whole = std::path::Path::new("/sys/block").join(name).exists();
-        if !is_virtual && is_whole {
+        if is_hardware(name) {
             usage.disk_read_bytes += read.parse::<u64>().unwrap_or(0) * SECTOR_BYTES;
             usage.disk_written_bytes += written.parse::<u64>().unwrap_or(0) * SECTOR_BYTES;
         }
@@ -50,18 +58,16 @@ fn disks(diskstats: &str) -> Usage {
     usage
 }
 
-/// Received and sent over cards that are hardware's, as far as that can be told.
-fn network(dev: &str) -> (u64, u64) {
+/// Received and sent over network cards.
+fn network(dev: &str, is_hardware: impl Fn(&str) -> bool) -> (u64, u64) {
     let mut sum = (0, 0);
     for line in dev.lines() {
         let Some((name, counts)) = line.split_once(':') else { continue };
-        let name = name.trim();
-        let is_virtual = ["lo", "veth", "vnet", "tap", "virbr", "docker", "br-"]
-            .iter()
-            .any(|it| name.starts_with(it));
         let counts: Vec<u64> =
             counts.split_whitespace().filter_map(|count| count.parse().ok()).collect();
-        if let ([received, _, _, _, _, _, _, _, sent, ..], false) = (&counts[..], is_virtual) {
+        if let ([received, _, _, _, _, _, _, _, sent, ..], true) =
+            (&counts[..], is_hardware(name.trim()))
+        {
             sum = (sum.0 + received, sum.1 + sent);
         }
     }
@@ -81,7 +87,10 @@ mod tests {
         let header = "Inter-|   Receive      |  Transmit\n face |bytes packets|bytes\n";
         let cards =
             "    lo: 7 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0\n  eth0: 100 1 0 0 0 0 0 0 40 1 0 0 0 0 0 0\n";
-        assert_eq!(network(&format!("{header}{cards}")), (100, 40));
+        assert_eq!(network(&format!("{header}{cards}"), |name| name == "eth0"), (100, 40));
+        let stats = "8 0 vda 1 0 10 0 1 0 4 0 0 0 0\n8 1 vda1 1 0 9 0 1 0 3 0 0 0 0\n230 0 zd0 1 0 7 0 1 0 7 0";
+        let read = disks(stats, |name| name == "vda");
+        assert_eq!((read.disk_read_bytes, read.disk_written_bytes), (5_120, 2_048));
         let counted = usage().unwrap();
         assert!(counted.cpu_ns > 0 && counted.memory_mib > 0, "{counted:?}");
     }

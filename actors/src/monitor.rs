@@ -47,6 +47,8 @@ impl Measured {
 /// Files that are written in a turn: however many VMs there are, the disk has so much to do and no more. Values wait
 /// for their turn in memory.
 const WRITTEN_MAX: usize = 128;
+/// Values of one file that wait: an hour.
+const WAITING_MAX: usize = 360;
 
 /// What a node has measured of its hosts and their VMs.
 pub struct Monitor {
@@ -57,12 +59,28 @@ pub struct Monitor {
 #[derive(Default)]
 struct Memory {
     newest: BTreeMap<Measured, (u64, Sample)>,
-    /// What is not in a file yet, the oldest first.
+    /// What is not in a file yet, the oldest first; nothing of what is measured no more, and whose file is to be closed.
     waiting: BTreeMap<Measured, Vec<(u64, Sample)>>,
     /// When the last value was measured that is in the file.
     written: BTreeMap<Measured, u64>,
     /// Whose turn was last.
     turn: Option<Measured>,
+}
+
+impl Memory {
+    /// What waited is in its file; with nothing that file is closed.
+    fn note_written(&mut self, of: Measured, samples: &[(u64, Sample)]) {
+        if let Some(waiting) = self.waiting.get_mut(&of) {
+            waiting.retain(|(at_s, _)| samples.iter().all(|(written_s, _)| written_s != at_s));
+            if waiting.is_empty() {
+                self.waiting.remove(&of);
+            }
+        }
+        match samples.last() {
+            Some((at_s, _)) => self.written.insert(of, *at_s),
+            None => self.written.remove(&of),
+        };
+    }
 }
 
 impl Monitor {
@@ -97,14 +115,17 @@ impl Monitor {
         from_s: u64,
         to_s: u64,
     ) -> io::Result<Vec<(u64, Sample)>> {
+        let each_s = step.seconds();
         let mut read = Series::at(self.directory.join(of.file())).read(step, from_s, to_s)?;
-        if step == Step::Seconds10 {
-            let each_s = step.seconds();
+        let from_s = read.last().map_or(from_s, |(at_s, _)| at_s + each_s);
+        // What is newer is in no slot yet.
+        if let Some(finer) = step.finer() {
+            read.extend(series::means(step, &self.read(of, finer, from_s, to_s)?));
+        } else {
             let memory = self.memory();
             let waiting = memory.waiting.get(&of).into_iter().flatten();
             let waiting = waiting.map(|(at_s, sample)| (at_s / each_s * each_s, *sample));
-            let last = read.last().map_or(0, |(at_s, _)| *at_s);
-            read.extend(waiting.filter(|(at_s, _)| *at_s > last && (from_s..=to_s).contains(at_s)));
+            read.extend(waiting.filter(|(at_s, _)| (from_s..=to_s).contains(at_s)));
         }
         Ok(read)
     }
@@ -118,7 +139,7 @@ impl Monitor {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the next files, and says how many.
+    /// Writes the next files, and says how many were written.
     fn write_some(&self) -> usize {
         let next: Vec<_> = {
             let mut memory = self.memory();
@@ -134,33 +155,47 @@ impl Monitor {
                 next.extend(others);
             }
             memory.turn = next.last().copied();
-            let mut take = |of: Measured| {
-                let samples = memory.waiting.remove(&of).unwrap_or_default();
+            // They wait until they are written: who reads meanwhile finds them here or there.
+            let look = |of: Measured| {
+                let samples = memory.waiting.get(&of).cloned().unwrap_or_default();
                 (of, memory.written.get(&of).copied(), samples)
             };
-            next.into_iter().map(&mut take).collect()
+            next.into_iter().map(look).collect()
         };
-        let mut failed = None;
+        let (mut written, mut failed) = (0, None);
         for (of, last_s, samples) in &next {
             let series = Series::at(self.directory.join(of.file()));
-            match (series.write(samples, *last_s), samples.last()) {
-                (Ok(()), Some((at_s, _))) => drop(self.memory().written.insert(*of, *at_s)),
-                (Ok(()), None) => {}
-                (Err(error), _) => failed = Some(error),
+            let done = match samples.last() {
+                Some(_) => series.write(samples, *last_s),
+                None => series.close(*last_s),
+            };
+            match done {
+                Ok(()) => self.memory().note_written(*of, samples),
+                Err(error) => failed = Some(error),
             }
+            written += usize::from(failed.is_none());
         }
         if let Some(error) = failed {
             tracing::warn!(%error, "what VMs use is not kept");
         }
-        next.len()
+        written
     }
 
     fn note(&self, at_s: u64, samples: BTreeMap<Measured, Sample>) {
         let mut memory = self.memory();
         for (of, sample) in &samples {
-            memory.waiting.entry(*of).or_default().push((at_s, *sample));
+            let waiting = memory.waiting.entry(*of).or_default();
+            waiting.push((at_s, *sample));
+            // Where nothing can be written, no more than a file has.
+            if waiting.len() > WAITING_MAX {
+                waiting.remove(0);
+            }
         }
-        memory.written.retain(|of, _| samples.contains_key(of));
+        let gone = memory.written.keys().filter(|of| !samples.contains_key(of));
+        let gone: Vec<Measured> = gone.copied().collect();
+        for of in gone {
+            memory.waiting.entry(of).or_default();
+        }
         memory.newest = samples.into_iter().map(|(of, sample)| (of, (at_s, sample))).collect();
     }
 }
@@ -239,12 +274,16 @@ async fn count(hosts: &[std::sync::Arc<LocalHost>], state: &State) -> Vec<Counte
     const PARALLEL: usize = 16;
     /// How long a driver may take.
     const PATIENCE: Duration = Duration::from_secs(5);
+    /// How long all of them may: the next turn is not to be late.
+    const TURN: Duration = Duration::from_secs(8);
+    let end = tokio::time::Instant::now() + TURN;
+    let machine = tokio::task::spawn_blocking(machine::usage).await.ok().flatten();
     let mut counted = Vec::new();
     let mut guests = Vec::new();
     for local in hosts {
         let simulated =
             state.hosts.get(&local.id).is_none_or(|host| host.driver.as_str() == "simulator");
-        if !simulated && let Some(usage) = machine::usage() {
+        if !simulated && let Some(usage) = machine {
             counted.push((Measured::Host(local.id), None, Instant::now(), usage));
         }
         let running = state.instances_on(local.id).filter(|body| body.phase == Phase::Running);
@@ -255,7 +294,7 @@ async fn count(hosts: &[std::sync::Arc<LocalHost>], state: &State) -> Vec<Counte
         Some((Measured::Vm(vm), host, Instant::now(), usage))
     });
     let mut answers = asked.buffer_unordered(PARALLEL);
-    while let Some(answer) = answers.next().await {
+    while let Ok(Some(answer)) = tokio::time::timeout_at(end, answers.next()).await {
         counted.extend(answer);
     }
     counted
@@ -267,9 +306,10 @@ async fn count(hosts: &[std::sync::Arc<LocalHost>], state: &State) -> Vec<Counte
     reason = "what is shown to people"
 )]
 fn rates(old: Usage, new: Usage, within: Duration) -> Sample {
-    // A counter that is less than it was began anew.
+    // A guest that began anew is counted anew. When a disk or a card has gone, what it had counted has.
+    let old = if new.cpu_ns < old.cpu_ns { Usage::default() } else { old };
     let rate = |old: u64, new: u64| {
-        let grown = new.checked_sub(old).unwrap_or(new);
+        let grown = new.saturating_sub(old);
         (grown as f64 / within.as_secs_f64().max(0.001)) as f32
     };
     Sample {
@@ -322,5 +362,57 @@ mod tests {
         assert!(read.len() < 4, "{read:?}");
         monitor.flush();
         check(&Monitor::open(data.path()).unwrap(), 4);
+    }
+
+    /// What has run for less than a step is told, at once and when its files hold means alone.
+    #[test]
+    fn a_short_life_is_told_for_long() {
+        const BEGIN: u64 = 600 * 3_000_000;
+        let data = tempfile::tempdir().unwrap();
+        let monitor = Monitor::open(data.path()).unwrap();
+        let cpus = |cpus: f32| Sample { cpus, ..Sample::default() };
+        for (at_s, busy) in [(0, 1.0), (10, 2.0), (60, 6.0)] {
+            monitor.note(BEGIN + at_s, [(vm(0), cpus(busy))].into());
+        }
+        let read = |step| {
+            let read = monitor.read(vm(0), step, BEGIN, BEGIN + 3_000).unwrap();
+            read.into_iter().map(|(at_s, it)| (at_s - BEGIN, it.cpus)).collect::<Vec<_>>()
+        };
+        let told = |when: &str| {
+            assert_eq!(read(Step::Seconds10), [(0, 1.0), (10, 2.0), (60, 6.0)], "{when}");
+            assert_eq!(read(Step::Minute), [(0, 1.5), (60, 6.0)], "{when}");
+            assert_eq!(read(Step::Minutes10), [(0, 3.75)], "{when}");
+        };
+        told("while it waits");
+        monitor.write_some();
+        told("when it is written");
+        monitor.note(BEGIN + 70, BTreeMap::new());
+        monitor.write_some();
+        told("when it has ended");
+        let series = Series::at(data.path().join("series").join(vm(0).file()));
+        assert_eq!(
+            series.read(Step::Minutes10, BEGIN, BEGIN + 600).unwrap(),
+            [(BEGIN, cpus(3.75))]
+        );
+        assert_eq!(monitor.write_some(), 0, "nothing waits any more");
+    }
+
+    #[test]
+    fn what_has_gone_was_not_used() {
+        let old = Usage { cpu_ns: 5_000_000_000, network_sent_bytes: 1_000, ..Usage::default() };
+        let within = Duration::from_secs(10);
+        for (new, cpus, sent, what) in [
+            (
+                Usage { cpu_ns: 15_000_000_000, network_sent_bytes: 3_000, ..old },
+                1.0,
+                200.0,
+                "used",
+            ),
+            (Usage { cpu_ns: 15_000_000_000, network_sent_bytes: 10, ..old }, 1.0, 0.0, "a card"),
+            (Usage { cpu_ns: 1_000_000_000, network_sent_bytes: 10, ..old }, 0.1, 1.0, "a guest"),
+        ] {
+            let rates = rates(old, new, within);
+            assert_eq!((rates.cpus, rates.sent), (cpus, sent), "{what}");
+        }
     }
 }

@@ -75,6 +75,16 @@ impl Step {
         Step::ALL.into_iter().find(reaches).unwrap_or(Step::Minutes10)
     }
 
+    /// The next finer one, whose means it has.
+    #[must_use]
+    pub const fn finer(self) -> Option<Step> {
+        match self {
+            Step::Seconds10 => None,
+            Step::Minute => Some(Step::Seconds10),
+            Step::Minutes10 => Some(Step::Minute),
+        }
+    }
+
     /// Where its slots begin in a file.
     const fn begin(self) -> u64 {
         match self {
@@ -108,7 +118,7 @@ impl Sample {
     }
 
     /// The mean of some; none of none.
-    #[expect(clippy::cast_precision_loss, reason = "there are ten at most")]
+    #[expect(clippy::cast_precision_loss, reason = "there are few")]
     fn mean(samples: &[Sample]) -> Option<Sample> {
         let sum = samples.iter().fold([0.0; 6], |mut sum, sample| {
             sum.iter_mut().zip(sample.values()).for_each(|(sum, value)| *sum += value);
@@ -157,6 +167,15 @@ impl Series {
         Ok(())
     }
 
+    /// Writes the means of what has not ended, since nothing comes after `last_s`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn close(&self, last_s: Option<u64>) -> io::Result<()> {
+        let file = self.open()?;
+        end(&file, last_s, u64::MAX)
+    }
+
     /// The values from `from_s` on, up to `to_s`, each with the time at which its step began; Unix seconds. Where
     /// nothing was written there is none. What is not there is empty.
     ///
@@ -203,6 +222,17 @@ fn end(file: &File, last_s: Option<u64>, at_s: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The means of values of a finer step, each with the time at which its step began.
+pub fn means(step: Step, finer: &[(u64, Sample)]) -> Vec<(u64, Sample)> {
+    let slot = |at_s: u64| at_s / step.seconds();
+    let parts = finer.chunk_by(|(one, _), (next, _)| slot(*one) == slot(*next));
+    let means = parts.filter_map(|part| {
+        let samples: Vec<Sample> = part.iter().map(|(_, sample)| *sample).collect();
+        Some((slot(part.first()?.0) * step.seconds(), Sample::mean(&samples)?))
+    });
+    means.collect()
 }
 
 fn is_ours(file: &File) -> bool {

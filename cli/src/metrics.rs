@@ -17,9 +17,9 @@ pub struct Order {
     /// Who uses most of this comes first.
     #[arg(long, value_enum, default_value_t = By::Cpu)]
     by: By,
-    /// At most so many.
-    #[arg(long, value_name = "COUNT", default_value_t = 20)]
-    limit: usize,
+    /// At most so many. A table has 20 if absent, any other format all.
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
 }
 
 /// What is used.
@@ -131,16 +131,20 @@ const SERIES_COLUMNS: &[Column] = &[
     column("LAST", |row| at(row, "last")),
 ];
 
+/// What was measured lies on the nodes: no majority is needed to see it.
+const STALE: Option<v1::Freshness> =
+    Some(v1::Freshness { min_revision: 0, max_age_ms: 0, stale: true });
+
 /// Shows what VMs use now.
 pub(crate) async fn top_vms(session: &Session, project: &str, top: &Order) -> Result<()> {
-    let request = v1::ListUseRequest { project: project.to_owned() };
+    let request = v1::ListUseRequest { project: project.to_owned(), freshness: STALE };
     let answer = call!(session, MonitoringClient<_>, list_vm_use, request).await?;
     show_top(session, answer, top, VM_COLUMNS)
 }
 
 /// Shows what hosts use now.
 pub(crate) async fn top_hosts(session: &Session, top: &Order) -> Result<()> {
-    let request = v1::ListUseRequest::default();
+    let request = v1::ListUseRequest { freshness: STALE, ..Default::default() };
     let answer = call!(session, MonitoringClient<_>, list_host_use, request).await?;
     show_top(session, answer, top, HOST_COLUMNS)
 }
@@ -162,7 +166,10 @@ fn show_top(
     let amount = |row: &v1::Use| row.sample.as_ref().map_or(0.0, MEASURES[measure].of);
     let mut rows = answer.uses;
     rows.sort_by(|one, other| amount(other).total_cmp(&amount(one)));
-    rows.truncate(top.limit);
+    /// Of a table.
+    const ROWS: usize = 20;
+    let is_table = matches!(session.output.format, Format::Table | Format::Wide);
+    rows.truncate(top.limit.unwrap_or(if is_table { ROWS } else { usize::MAX }));
     tell_silent(&answer.silent);
     session.output.rows(&rows, columns)
 }
@@ -179,6 +186,7 @@ pub(crate) async fn of_vm(
         vm,
         since_seconds: window.since,
         step_seconds: window.step,
+        freshness: STALE,
     };
     let series = call!(session, MonitoringClient<_>, get_vm_metrics, request).await?;
     show_series(session, &series, window.since)
@@ -186,8 +194,12 @@ pub(crate) async fn of_vm(
 
 /// Shows what a host used over time.
 pub(crate) async fn of_host(session: &Session, host: String, window: &Window) -> Result<()> {
-    let request =
-        v1::GetHostMetricsRequest { host, since_seconds: window.since, step_seconds: window.step };
+    let request = v1::GetHostMetricsRequest {
+        host,
+        since_seconds: window.since,
+        step_seconds: window.step,
+        freshness: STALE,
+    };
     let series = call!(session, MonitoringClient<_>, get_host_metrics, request).await?;
     show_series(session, &series, window.since)
 }
@@ -204,6 +216,10 @@ fn show_series(session: &Session, series: &v1::Series, since_s: u32) -> Result<(
 /// A row for each measure.
 #[expect(clippy::cast_precision_loss, reason = "there are few")]
 fn lines(series: &v1::Series, since_s: u32) -> Vec<Value> {
+    /// A value is measured so much later, at most, than its time ends.
+    const LATE_S: u64 = 30;
+    let new_s = series.until.saturating_sub(u64::from(series.step_seconds) + LATE_S);
+    let is_new = |sample: &v1::Sample| sample.at >= new_s;
     let rows = MEASURES.iter().map(|Measure { name, of, shown }| {
         let values: Vec<f32> = series.samples.iter().map(of).collect();
         let least = values.iter().copied().fold(f32::INFINITY, f32::min);
@@ -211,11 +227,11 @@ fn lines(series: &v1::Series, since_s: u32) -> Vec<Value> {
         let mean = values.iter().sum::<f32>() / values.len() as f32;
         serde_json::json!({
             "name": name,
-            "line": spark(&series.samples, *of, since_s),
+            "line": spark(series, *of, since_s),
             "least": shown(least),
             "mean": shown(mean),
             "most": shown(most),
-            "last": shown(values.last().copied().unwrap_or_default()),
+            "last": series.samples.last().filter(|it| is_new(it)).map(|it| shown(of(it))),
         })
     });
     rows.collect()
@@ -231,10 +247,15 @@ const WIDTH: u64 = 40;
     clippy::cast_precision_loss,
     reason = "a bar is one of eight"
 )]
-fn spark(samples: &[v1::Sample], of: fn(&v1::Sample) -> f32, since_s: u32) -> String {
+fn spark(series: &v1::Series, of: fn(&v1::Sample) -> f32, since_s: u32) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let end_s = samples.last().map_or(0, |sample| sample.at);
-    let each_s = (u64::from(since_s) / WIDTH).max(1);
+    let samples = &series.samples;
+    let step_s = u64::from(series.step_seconds).max(1);
+    let since_s = u64::from(since_s);
+    // As many steps as it takes, and no fewer than one.
+    let each_s = since_s.div_ceil(WIDTH).next_multiple_of(step_s);
+    // The newest value may be on its way.
+    let end_s = series.until.saturating_sub(step_s);
     let most = samples.iter().map(of).fold(0.0, f32::max);
     let bar = |back: u64| {
         let upto_s = end_s.saturating_sub(back * each_s);
@@ -247,7 +268,7 @@ fn spark(samples: &[v1::Sample], of: fn(&v1::Sample) -> f32, since_s: u32) -> St
         let height = if most > 0.0 { mean / most * 7.0 } else { 0.0 };
         BARS[(height.round() as usize).min(7)]
     };
-    (0..WIDTH).rev().map(bar).collect()
+    (0..since_s.div_ceil(each_s).min(WIDTH)).rev().map(bar).collect()
 }
 
 fn tell_silent(silent: &[String]) {
@@ -267,9 +288,15 @@ mod tests {
         let rising = (1..=15_u16).map(|n| sample(u64::from(n) * 10, f32::from(n)));
         let rest = (26..=40).map(|n| sample(n * 10, 7.5));
         let samples: Vec<v1::Sample> = rising.chain(rest).collect();
-        let line = spark(&samples, |sample| sample.cpus, 400);
+        let series = v1::Series { samples, step_seconds: 10, until: 410, ..Default::default() };
+        let line = spark(&series, |sample| sample.cpus, 400);
         assert_eq!(line, "▁▂▂▃▃▄▄▅▅▆▆▇▇██          ▅▅▅▅▅▅▅▅▅▅▅▅▅▅▅");
-        assert_eq!(spark(&[], |sample| sample.cpus, 400).trim(), "");
+        assert_eq!(spark(&v1::Series::default(), |sample| sample.cpus, 400).trim(), "");
+        // Bars are never shorter than what was measured, and end now: it stopped 100 s ago.
+        let few: Vec<v1::Sample> = (1..=20).map(|n| sample(n * 10, 1.0)).collect();
+        let series =
+            v1::Series { samples: few, step_seconds: 10, until: 310, ..Default::default() };
+        assert_eq!(spark(&series, |sample| sample.cpus, 300), "████████████████████          ");
     }
 
     #[test]

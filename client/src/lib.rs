@@ -70,8 +70,12 @@ struct Seen {
 /// How long a revision stands for "lately": much less than the cluster remembers requests.
 const SEEN_AGE_MAX: Duration = Duration::from_secs(120);
 
-/// Largest message, bytes.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Largest answer, bytes, for whoever calls a method that may give a large one.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+fn wrong(what: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Options(format!("{what}: {error}"))
+}
 
 impl Client {
     /// Prepares connections; they are made when they are used.
@@ -79,8 +83,6 @@ impl Client {
     /// # Errors
     /// [`Error::Options`] when an option cannot be used.
     pub fn new(options: Options) -> Result<Client, Error> {
-        let wrong =
-            |what: &str, error: &dyn std::fmt::Display| Error::Options(format!("{what}: {error}"));
         if options.endpoints.is_empty() {
             return Err(Error::Options("there is no endpoint to ask".to_owned()));
         }
@@ -99,19 +101,36 @@ impl Client {
                 .tcp_nodelay(true);
             channels.push(endpoint.connect_lazy());
         }
-        let bearer = (!options.bearer.is_empty())
-            .then(|| format!("Bearer {}", options.bearer).parse())
-            .transpose()
-            .map_err(|error| wrong("the credential", &error))?;
-        let traceparent = options.traceparent.map(|text| text.parse()).transpose();
-        Ok(Client {
+        Client {
             channels: Arc::new(channels),
             current: Arc::default(),
-            bearer,
-            traceparent: traceparent.map_err(|error| wrong("the traceparent", &error))?,
+            bearer: None,
+            traceparent: None,
             seen: Arc::default(),
             deadline: options.deadline,
+        }
+        .in_name_of(&options.bearer, options.traceparent)
+    }
+
+    /// The same connections, for another caller, as part of another's trace.
+    ///
+    /// # Errors
+    /// [`Error::Options`] when it cannot be sent.
+    pub fn in_name_of(&self, bearer: &str, traceparent: Option<String>) -> Result<Client, Error> {
+        let bearer = (!bearer.is_empty()).then(|| format!("Bearer {bearer}").parse()).transpose();
+        let traceparent = traceparent.map(|text| text.parse()).transpose();
+        Ok(Client {
+            bearer: bearer.map_err(|error| wrong("the credential", &error))?,
+            traceparent: traceparent.map_err(|error| wrong("the traceparent", &error))?,
+            seen: Arc::default(),
+            ..self.clone()
         })
+    }
+
+    /// The same, with so long for a call.
+    #[must_use]
+    pub fn within(self, deadline: Duration) -> Client {
+        Client { deadline, ..self }
     }
 
     /// What a change is to carry: a fresh request id, and what was seen before it was made. The

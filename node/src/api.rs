@@ -61,6 +61,8 @@ pub struct Api {
     pub(crate) uploads: Arc<tokio::sync::Semaphore>,
     /// So many backups may be made at one time.
     pub(crate) backups: Arc<tokio::sync::Semaphore>,
+    /// Connections to the other nodes.
+    pub(crate) connections: relay::Connections,
     /// What this node has measured of its hosts.
     pub(crate) monitor: Arc<actors::Monitor>,
     /// The data directory.

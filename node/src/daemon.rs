@@ -108,6 +108,7 @@ impl Daemon {
             hosts: options.hosts.clone(),
             images: images.clone(),
             attached: Default::default(),
+            connections: Default::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             backups: Arc::new(Semaphore::new(1)),
             monitor: monitor.clone(),

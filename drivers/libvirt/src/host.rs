@@ -21,7 +21,7 @@ use drivers::{
     Usage,
 };
 use newtype_uuid::GenericUuid;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use virt::{connect::Connect, domain::Domain};
 
 use crate::{
@@ -47,6 +47,9 @@ pub(crate) struct Inner {
     guard: Option<PathBuf>,
     pub(crate) pools: Pools,
     connection: Mutex<Option<Connect>>,
+    /// What guests use is asked over a connection of its own: one that hangs hangs nothing else.
+    pub(crate) measuring: Mutex<Option<Connect>>,
+    pub(crate) measured: Arc<Semaphore>,
     pub(crate) records: Records,
     pub(crate) bodies: PathBuf,
     /// One lock per body: calls on it come one after the other, also those whose caller has gone.
@@ -83,7 +86,9 @@ impl LibvirtHost {
             migration_address,
             guard,
             pools,
-            connection: Mutex::new(None),
+            connection: Mutex::default(),
+            measuring: Mutex::default(),
+            measured: Arc::new(Semaphore::new(crate::usage::ASKED_MAX)),
             records: Records::open(state)?,
             bodies: bodies.canonicalize()?,
             locks: Mutex::default(),
@@ -364,7 +369,14 @@ impl Driver for LibvirtHost {
     }
 
     async fn usage(&self, vm: VmId) -> Result<Usage, DriverError> {
-        self.blocking(move |inner| inner.usage(vm)).await
+        let turn = self.inner.measured.clone().acquire_owned().await;
+        let turn = turn.map_err(|error| unreachable(&error))?;
+        self.blocking(move |inner| {
+            // Kept until libvirt has answered, also when nobody waits for it any more.
+            let _turn = turn;
+            inner.usage(vm)
+        })
+        .await
     }
 
     async fn foreign(&self) -> Result<Vec<Foreign>, DriverError> {

@@ -3,9 +3,12 @@
 use domain::id::VmId;
 use drivers::{DriverError, ErrorKind, Usage};
 use serde::Deserialize;
-use virt::{domain::Domain, sys};
+use virt::{connect::Connect, domain::Domain, sys};
 
-use crate::host::Inner;
+use crate::{
+    error::libvirt,
+    host::{Inner, lock},
+};
 
 /// Of a running domain's definition, how its devices are called on the host.
 #[derive(Deserialize)]
@@ -32,16 +35,37 @@ struct Target {
     name: String,
 }
 
+/// Guests that are asked at one time. One whose QEMU hangs is not answered for, and holds one of the twenty workers of
+/// libvirt's daemon; from a client it takes five requests at one time, and hears nothing more before one is answered.
+pub(crate) const ASKED_MAX: usize = 3;
+
 impl Inner {
     pub(crate) fn usage(&self, id: VmId) -> Result<Usage, DriverError> {
-        let domain = self.existing(id)?;
-        read(&domain).map_err(|error| match error {
-            Unread::Libvirt(error) => self.failed(&error),
+        let connect = self.measuring()?;
+        let found = connect.lookup_domain_by_uuid_string(&id.to_string());
+        found.map_err(Unread::Libvirt).and_then(|domain| read(&domain)).map_err(|error| match error
+        {
+            Unread::Libvirt(error) => {
+                if !connect.is_alive().unwrap_or(false) {
+                    *lock(&self.measuring) = None;
+                }
+                libvirt(&error)
+            }
             Unread::Definition(error) => {
                 let message = format!("the domain's definition cannot be read: {error}");
                 DriverError::new(ErrorKind::Protocol, message)
             }
         })
+    }
+
+    fn measuring(&self) -> Result<Connect, DriverError> {
+        let mut measuring = lock(&self.measuring);
+        if let Some(connect) = &*measuring {
+            return Ok(connect.clone());
+        }
+        let connect = self.connect_anew()?;
+        *measuring = Some(connect.clone());
+        Ok(connect)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What VMs and hosts use: each node has what it measured; whoever is asked asks the others.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use actors::{Measured, Sample, Step};
 use domain::{State, id::HostId, name::Name, principal::Role};
@@ -9,7 +9,8 @@ use proto::{
     convert, v1,
     v1::{monitoring_client::MonitoringClient, monitoring_server::Monitoring},
 };
-use tonic::{Request, Response, Status};
+use raft_store::View;
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 
 use super::{Api, auth, change::not_found, errors, relay};
 use crate::clock::wall_ms;
@@ -27,7 +28,10 @@ macro_rules! ask {
             async move {
                 let answer = node.client().call(message, async |channel, mut request| {
                     relay::mark(&mut request);
-                    MonitoringClient::new(channel).$method(request).await
+                    MonitoringClient::new(channel)
+                        .max_decoding_message_size(client::MESSAGE_BYTES_MAX)
+                        .$method(request)
+                        .await
                 });
                 (name, answer.await)
             }
@@ -42,6 +46,8 @@ fn parted<A>(asked: Vec<(String, Result<A, client::Error>)>) -> (Vec<A>, Vec<Str
     for (name, answer) in asked {
         match answer {
             Ok(answer) => answers.push(answer),
+            // It has not heard of it yet, so it has nothing of it.
+            Err(client::Error::Refused(status)) if status.code() == Code::NotFound => {}
             Err(error) => {
                 tracing::debug!(%name, %error, "a node did not say what its hosts use");
                 silent.push(name);
@@ -59,7 +65,7 @@ impl Monitoring for Api {
     ) -> Result<Response<v1::Series>, Status> {
         auth::caller(Role::Viewer)?;
         let (metadata, _, message) = request.into_parts();
-        let view = self.view(None).await?;
+        let view = self.seen(&metadata, message.freshness.as_ref()).await?;
         let project = super::project(&message.project)?;
         let row = super::vm(&view.state, &project, &message.vm);
         let id = row.ok_or_else(|| errors::rejected(not_found("VM", &message.vm)))?.id;
@@ -77,7 +83,7 @@ impl Monitoring for Api {
     ) -> Result<Response<v1::Series>, Status> {
         auth::caller(Role::Viewer)?;
         let (metadata, _, message) = request.into_parts();
-        let view = self.view(None).await?;
+        let view = self.seen(&metadata, message.freshness.as_ref()).await?;
         let host = super::find(
             &message.host,
             |id: HostId| view.state.hosts.get(&id),
@@ -97,7 +103,7 @@ impl Monitoring for Api {
     ) -> Result<Response<v1::ListUseResponse>, Status> {
         auth::caller(Role::Viewer)?;
         let (metadata, _, message) = request.into_parts();
-        let view = self.view(None).await?;
+        let view = self.seen(&metadata, message.freshness.as_ref()).await?;
         let project = match message.project.as_str() {
             // As in other lists.
             "" | "-" => None,
@@ -115,7 +121,7 @@ impl Monitoring for Api {
     ) -> Result<Response<v1::ListUseResponse>, Status> {
         auth::caller(Role::Viewer)?;
         let (metadata, _, message) = request.into_parts();
-        let view = self.view(None).await?;
+        let view = self.seen(&metadata, message.freshness.as_ref()).await?;
         let own = self.host_use(&view.state);
         let others = self.neighbours(&view.state, &metadata, PATIENCE);
         let (others, silent) = ask!(others, list_host_use, message);
@@ -163,6 +169,7 @@ impl Window {
             step_seconds: u32::try_from(self.step.seconds()).unwrap_or(u32::MAX),
             samples: samples.into_values().collect(),
             silent,
+            until: self.to_s,
         }
     }
 }
@@ -191,6 +198,18 @@ fn together(
 }
 
 impl Api {
+    /// A view for what is asked: what there is to be found was looked for by who passed it on.
+    async fn seen(
+        &self,
+        metadata: &MetadataMap,
+        freshness: Option<&v1::Freshness>,
+    ) -> Result<Arc<View>, Status> {
+        if relay::is_passed_on(metadata) {
+            return Ok(self.store.view());
+        }
+        self.view(freshness).await
+    }
+
     async fn measured(&self, of: Measured, window: Window) -> Result<Vec<(u64, Sample)>, Status> {
         let monitor = self.monitor.clone();
         let read = move || monitor.read(of, window.step, window.from_s, window.to_s);

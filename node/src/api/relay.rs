@@ -1,13 +1,18 @@
 //! What only the node can answer that drives a host. Any other node asks it, in the caller's name and
 //! one hop far.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use actors::LocalHost;
 use client::Client;
 use domain::{
     State,
     id::{HostId, NodeId},
+    limit,
     node::Node,
 };
 use drivers::{DriverError, ErrorKind};
@@ -33,6 +38,9 @@ pub(super) enum Driven<'a> {
     There(Neighbour),
 }
 
+/// Connections to other nodes, by their addresses.
+pub(crate) type Connections = Arc<Mutex<HashMap<String, Client>>>;
+
 /// The node that drives the host.
 pub(super) struct Neighbour(Client);
 
@@ -50,7 +58,7 @@ impl Api {
             let missing = || unreachable("this node drives no such host");
             return local.map(|local| Driven::Here(local)).ok_or_else(missing);
         }
-        if caller.contains_key(HOP) {
+        if is_passed_on(caller) {
             let moved = "the host has moved to another node; ask again";
             return Err(unreachable(moved));
         }
@@ -67,7 +75,7 @@ impl Api {
         caller: &MetadataMap,
         patience: Duration,
     ) -> Vec<(String, Neighbour)> {
-        if caller.contains_key(HOP) {
+        if is_passed_on(caller) {
             return Vec::new();
         }
         let driving: BTreeSet<NodeId> = state.hosts.values().map(|host| host.node).collect();
@@ -87,16 +95,33 @@ impl Api {
     ) -> Result<Neighbour, Status> {
         let bearer = caller.get("authorization").and_then(|value| value.to_str().ok());
         let bearer = bearer.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        let traceparent = telemetry::trace::current().map(|place| place.to_string());
+        let client = self.connected(&node.api_address);
+        let client = client.and_then(|client| client.in_name_of(bearer, traceparent));
+        let client = client.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Neighbour(client.within(patience)))
+    }
+
+    /// The connection to another node: it is kept, and made anew when it broke.
+    fn connected(&self, address: &str) -> Result<Client, client::Error> {
+        let mut kept = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = kept.get(address) {
+            return Ok(client.clone());
+        }
         let client = Client::new(client::Options {
-            endpoints: vec![node.api_address.clone()],
+            endpoints: vec![address.to_owned()],
             authority: self.files.authority.certificate_pem().to_owned(),
             server_name: identity::cluster_name(self.files.node.cluster),
-            bearer: bearer.to_owned(),
-            deadline: patience,
-            traceparent: telemetry::trace::current().map(|place| place.to_string()),
-        });
-        let client = client.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Neighbour(client))
+            bearer: String::new(),
+            deadline: NODE_TIMEOUT,
+            traceparent: None,
+        })?;
+        // Addresses change seldom; those of nodes that are gone need no memory for ever.
+        if kept.len() >= limit::NODES_MAX {
+            kept.clear();
+        }
+        kept.insert(address.to_owned(), client.clone());
+        Ok(client)
     }
 }
 
@@ -137,6 +162,11 @@ pub(super) fn refused(error: client::Error) -> Status {
             unreachable(&error.to_string())
         }
     }
+}
+
+/// Whether another node passed it on.
+pub(super) fn is_passed_on(caller: &MetadataMap) -> bool {
+    caller.contains_key(HOP)
 }
 
 pub(super) fn mark<Q>(request: &mut Request<Q>) {
