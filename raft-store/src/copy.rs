@@ -125,7 +125,7 @@ fn read(db: &sled::Db) -> Result<View, CopyError> {
     let floor = summary.meta.events_floor;
     for row in db.range(ring_begin(db, floor)?..Key::EVENTS_END.to_vec()) {
         let (key, value) = row?;
-        let events: Vec<Event> = rows::unseal_raw(&key, &value).map_err(CopyError::Wrong)?;
+        let events: Vec<Event> = rows::unseal_packed(&key, &value).map_err(CopyError::Wrong)?;
         for event in events.into_iter().filter(|event| event.revision > floor) {
             push(Record::Event(event.into()))?;
             count += 1;

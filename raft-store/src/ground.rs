@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::oneshot,
 };
 use tokio_rustls::TlsConnector;
 
@@ -58,6 +59,46 @@ impl Aside {
             Aside::Here => Ok(work()),
         }
     }
+
+    /// The same for work that takes long and that nobody waits for: it leaves the machine to what others do.
+    pub(crate) async fn run_yielding<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        match self {
+            Aside::Thread => {
+                let (tell, done) = oneshot::channel();
+                let work = Arc::new(Mutex::new(Some(work)));
+                let take = |work: &Mutex<Option<_>>| {
+                    work.lock().unwrap_or_else(PoisonError::into_inner).take()
+                };
+                let thread = std::thread::Builder::new().name("snapshot".to_owned());
+                let theirs = work.clone();
+                let spawned = thread.spawn(move || {
+                    yields();
+                    if let Some(work) = take(&theirs) {
+                        let _ = tell.send(work());
+                    }
+                });
+                // The machine may have no thread left: then it is one of those that there are.
+                if spawned.is_err()
+                    && let Some(work) = take(&work)
+                {
+                    return self.run(work).await;
+                }
+                done.await.map_err(|_| io::Error::other("the thread panicked"))
+            }
+            #[cfg(feature = "simulation")]
+            Aside::Here => Ok(work()),
+        }
+    }
+}
+
+/// From now on this thread does what it does when the others leave it time: what they do somebody waits for.
+pub(crate) fn yields() {
+    /// A tenth of the others' weight. Not the least there is: it must come to its end on a busy machine too.
+    const NICE: i32 = 10;
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
 /// What bytes go to and fro on.

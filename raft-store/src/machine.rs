@@ -212,7 +212,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let begun = std::time::Instant::now();
         let (view, directory) = (self.view.clone(), self.directory.clone());
-        let written = self.aside.run(move || {
+        let written = self.aside.run_yielding(move || {
             let header =
                 Header { at: view.at, members: view.members.clone(), members_at: view.members_at };
             snapshot::write(&directory, header, &view.state)

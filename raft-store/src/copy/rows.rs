@@ -56,11 +56,40 @@ pub(super) fn unseal<T: DeserializeOwned>(key: &Key, sealed: &[u8]) -> Result<T,
 }
 
 pub(super) fn unseal_raw<T: DeserializeOwned>(key: &[u8], sealed: &[u8]) -> Result<T, String> {
-    let (crc, encoded) = sealed.split_first_chunk::<4>().ok_or("a value is cut")?;
-    if checksum(key, encoded) != *crc {
+    codec::decode(checked(key, sealed)?).map_err(|error| error.to_string())
+}
+
+fn checked<'a>(key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], String> {
+    let (crc, value) = sealed.split_first_chunk::<4>().ok_or("a value is cut")?;
+    if checksum(key, value) != *crc {
         return Err("a checksum does not match".to_owned());
     }
-    codec::decode(encoded).map_err(|error| error.to_string())
+    Ok(value)
+}
+
+/// The same for values that are much alike and are seldom read: compressed.
+pub(super) struct Packer(zstd::bulk::Compressor<'static>);
+
+impl Packer {
+    pub(super) fn new() -> Packer {
+        // Both fail only without memory.
+        Packer(zstd::bulk::Compressor::new(PACKED_LEVEL).expect("a compressor can be made"))
+    }
+
+    pub(super) fn seal<T: Serialize>(&mut self, key: &Key, value: &T) -> Vec<u8> {
+        let encoded = codec::encode(value);
+        let packed = self.0.compress(&encoded).expect("what lies in memory is compressed");
+        [&checksum(&key.bytes(), &packed), packed.as_slice()].concat()
+    }
+}
+
+/// The fastest.
+const PACKED_LEVEL: i32 = 1;
+
+pub(super) fn unseal_packed<T: DeserializeOwned>(key: &[u8], sealed: &[u8]) -> Result<T, String> {
+    let packed = checked(key, sealed)?;
+    let encoded = zstd::decode_all(packed).map_err(|error| error.to_string())?;
+    codec::decode(&encoded).map_err(|error| error.to_string())
 }
 
 fn checksum(key: &[u8], encoded: &[u8]) -> [u8; 4] {

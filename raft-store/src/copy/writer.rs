@@ -11,8 +11,8 @@ use domain::{Revision, event::Event, request::Remembered};
 use tokio::sync::watch;
 
 use super::{CopyError, Summary, THREAD, guarded, open, ring_begin, rows};
-use crate::{metrics, snapshot::Header, view::View};
-use rows::{Fingerprint, Key};
+use crate::{ground, metrics, snapshot::Header, view::View};
+use rows::{Fingerprint, Key, Packer};
 
 /// Time between two looks at what is new.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -20,12 +20,16 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// in it.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
 /// So many entries wait for nothing.
-const ENTRIES_TOGETHER: u64 = 4_096;
+const ENTRIES_TOGETHER: u64 = 16_384;
+/// Fewer wait for others in any case.
+const ENTRIES_TOGETHER_MIN: u64 = 512;
 /// Requests of one row. sled is slow with many small rows; sixteen of them make a leaf, and a leaf above 128 KiB
 /// becomes a file that it does not sync.
 const REQUESTS_TOGETHER: usize = 16;
-/// What the events of one row weigh, for the same reason.
+/// What the events of one row take, for the same reason.
 const EVENTS_TOGETHER_BYTES: usize = 7 << 10;
+/// What they may weigh in memory: they are much alike, and are compressed.
+const EVENTS_WEIGH_BYTES: usize = 48 << 10;
 /// Bytes of one batch when everything is written anew.
 const BATCH_BYTES: usize = 1 << 20;
 /// Events kept beyond the ring, as history.
@@ -51,6 +55,7 @@ impl Copier {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
+            ground::yields();
             keep(&directory, views, written, wait, &stopped);
             drop(end);
         })?;
@@ -136,8 +141,7 @@ impl Copy {
         let mut since = Instant::now();
         loop {
             let newest = views.borrow_and_update().clone();
-            let waiting = newest.state.index.saturating_sub(self.written_index());
-            if self.written.is_none() || waiting >= ENTRIES_TOGETHER || since.elapsed() >= wait {
+            if self.written.is_none() || self.is_far_behind(&newest) || since.elapsed() >= wait {
                 let written = self.written.as_ref().and_then(|written| written.at);
                 let is_new = self.written.is_none() || written != newest.at;
                 since = Instant::now();
@@ -152,6 +156,15 @@ impl Copy {
                 return self.catch_up(newest);
             }
         }
+    }
+
+    /// Whether many entries wait, or so many of those whose events there are that these may be gone soon: without them
+    /// everything is written anew.
+    fn is_far_behind(&self, newest: &View) -> bool {
+        let index = newest.state.index;
+        let waiting = index.saturating_sub(self.written_index());
+        let known = index.saturating_sub(newest.state.events.floor().index());
+        waiting >= ENTRIES_TOGETHER || (waiting >= ENTRIES_TOGETHER_MIN && 4 * waiting >= known)
     }
 
     fn catch_up(&mut self, view: Arc<View>) -> Result<(), CopyError> {
@@ -311,18 +324,27 @@ impl Copy {
 
 /// The rows of events that follow each other.
 fn event_rows(events: &[Arc<Event>]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
-    let mut rest = events;
+    let (mut rest, mut packer) = (events, Packer::new());
+    let mut most = EVENTS_WEIGH_BYTES;
     std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|event| {
-            bytes += event.weight_bytes();
-            bytes <= EVENTS_TOGETHER_BYTES
-        });
-        let count = fits.count().max(1).min(rest.len());
-        let (row, after) = rest.split_at(count);
-        rest = after;
-        let key = Key::Events(row.first()?.revision, u32::try_from(count).ok()?);
-        Some((key.bytes(), rows::seal(&key, &row)))
+        loop {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|event| {
+                bytes += event.weight_bytes();
+                bytes <= most
+            });
+            let count = fits.count().max(1).min(rest.len());
+            let (row, after) = rest.split_at(count);
+            let key = Key::Events(row.first()?.revision, u32::try_from(count).ok()?);
+            let value = packer.seal(&key, &row);
+            if value.len() > EVENTS_TOGETHER_BYTES && count > 1 {
+                // They are less alike than others.
+                most /= 2;
+                continue;
+            }
+            rest = after;
+            return Some((key.bytes(), value));
+        }
     })
 }
 
