@@ -212,9 +212,9 @@ pub(crate) fn decide(draft: &mut Draft, command: CanaryCommand) -> Result<(), Re
                 Err(refused) => begun.failed(&refused.message),
             }
         }
-        Act::Delete => removed(draft, Canary { ran: true, ..canary }, operation),
-        Act::GiveUp => removed(draft, canary, operation),
-        Act::Fail(why) => removed(draft, canary.failed(&why), operation),
+        Act::Delete => removed(draft, &canary, Canary { ran: true, ..canary.clone() }, operation),
+        Act::GiveUp => removed(draft, &canary, canary.clone(), operation),
+        Act::Fail(why) => removed(draft, &canary, canary.clone().failed(&why), operation),
         Act::Note(why) => canary.failed(&why),
         // One that somebody deleted tells nothing.
         Act::Settle => {
@@ -238,12 +238,15 @@ fn whole(
     Ok(())
 }
 
-/// A canary whose VM is deleted, or cannot be.
-fn removed(draft: &mut Draft, canary: Canary, operation: OperationId) -> Canary {
-    let Some(vm) = canary.vm else { return canary };
+/// A canary as it is when its VM is deleted, or cannot be.
+fn removed(draft: &mut Draft, before: &Canary, after: Canary, operation: OperationId) -> Canary {
+    let Some(vm) = before.vm else { return after };
     match whole(draft, |draft| vm::delete(draft, vm, None, operation)) {
-        Ok(()) => canary,
-        Err(refused) => canary.failed(&refused.message),
+        Ok(()) => after,
+        // It is asked again: what the cluster takes no more of now it takes soon.
+        Err(refused) if refused.reason.category() == Category::Exhausted => before.clone(),
+        Err(_) if after.failure.is_some() => after,
+        Err(refused) => after.failed(&refused.message),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The host: its connection, its bodies' locks, and the driver's face.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc},
     time::Duration,
@@ -50,6 +50,7 @@ pub(crate) struct Inner {
     /// What guests use is asked over a connection of its own: one that hangs hangs nothing else.
     pub(crate) measuring: Mutex<Option<Connect>>,
     pub(crate) measured: Arc<Semaphore>,
+    asked: Mutex<HashSet<VmId>>,
     pub(crate) records: Records,
     pub(crate) bodies: PathBuf,
     /// One lock per body: calls on it come one after the other, also those whose caller has gone.
@@ -57,6 +58,24 @@ pub(crate) struct Inner {
     /// The guests that this process is sending.
     sendings: Mutex<HashMap<VmId, Arc<Sending>>>,
     changes: broadcast::Sender<VmId>,
+}
+
+/// A guest whose use is asked for. One that is not answered for is not asked again: it would take the others' turns.
+struct Asking(Arc<Inner>, VmId);
+
+impl Asking {
+    fn begin(inner: &Arc<Inner>, vm: VmId) -> Result<Asking, DriverError> {
+        if lock(&inner.asked).insert(vm) {
+            return Ok(Asking(inner.clone(), vm));
+        }
+        Err(DriverError::new(ErrorKind::Transient, "libvirt has not answered the last question"))
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        lock(&self.0.asked).remove(&self.1);
+    }
 }
 
 fn unreachable(error: &dyn std::fmt::Display) -> DriverError {
@@ -89,6 +108,7 @@ impl LibvirtHost {
             connection: Mutex::default(),
             measuring: Mutex::default(),
             measured: Arc::new(Semaphore::new(crate::usage::ASKED_MAX)),
+            asked: Mutex::default(),
             records: Records::open(state)?,
             bodies: bodies.canonicalize()?,
             locks: Mutex::default(),
@@ -369,11 +389,12 @@ impl Driver for LibvirtHost {
     }
 
     async fn usage(&self, vm: VmId) -> Result<Usage, DriverError> {
+        // Both are kept until libvirt has answered, also when nobody waits for it any more.
+        let asking = Asking::begin(&self.inner, vm)?;
         let turn = self.inner.measured.clone().acquire_owned().await;
         let turn = turn.map_err(|error| unreachable(&error))?;
         self.blocking(move |inner| {
-            // Kept until libvirt has answered, also when nobody waits for it any more.
-            let _turn = turn;
+            let _kept = (turn, asking);
             inner.usage(vm)
         })
         .await
