@@ -4,11 +4,13 @@
 //! is safe for changes too: each carries a request id, and the cluster executes an id once.
 
 mod backup;
+mod changes;
 mod error;
 mod upload;
 mod watch;
 
 pub use backup::Backup;
+pub use changes::Changes;
 pub use error::Error;
 pub use proto::v1;
 pub use tonic::Code;
@@ -194,8 +196,8 @@ impl Client {
             .with_jitter()
             .build();
         loop {
-            let current = self.current.load(Ordering::Relaxed);
-            let channel = self.channels[current % self.channels.len()].clone();
+            let current = self.current();
+            let channel = self.channel(current);
             let left = deadline.saturating_duration_since(Instant::now());
             let request = self.request(message.clone(), left);
             let answer = tokio::time::timeout_at(deadline, method(channel, request)).await;
@@ -205,19 +207,27 @@ impl Client {
                 Ok(Err(status)) => return Err(Error::Refused(Box::new(status))),
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
-            // Another caller may have moved on already.
-            let _ = self.current.compare_exchange(
-                current,
-                current + 1,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            self.move_on(current);
             let next = Instant::now() + pauses.next().unwrap_or_default();
             if next >= deadline {
                 return Err(Error::Unreachable(Box::new(status)));
             }
             tokio::time::sleep_until(next).await;
         }
+    }
+
+    fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    fn channel(&self, number: usize) -> Channel {
+        self.channels[number % self.channels.len()].clone()
+    }
+
+    /// The next node is asked from now on, unless another caller has moved on already.
+    fn move_on(&self, from: usize) {
+        let order = Ordering::Relaxed;
+        let _ = self.current.compare_exchange(from, from + 1, order, order);
     }
 
     fn request<Q>(&self, message: Q, timeout: Duration) -> Request<Q> {
@@ -274,9 +284,7 @@ impl Client {
     /// What a stream of messages to a node is called with: its channel, and the request that carries
     /// them. A stream is not tried again: who opens it knows what was said already.
     pub fn stream<Q>(&self, messages: Q) -> (Channel, Request<Q>) {
-        let current = self.current.load(Ordering::Relaxed);
-        let channel = self.channels[current % self.channels.len()].clone();
-        (channel, self.stream_request(messages))
+        (self.channel(self.current()), self.stream_request(messages))
     }
 
     fn stream_request<Q>(&self, messages: Q) -> Request<Q> {

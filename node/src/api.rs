@@ -8,6 +8,7 @@ mod alerts;
 mod auth;
 mod backups;
 mod change;
+mod changes;
 mod clusters;
 mod console;
 mod discovery;
@@ -59,8 +60,12 @@ pub struct Api {
     pub(crate) attached: console::Attached,
     /// So many files may come at one time.
     pub(crate) uploads: Arc<tokio::sync::Semaphore>,
+    /// So many streams of changes may be open at one time.
+    pub(crate) streams: Arc<tokio::sync::Semaphore>,
     /// So many backups may be made at one time.
     pub(crate) backups: Arc<tokio::sync::Semaphore>,
+    /// How often an address may ask.
+    pub(crate) limits: Arc<auth::RateLimits>,
     /// Connections to the other nodes.
     pub(crate) connections: relay::Connections,
     /// What this node has measured of its hosts.
@@ -97,14 +102,14 @@ fn find<'a, T, K: std::str::FromStr>(
 }
 
 /// See [`auth::RateLimits`].
-pub(crate) fn rate_limits(per_second: std::num::NonZeroU32) -> auth::RateLimits {
-    auth::RateLimits::new(per_second)
+pub(crate) fn rate_limits(per_second: std::num::NonZeroU32) -> Arc<auth::RateLimits> {
+    Arc::new(auth::RateLimits::new(per_second))
 }
 
 /// The whole of the API as one service.
-pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
+pub(crate) fn router(api: Api) -> axum::Router {
     use v1::{
-        alerts_server::AlertsServer, backups_server::BackupsServer,
+        alerts_server::AlertsServer, backups_server::BackupsServer, changes_server::ChangesServer,
         clusters_server::ClustersServer, consoles_server::ConsolesServer,
         credentials_server::CredentialsServer, events_server::EventsServer,
         hosts_server::HostsServer, images_server::ImagesServer, locks_server::LocksServer,
@@ -134,6 +139,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         .add_service(EventsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(ConsolesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(BackupsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
+        .add_service(ChangesServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(UploadsServer::new(api.clone()).max_decoding_message_size(BODY_BYTES_MAX))
         .add_service(health_service);
     let reflection = tonic_reflection::server::Builder::configure()
@@ -144,7 +150,7 @@ pub(crate) fn router(api: Api, limits: auth::RateLimits) -> axum::Router {
         Ok(reflection) => grpc = grpc.add_service(reflection),
         Err(error) => tracing::error!(%error, "reflection is not served"),
     }
-    let state = (api.store.clone(), limits);
+    let state = (api.store.clone(), api.limits.clone());
     let router = grpc.into_axum_router().reset_fallback().merge(rest::plain_routes(&api));
     rest::with_rest(router, &api)
         .layer(axum::middleware::from_fn(rest::readable_errors))

@@ -52,6 +52,8 @@ pub struct DaemonOptions {
 const PARALLEL: usize = 32;
 /// Files that a node takes at one time.
 const UPLOADS_MAX: usize = 8;
+/// Streams of changes that are open at a time.
+const STREAMS_MAX: usize = 64;
 
 /// A running node.
 pub struct Daemon {
@@ -101,20 +103,21 @@ impl Daemon {
             .with_context(|| format!("cannot listen for clients on {}", options.api_listen))?;
         let (stop, stopped) = watch::channel(false);
         let limits = Limits { connections: options.api.connections, ..Limits::default() };
-        let rate = api::rate_limits(options.api.requests_per_second);
         let api = Api {
             store: store.clone(),
             files: files.clone(),
             hosts: options.hosts.clone(),
             images: images.clone(),
             attached: Default::default(),
+            limits: api::rate_limits(options.api.requests_per_second),
             connections: Default::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             backups: Arc::new(Semaphore::new(1)),
             monitor: monitor.clone(),
             directory: options.directory.clone(),
         };
-        let router = api::router(api, rate);
+        let router = api::router(api);
         let service = router.map_request(|request: http::Request<hyper::body::Incoming>| {
             request.map(axum::body::Body::new)
         });

@@ -18,7 +18,10 @@ use domain::{
 use raft_store::Store;
 use telemetry::{Counter, Described, Gauge, Histogram, Label, Level, Recorder, SECONDS, Sum};
 
-const FACE: Label = Label { name: "face", values: "`grpc`, `rest`" };
+const FACE: Label = Label {
+    name: "face",
+    values: "`grpc`, `rest`; `stream` for a change that came with others over `Changes/MakeChanges`",
+};
 const METHOD: Label = Label {
     name: "method",
     values: "the methods of docs/api.md as `Vms/CreateVm`, paths that are none, as `/metrics`; `other`",

@@ -61,6 +61,11 @@ impl RateLimits {
         RateLimits { all: limit(per_second), failed: limit(failed) }
     }
 
+    /// Waits until the address may ask again.
+    pub(crate) async fn wait(&self, address: IpAddr) {
+        self.all.until_key_ready(&address).await;
+    }
+
     fn check(limiter: &DefaultKeyedRateLimiter<IpAddr>, address: IpAddr) -> Result<(), Status> {
         /// Addresses remembered at one time; those that rest are forgotten first.
         const ADDRESSES_MAX: usize = 10_000;
@@ -89,7 +94,7 @@ const OPEN: &[&str] = &[
 ];
 
 pub(crate) async fn admit(
-    State(shared): State<Arc<(Store, RateLimits)>>,
+    State(shared): State<Arc<(Store, Arc<RateLimits>)>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -170,6 +175,20 @@ fn identify(view: &View, headers: &HeaderMap) -> Result<Caller, Unidentified> {
 pub(crate) fn is_still_valid(store: &Store, caller: &Caller) -> bool {
     let role = store.view().state.role_of(&caller.principal, crate::clock::wall_ms());
     role.is_ok_and(|role| role >= Role::Viewer)
+}
+
+/// The same caller, with the role that it has by now.
+///
+/// # Errors
+/// When its credential is not valid any more.
+pub(crate) fn renewed(store: &Store, caller: Caller) -> Result<Caller, Status> {
+    let role = store.view().state.role_of(&caller.principal, crate::clock::wall_ms());
+    Ok(Caller { role: role.map_err(errors::rejected)?, ..caller })
+}
+
+/// Does something in a caller's name.
+pub(crate) async fn scope<T>(caller: Caller, what: impl Future<Output = T>) -> T {
+    CALLER.scope(caller, what).await
 }
 
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {

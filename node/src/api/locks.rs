@@ -55,46 +55,7 @@ impl Locks for Api {
         &self,
         request: Request<v1::AcquireLockRequest>,
     ) -> Result<Response<v1::AcquireLockResponse>, Status> {
-        let mut message = request.into_inner();
-        let mutation = message.mutation.take();
-        let validates = mutation.as_ref().is_some_and(|mutation| mutation.validate_only);
-        let lock = key(&message.project, &message.lock)?;
-        let ticket: TicketId = mint();
-        let acquired = self.change(Role::Operator, mutation, &message, |_, _| {
-            Ok(Command::Lock(LockCommand::Acquire {
-                lock: lock.clone(),
-                ticket,
-                owner: message.owner.clone(),
-                ttl_ms: message.ttl_ms,
-                wait_ms: message.wait_ms,
-            }))
-        });
-        let outcome = acquired.await?;
-        if validates {
-            return Ok(Response::new(v1::AcquireLockResponse {
-                outcome: Some(outcome.into()),
-                ..Default::default()
-            }));
-        }
-        // A repeated request goes on with the first one's ticket.
-        let ticket = outcome.object.parse().map_err(|_| Status::internal("a ticket is no id"))?;
-        let since = Consistency::AtLeast(outcome.revision);
-        self.store.read(since).await.map_err(errors::read)?;
-        let mut views = self.store.views();
-        let decided =
-            views.wait_for(|view| !matches!(standing(&view.state, &lock, ticket), Standing::Waits));
-        let _ = tokio::time::timeout(WAIT, decided).await;
-        let view = self.store.view();
-        let (held, fence, ttl_ms) = match standing(&view.state, &lock, ticket) {
-            Standing::Held(lock) => (true, lock.holder.fence.as_u64(), lock.holder.ttl_ms),
-            Standing::Waits => (false, 0, 0),
-            Standing::Gone => {
-                let message = format!("lock {} was not freed in time, or its time is over", lock.1);
-                return Err(errors::rejected(Rejected::new(Reason::LockHeld, message)));
-            }
-        };
-        let outcome = Some(outcome.into());
-        Ok(Response::new(v1::AcquireLockResponse { held, fence, ttl_ms, outcome }))
+        Ok(Response::new(self.acquire(request.into_inner(), WAIT).await?))
     }
 
     async fn renew_lock(
@@ -152,6 +113,53 @@ struct Verb {
 }
 
 impl Api {
+    /// Takes a lock, and waits so long if somebody has it.
+    pub(super) async fn acquire(
+        &self,
+        mut message: v1::AcquireLockRequest,
+        patience: Duration,
+    ) -> Result<v1::AcquireLockResponse, Status> {
+        let mutation = message.mutation.take();
+        let validates = mutation.as_ref().is_some_and(|mutation| mutation.validate_only);
+        let lock = key(&message.project, &message.lock)?;
+        let ticket: TicketId = mint();
+        let acquired = self.change(Role::Operator, mutation, &message, |_, _| {
+            Ok(Command::Lock(LockCommand::Acquire {
+                lock: lock.clone(),
+                ticket,
+                owner: message.owner.clone(),
+                ttl_ms: message.ttl_ms,
+                wait_ms: message.wait_ms,
+            }))
+        });
+        let outcome = acquired.await?;
+        if validates {
+            return Ok(v1::AcquireLockResponse {
+                outcome: Some(outcome.into()),
+                ..Default::default()
+            });
+        }
+        // A repeated request goes on with the first one's ticket.
+        let ticket = outcome.object.parse().map_err(|_| Status::internal("a ticket is no id"))?;
+        let since = Consistency::AtLeast(outcome.revision);
+        self.store.read(since).await.map_err(errors::read)?;
+        let mut views = self.store.views();
+        let decided =
+            views.wait_for(|view| !matches!(standing(&view.state, &lock, ticket), Standing::Waits));
+        let _ = tokio::time::timeout(patience, decided).await;
+        let view = self.store.view();
+        let (held, fence, ttl_ms) = match standing(&view.state, &lock, ticket) {
+            Standing::Held(lock) => (true, lock.holder.fence.as_u64(), lock.holder.ttl_ms),
+            Standing::Waits => (false, 0, 0),
+            Standing::Gone => {
+                let message = format!("lock {} was not freed in time, or its time is over", lock.1);
+                return Err(errors::rejected(Rejected::new(Reason::LockHeld, message)));
+            }
+        };
+        let outcome = Some(outcome.into());
+        Ok(v1::AcquireLockResponse { held, fence, ttl_ms, outcome })
+    }
+
     async fn held(
         &self,
         request: Request<v1::HeldLockRequest>,

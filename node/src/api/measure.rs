@@ -37,9 +37,11 @@ pub(super) struct Methods {
 
 const GRPC: &str = "grpc";
 const REST: &str = "rest";
+/// A change that came with others.
+pub(super) const STREAM: &str = "stream";
 
 /// What of one method is counted, at hand: there may be many requests each second.
-struct Series {
+pub(super) struct Series {
     face: &'static str,
     method: &'static str,
     ok: telemetry::series::Counter,
@@ -47,7 +49,7 @@ struct Series {
 }
 
 impl Series {
-    fn new(face: &'static str, method: &'static str) -> Arc<Series> {
+    pub(super) fn new(face: &'static str, method: &'static str) -> Arc<Series> {
         Arc::new(Series {
             face,
             method,
@@ -143,28 +145,46 @@ pub(super) async fn measure(
     let grpc = auth::is_grpc(request.headers());
     let series = methods.of(&request, grpc).clone();
     let brought = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
-    let (place, above) = trace::enter(brought.and_then(Trace::parse));
-    let is_method = !series.method.starts_with('/') && series.method != OTHER;
-    let span = is_method.then(|| Span::at(place, above, series.method)).flatten();
-    let mut asked = Asked {
-        series,
-        code: "CANCELLED",
-        begun: Instant::now(),
-        span: span.map(Span::answers),
-        _under_way: methods.under_way[usize::from(grpc)].enter(),
-    };
+    let under_way = methods.under_way[usize::from(grpc)].enter();
+    let (place, mut asked) = Asked::begin(series, brought.and_then(Trace::parse), Some(under_way));
     let response = trace::within(place, next.run(request)).await;
     asked.code = if grpc { grpc_code(&response) } else { rest_code(&response) };
     response
 }
 
 /// A request that is counted when it ends, also when its caller has gone away.
-struct Asked {
+pub(super) struct Asked {
     series: Arc<Series>,
     code: &'static str,
     begun: Instant,
     span: Option<Span>,
-    _under_way: Present,
+    _under_way: Option<Present>,
+}
+
+impl Asked {
+    /// Begins one, and says where it is in its trace.
+    pub(super) fn begin(
+        series: Arc<Series>,
+        brought: Option<Trace>,
+        under_way: Option<Present>,
+    ) -> (Trace, Asked) {
+        let (place, above) = trace::enter(brought);
+        let is_method = !series.method.starts_with('/') && series.method != OTHER;
+        let span = is_method.then(|| Span::at(place, above, series.method)).flatten();
+        let asked = Asked {
+            series,
+            code: "CANCELLED",
+            begun: Instant::now(),
+            span: span.map(Span::answers),
+            _under_way: under_way,
+        };
+        (place, asked)
+    }
+
+    /// Says what came of it.
+    pub(super) fn ends(&mut self, failed: Option<Code>) {
+        self.code = name(failed.unwrap_or(Code::Ok));
+    }
 }
 
 impl Drop for Asked {
@@ -190,7 +210,11 @@ impl Drop for Asked {
 /// An error is told in the head; what has a body has begun well.
 fn grpc_code(response: &Response) -> &'static str {
     let status = response.headers().get("grpc-status");
-    match status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())) {
+    name(status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())))
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
         Code::Unknown => "UNKNOWN",

@@ -6,6 +6,7 @@
 mod alerts;
 mod bundle;
 mod canary;
+mod changes;
 mod docs;
 mod doctor;
 mod drains;

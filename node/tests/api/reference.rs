@@ -47,8 +47,8 @@ fn the_api_is_documented() {
         }
     }
     let mut page = "# The API\n\nOne port, TLS, gRPC and REST: every row is `novacron.v1.SERVICE/METHOD` over gRPC and the path over REST, with the same \
-        answer.\nThe whole description is served at `/openapi.json`, and by gRPC reflection. Two services take streams from the client and exist in gRPC \
-        alone:\n`Uploads` (files of images), `Consoles` (typing at guests) and `Backups`.\n"
+        answer.\nThe whole description is served at `/openapi.json`, and by gRPC reflection. These services are streams and exist in gRPC \
+        alone:\n`Changes` (many changes over one call), `Uploads` (files of images), `Consoles` (typing at guests) and `Backups`.\n"
         .to_owned();
     for (service, rows) in services {
         write!(page, "\n## {service}\n| method | path | what it does |\n|---|---|---|\n{rows}")
