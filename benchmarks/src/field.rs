@@ -30,6 +30,10 @@ pub(crate) struct Extent {
     pub(crate) kills: usize,
     /// How long nothing is done.
     pub(crate) idle: Duration,
+    /// How long reads and changes come at a fixed rate.
+    pub(crate) mixed: Duration,
+    /// How many watch.
+    pub(crate) watchers: usize,
 }
 
 impl Extent {
@@ -44,6 +48,8 @@ impl Extent {
             fewer: 1,
             kills: 20,
             idle: Duration::from_secs(60),
+            mixed: Duration::from_secs(300),
+            watchers: 1_000,
         }
     }
 
@@ -58,6 +64,8 @@ impl Extent {
             fewer: 100,
             kills: 1,
             idle: Duration::from_secs(1),
+            mixed: Duration::from_secs(1),
+            watchers: 10,
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     book::Book,
     field::{Extent, Field},
     page::Circumstances,
-    row::{append, failover, idle, lists, many, placement, reads, traces, writes},
+    row::{append, failover, idle, lists, many, mixed, placement, reads, traces, watches, writes},
 };
 
 /// Measures NovaCron beside its peers, and writes a page of it.
@@ -102,7 +102,7 @@ async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
     if wanted(&[14]) {
         traces::measure(&extent, programs.clone(), book).await?;
     }
-    if wanted(&[1, 3, 5, 8, 10, 13]) {
+    if wanted(&[1, 2, 3, 4, 5, 8, 9, 10, 13]) {
         let mut field = Field::start(programs, extent).await?;
         if wanted(&[10]) {
             failover::measure(&mut field, book).await?;
@@ -110,12 +110,23 @@ async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
         if wanted(&[3]) {
             reads::measure(&field, book).await?;
         }
-        if wanted(&[5, 8, 13]) {
+        if wanted(&[4, 5, 8, 13]) {
             lists::measure(&field, book).await?;
+        }
+        if wanted(&[8, 13]) {
             idle::measure(&mut field, book).await?;
+        }
+        if wanted(&[4]) {
+            mixed::measure(&field, book).await?;
+        }
+        if wanted(&[9]) {
+            watches::measure(&field, book).await?;
         }
         if wanted(&[1]) {
             writes::measure(&field, book).await?;
+        }
+        if wanted(&[2]) {
+            writes::measure_streams(&field, book).await?;
         }
     }
     Ok(())

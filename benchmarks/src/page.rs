@@ -8,13 +8,16 @@ use serde::Serialize;
 use crate::book::{Aim, Book, Figure, tell};
 
 /// What the rows are.
-const ROWS: [(u8, &str); 10] = [
+const ROWS: [(u8, &str); 13] = [
     (1, "Acknowledged changes, synced on a majority's disks before the answer"),
+    (2, "The same over eight streams, beside calls to etcd"),
     (3, "Reads"),
+    (4, "Reads and changes at a fixed rate"),
     (5, "Lists"),
     (6, "Many VMs that are wanted at once, on 102 simulated hosts"),
     (7, "Placement decisions of the planner by itself"),
     (8, "Memory, and a restart"),
+    (9, "Who watches everything: how late it hears of a change, from when that was asked for"),
     (10, "A leader is killed: time to the next acknowledged change"),
     (12, "The log by itself"),
     (13, "Nobody asks for anything"),

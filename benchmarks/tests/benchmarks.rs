@@ -17,7 +17,7 @@ fn every_row_is_measured() {
     assert!(ended.status().unwrap().success());
     let page = std::fs::read_to_string(page).unwrap();
     let figures: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
-    for row in [1, 3, 5, 7, 8, 10, 12, 13] {
+    for row in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14] {
         assert!(page.contains(&format!("\n## {row}. ")), "row {row} is not on the page");
     }
     for figure in figures["figures"].as_array().unwrap() {
@@ -25,6 +25,6 @@ fn every_row_is_measured() {
         assert!(!ours.is_empty(), "{figure}");
         // What an idle process used may round to nothing.
         let positive = ours.iter().all(|figure| figure.as_f64().unwrap() > 0.0);
-        assert!(positive || figure["row"] == 13, "{figure}");
+        assert!(positive || [9, 13].contains(&figure["row"].as_u64().unwrap()), "{figure}");
     }
 }

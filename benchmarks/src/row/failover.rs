@@ -9,7 +9,7 @@ use crate::{
     field::Field,
     load::Asker,
     ours::NODES,
-    row::writes::{Lock, Put},
+    row::writes::{Lock, Maker, Put},
 };
 
 /// Between two attempts.
@@ -46,11 +46,11 @@ async fn kill_ours(field: &mut Field, kill: usize) -> Result<f64> {
     for node in (0..NODES).filter(|node| *node != leader) {
         let client = cluster.client_with(vec![cluster.access.endpoints[node].clone()], PATIENCE)?;
         // What is connected and known beforehand takes no time afterwards.
-        Lock::named(client.clone(), &format!("failover-{kill}-{node}")).ask().await?;
+        Lock::named(Maker::calls(client.clone()), &format!("failover-{kill}-{node}")).ask().await?;
         // A lock of its own for each attempt: an earlier one may have been granted, unheard.
         doors.push(Box::new(move |attempt| {
             let name = format!("failover-{kill}-{node}-{attempt}");
-            Box::new(Lock::named(client.clone(), &name))
+            Box::new(Lock::named(Maker::calls(client.clone()), &name))
         }));
     }
     let begun = Instant::now();

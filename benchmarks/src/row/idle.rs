@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     book::{Aim, Book},
-    field::Field,
-    ours::NODES,
+    field::{Extent, Field},
+    ours::{NODES, Ours},
     row::writes::Put,
 };
 
@@ -49,6 +49,25 @@ pub(crate) async fn measure(field: &mut Field, book: &mut Book) -> Result<()> {
     let memory = (memory(&after), memory(&etcd_after));
     book.beside(8, &case, "MiB of memory, the largest node", memory, "etcd", Aim::AtMost(256.0));
     restart(field, book, &case).await
+}
+
+/// The same of VMs that run, each measured every ten seconds by its host's node.
+pub(crate) async fn measure_running(ours: &Ours, extent: &Extent, book: &mut Book) -> Result<()> {
+    let case = format!("{} VMs that run and are measured", extent.vms);
+    tokio::time::sleep(SETTLE.min(extent.idle * 2)).await;
+    let revision = ours.revision().await?;
+    let idle = Idle::watch(&ours.pids()?, extent.idle).await?;
+    let entries = ours.revision().await? - revision;
+    let cpu = highest(idle.cpu_percent());
+    book.alone(13, &case, "% of a core, the busiest node", cpu, Aim::Told);
+    let entries = vec![entries as f64 / idle.seconds];
+    book.alone(13, &case, "log entries per s", entries, Aim::Told);
+    let written = idle.written_kib.map(|kib| kib / idle.seconds / NODES as f64);
+    let written = written.into_iter().collect();
+    book.alone(13, &case, "KiB per s to the disk, a node", written, Aim::Told);
+    let memory = highest(idle.after.iter().map(|used| used.memory_mib).collect());
+    book.alone(8, &case, "MiB of memory, the largest node", memory, Aim::Told);
+    Ok(())
 }
 
 /// The highest of all nodes: what a bound holds for one it holds for each.

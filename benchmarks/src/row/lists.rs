@@ -11,7 +11,7 @@ use client::{
 use crate::{
     book::{Aim, Book},
     field::Field,
-    row::writes::create,
+    row::writes::{Maker, create},
 };
 
 /// Pages that are asked for.
@@ -67,9 +67,10 @@ pub(crate) async fn make(clients: &[Client], count: usize, stopped: bool) -> Res
     let mut makers = tokio::task::JoinSet::new();
     let step = clients.len();
     for (number, client) in clients.iter().cloned().enumerate() {
+        let maker = Maker::calls(client);
         makers.spawn(async move {
             for vm in (number..count).step_by(step) {
-                create(&client, &format!("listed-{vm}"), stopped).await?;
+                create(&maker, &format!("listed-{vm}"), stopped).await?;
             }
             anyhow::Ok(())
         });

@@ -1,4 +1,5 @@
-//! Row 6: many VMs that are wanted at once: how soon each has a host, for certain, and how soon all of them run.
+//! Row 6: many VMs that are wanted at once: how soon each has a host, for certain, and how soon all of them run. What
+//! they cost then is told with row 13.
 
 use std::{
     path::PathBuf,
@@ -15,7 +16,10 @@ use crate::{
     book::{Aim, Book},
     field::Extent,
     ours::Ours,
-    row::lists::{MAKERS, PATIENCE, list, make},
+    row::{
+        idle,
+        lists::{MAKERS, PATIENCE, list, make},
+    },
 };
 
 /// Simulated hosts of each of the three nodes.
@@ -45,7 +49,7 @@ pub(crate) async fn measure(extent: &Extent, programs: PathBuf, book: &mut Book)
     let run = begun.elapsed().as_secs_f64();
     book.alone(6, &case, "durable placements per s", vec![placed], Aim::AtLeast(NOMAD_PER_S));
     book.alone(6, &case, "s from a free host until all run", vec![run], Aim::Told);
-    Ok(())
+    idle::measure_running(&ours, extent, book).await
 }
 
 async fn hosts(client: &Client) -> Result<Vec<String>> {

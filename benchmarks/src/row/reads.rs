@@ -13,7 +13,7 @@ use crate::{
     book::Book,
     field::Field,
     load::Asker,
-    row::writes::{Lock, Put},
+    row::writes::{Lock, Maker, Put},
 };
 
 /// How many times etcd's linearizable reads are to be, and stale ones.
@@ -21,7 +21,8 @@ const AIMS: [(bool, &str, f64); 2] = [(false, "linearizable", 1.5), (true, "stal
 
 /// Measures the row.
 pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
-    Lock::named(field.clients(1).await?.remove(0), KEY).ask().await?;
+    let maker = Maker::calls(field.clients(1).await?.remove(0));
+    Lock::named(maker, KEY).ask().await?;
     Put::new(field.channels(1).await?.remove(0)).put(KEY.to_owned()).await?;
     for (stale, name, aim) in AIMS {
         for clients in &field.extent.clients {

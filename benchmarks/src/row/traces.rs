@@ -16,7 +16,7 @@ use crate::{
     field::Extent,
     load::{Askers, Seen, drive},
     ours::Ours,
-    row::writes::Lock,
+    row::writes::{Lock, Maker},
 };
 
 /// With how many clients.
@@ -76,7 +76,7 @@ async fn lockers(ours: &Ours, round: usize) -> Result<Askers> {
     let few = ours.clients(CLIENTS.div_ceil(CLIENTS_OF_CONNECTION)).await?;
     let clients = few.into_iter().cycle().take(CLIENTS).enumerate();
     let askers = clients.map(|(number, client)| {
-        Box::new(Lock::named(client, &format!("traces-{round}-{number}"))) as _
+        Box::new(Lock::named(Maker::calls(client), &format!("traces-{round}-{number}"))) as _
     });
     Ok(askers.collect())
 }

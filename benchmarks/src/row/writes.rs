@@ -1,10 +1,14 @@
-//! Row 1: acknowledged changes, each synced on a majority's disks before it is answered.
+//! Rows 1 and 2: acknowledged changes, each synced on a majority's disks before it is answered; each as a call, and over
+//! streams.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use async_trait::async_trait;
 use client::{
-    Client,
-    v1::{self, locks_client::LocksClient, vms_client::VmsClient},
+    Changes, Client,
+    v1::{
+        self, locks_client::LocksClient, make_changes_request::Change,
+        make_changes_response::Answer, vms_client::VmsClient,
+    },
 };
 use tonic::transport::Channel;
 
@@ -18,33 +22,111 @@ use crate::{
 
 /// How many times etcd's it is to be, with so many clients at a time.
 const AIMS: [(usize, f64); 4] = [(1, 1.0), (16, 1.3), (64, 1.5), (256, 1.5)];
+/// The same, over streams.
+const STREAMED: f64 = 5.0;
+/// Over how many streams changes come.
+const STREAMS: usize = 8;
 
-/// Measures the row.
+/// Measures row 1.
 pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
-    for kind in ["lock", "label", "create"] {
+    for kind in KINDS {
         for clients in &field.extent.clients {
-            let ours = async |round: usize| {
-                let mut askers: Askers = Vec::new();
-                for (number, client) in field.clients(*clients).await?.into_iter().enumerate() {
-                    let name = format!("{kind}-{clients}-{round}-{number}");
-                    askers.push(match kind {
-                        "lock" => Box::new(Lock::named(client, &name)),
-                        "label" => Box::new(Label::new(client, name).await?),
-                        _ => Box::new(Create::new(client, name)),
-                    });
-                }
-                Ok(askers)
-            };
-            let etcd = async || {
-                let channels = field.channels(*clients).await?.into_iter();
-                Ok(channels.map(|channel| Box::new(Put::new(channel)) as _).collect())
-            };
-            let both = field.drive_both(ours, etcd).await?;
             let aim = AIMS.iter().find(|(of, _)| of >= clients).map_or(1.0, |(_, aim)| *aim);
-            both.write(book, 1, &format!("{kind}, {clients} clients"), aim)?;
+            let case = format!("{kind}, {clients} clients");
+            let ours = async |round: usize| {
+                let makers = field.clients(*clients).await?.into_iter().map(Maker::calls);
+                askers(kind, &format!("{kind}-{clients}-{round}"), makers).await
+            };
+            let both = field.drive_both(ours, async || puts(field, *clients).await).await?;
+            both.write(book, 1, &case, aim)?;
         }
     }
     Ok(())
+}
+
+/// Measures row 2: many clients whose changes go over few streams, beside as many whose values are puts of their own.
+pub(crate) async fn measure_streams(field: &Field, book: &mut Book) -> Result<()> {
+    let clients = field.extent.clients.iter().copied().max().unwrap_or(1);
+    for kind in KINDS {
+        let ours = async |round: usize| {
+            let streams = field.ours.clients(STREAMS.min(clients)).await?;
+            let streams: Vec<Maker> = streams.into_iter().map(Maker::stream).collect();
+            let makers = streams.into_iter().cycle().take(clients);
+            askers(kind, &format!("{kind}-streamed-{round}"), makers).await
+        };
+        let both = field.drive_both(ours, async || puts(field, clients).await).await?;
+        both.write(book, 2, &format!("{kind}, {clients} at a time"), STREAMED)?;
+    }
+    Ok(())
+}
+
+const KINDS: [&str; 3] = ["lock", "label", "create"];
+
+async fn askers(kind: &str, prefix: &str, makers: impl Iterator<Item = Maker>) -> Result<Askers> {
+    let mut askers: Askers = Vec::new();
+    for (number, maker) in makers.enumerate() {
+        let name = format!("{prefix}-{number}");
+        askers.push(match kind {
+            "lock" => Box::new(Lock::named(maker, &name)),
+            "label" => Box::new(Label::new(maker, name).await?),
+            _ => Box::new(Create::new(maker, name)),
+        });
+    }
+    Ok(askers)
+}
+
+async fn puts(field: &Field, clients: usize) -> Result<Askers> {
+    let channels = field.channels(clients).await?.into_iter();
+    Ok(channels.map(|channel| Box::new(Put::new(channel)) as _).collect())
+}
+
+/// Has changes made: each by a call, or over a stream.
+#[derive(Clone)]
+pub(crate) struct Maker {
+    client: Client,
+    stream: Option<Changes>,
+}
+
+impl Maker {
+    pub(crate) fn calls(client: Client) -> Maker {
+        Maker { client, stream: None }
+    }
+
+    pub(crate) fn stream(client: Client) -> Maker {
+        Maker { stream: Some(client.changes()), client }
+    }
+
+    async fn mutation(&self) -> Result<Option<v1::Mutation>> {
+        Ok(self.client.mutation().await?)
+    }
+
+    async fn make(&self, change: Change) -> Result<Answer> {
+        if let Some(stream) = &self.stream {
+            return Ok(stream.make(change).await?);
+        }
+        macro_rules! call {
+            ($client:path, $method:ident, $message:expr) => {{
+                let call = async |channel, request| <$client>::new(channel).$method(request).await;
+                self.client.call($message, call).await?
+            }};
+        }
+        Ok(match change {
+            Change::CreateVm(asked) => Answer::Outcome(call!(VmsClient<_>, create_vm, asked)),
+            Change::UpdateVm(asked) => Answer::Outcome(call!(VmsClient<_>, update_vm, asked)),
+            Change::AcquireLock(asked) => Answer::Lock(call!(LocksClient<_>, acquire_lock, asked)),
+            Change::ReleaseLock(asked) => {
+                Answer::Outcome(call!(LocksClient<_>, release_lock, asked))
+            }
+            Change::DeleteVm(_)
+            | Change::StartVm(_)
+            | Change::StopVm(_)
+            | Change::RebootVm(_)
+            | Change::PauseVm(_)
+            | Change::ResumeVm(_)
+            | Change::MigrateVm(_)
+            | Change::RenewLock(_) => bail!("nobody measures it"),
+        })
+    }
 }
 
 /// Bytes of a value that is put: about as many as a change of ours takes in the log.
@@ -65,6 +147,12 @@ impl Put {
         Put { channel: KvClient::new(channel), value: vec![b'x'; VALUE_BYTES] }
     }
 
+    /// Puts a value that begins with a number.
+    pub(crate) async fn put_stamped(&mut self, key: String, stamp: u64) -> Result<()> {
+        self.value[..8].copy_from_slice(&stamp.to_le_bytes());
+        self.put(key).await
+    }
+
     /// Puts one value.
     pub(crate) async fn put(&mut self, key: String) -> Result<()> {
         let (key, value) = (key.into_bytes(), self.value.clone());
@@ -82,39 +170,38 @@ impl Asker for Put {
 
 /// Takes a lock of its own and gives it back, in turn.
 pub(crate) struct Lock {
-    client: Client,
+    maker: Maker,
     lock: String,
     fence: Option<u64>,
 }
 
 impl Lock {
-    pub(crate) fn named(client: Client, lock: &str) -> Lock {
-        Lock { client, lock: lock.to_owned(), fence: None }
+    pub(crate) fn named(maker: Maker, lock: &str) -> Lock {
+        Lock { maker, lock: lock.to_owned(), fence: None }
     }
 }
 
 #[async_trait]
 impl Asker for Lock {
     async fn ask(&mut self) -> Result<()> {
-        let mutation = self.client.mutation().await?;
+        let mutation = self.maker.mutation().await?;
         let lock = self.lock.clone();
         let Some(fence) = self.fence else {
-            let request = v1::AcquireLockRequest {
+            let asked = v1::AcquireLockRequest {
                 mutation,
                 lock,
                 owner: "benchmark".to_owned(),
                 ttl_ms: TTL_MS,
                 ..Default::default()
             };
-            let call =
-                async |channel, request| LocksClient::new(channel).acquire_lock(request).await;
-            let granted = self.client.call(request, call).await?;
+            let Answer::Lock(granted) = self.maker.make(Change::AcquireLock(asked)).await? else {
+                bail!("a lock was asked for, and something else answered");
+            };
             self.fence = Some(granted.fence);
             return Ok(());
         };
-        let request = v1::HeldLockRequest { mutation, lock, fence, ..Default::default() };
-        let call = async |channel, request| LocksClient::new(channel).release_lock(request).await;
-        self.client.call(request, call).await?;
+        let held = v1::HeldLockRequest { mutation, lock, fence, ..Default::default() };
+        self.maker.make(Change::ReleaseLock(held)).await?;
         // Not before: what is not known to be given back may still be held.
         self.fence = None;
         Ok(())
@@ -134,16 +221,16 @@ pub(crate) fn spec(label: u64) -> v1::VmSpec {
 
 /// Changes a label of a VM of its own.
 pub(crate) struct Label {
-    client: Client,
+    maker: Maker,
     vm: String,
     turn: u64,
 }
 
 impl Label {
     /// Makes the VM first.
-    pub(crate) async fn new(client: Client, vm: String) -> Result<Label> {
-        create(&client, &vm, true).await?;
-        Ok(Label { client, vm, turn: 0 })
+    pub(crate) async fn new(maker: Maker, vm: String) -> Result<Label> {
+        create(&maker, &vm, true).await?;
+        Ok(Label { maker, vm, turn: 0 })
     }
 }
 
@@ -151,28 +238,32 @@ impl Label {
 impl Asker for Label {
     async fn ask(&mut self) -> Result<()> {
         self.turn += 1;
-        let request = v1::UpdateVmRequest {
-            mutation: self.client.mutation().await?,
-            vm: self.vm.clone(),
-            spec: Some(spec(self.turn)),
-            ..Default::default()
-        };
-        let call = async |channel, request| VmsClient::new(channel).update_vm(request).await;
-        self.client.call(request, call).await?;
-        Ok(())
+        update(&self.maker, &self.vm, self.turn).await
     }
+}
+
+/// Changes the label of a VM.
+pub(crate) async fn update(maker: &Maker, vm: &str, label: u64) -> Result<()> {
+    let asked = v1::UpdateVmRequest {
+        mutation: maker.mutation().await?,
+        vm: vm.to_owned(),
+        spec: Some(spec(label)),
+        ..Default::default()
+    };
+    maker.make(Change::UpdateVm(asked)).await?;
+    Ok(())
 }
 
 /// Makes VMs.
 pub(crate) struct Create {
-    client: Client,
+    maker: Maker,
     prefix: String,
     made: u64,
 }
 
 impl Create {
-    pub(crate) fn new(client: Client, prefix: String) -> Create {
-        Create { client, prefix, made: 0 }
+    pub(crate) fn new(maker: Maker, prefix: String) -> Create {
+        Create { maker, prefix, made: 0 }
     }
 }
 
@@ -180,20 +271,19 @@ impl Create {
 impl Asker for Create {
     async fn ask(&mut self) -> Result<()> {
         self.made += 1;
-        create(&self.client, &format!("{}-{}", self.prefix, self.made), true).await
+        create(&self.maker, &format!("{}-{}", self.prefix, self.made), true).await
     }
 }
 
 /// Makes a VM.
-pub(crate) async fn create(client: &Client, name: &str, stopped: bool) -> Result<()> {
-    let request = v1::CreateVmRequest {
-        mutation: client.mutation().await?,
+pub(crate) async fn create(maker: &Maker, name: &str, stopped: bool) -> Result<()> {
+    let asked = v1::CreateVmRequest {
+        mutation: maker.mutation().await?,
         name: name.to_owned(),
         spec: Some(spec(0)),
         stopped,
         ..Default::default()
     };
-    let call = async |channel, request| VmsClient::new(channel).create_vm(request).await;
-    client.call(request, call).await?;
+    maker.make(Change::CreateVm(asked)).await?;
     Ok(())
 }
