@@ -31,7 +31,7 @@ mod routine;
 mod series;
 mod supervision;
 
-pub use disk::used_percent;
+pub use disk::{Disk, used_percent};
 pub use files::{ImageFiles, Incoming};
 pub use host::LocalHost;
 pub use leader::{FencingAgent, Receiver, ReceiverKind, membership};

@@ -80,7 +80,7 @@ static FILES: Gauge<0> =
     Gauge::new("novacron_process_open_files", "Files and connections that it has open.", []);
 static DISK: Gauge<1> = Gauge::new(
     "novacron_disk_bytes",
-    "The disk that the data directory is on.",
+    "The disk that the data directory is on, without what is kept for root.",
     [Label { name: "what", values: "`total`, `free`" }],
 );
 static KEPT: Gauge<1> = Gauge::new(
@@ -318,9 +318,9 @@ fn cluster(state: &State) {
 }
 
 fn disk(directory: &Path) {
-    if let Ok(disk) = rustix::fs::statvfs(directory) {
-        DISK.set(["total"], disk.f_blocks * disk.f_frsize);
-        DISK.set(["free"], disk.f_bavail * disk.f_frsize);
+    if let Some(disk) = actors::Disk::of(directory) {
+        DISK.set(["total"], disk.whole_bytes);
+        DISK.set(["free"], disk.free_bytes);
     }
     for part in ["log", "snapshot", "state", "images", "drivers"] {
         KEPT.set([part], bytes_in(&directory.join(part)));
