@@ -6,10 +6,8 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::stream;
 use prost::Message;
 use proto::v1::{
@@ -22,7 +20,7 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming};
 
-use crate::{Client, Error, error::is_worth_another_try};
+use crate::{Client, Error, error::is_worth_another_try, pauses};
 
 /// Changes that are on their way at a time; a node decides as many at a time.
 const WINDOW: usize = 256;
@@ -65,12 +63,7 @@ impl Changes {
     /// As [`Client::call`].
     pub async fn make(&self, change: Change) -> Result<Answer, Error> {
         let deadline = Instant::now() + self.client.deadline;
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(1))
-            .without_max_times()
-            .with_jitter()
-            .build();
+        let mut pauses = pauses();
         loop {
             let open = self.open();
             let attempt = tokio::time::timeout_at(deadline, open.ask(change.clone())).await;

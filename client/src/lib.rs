@@ -75,6 +75,16 @@ const SEEN_AGE_MAX: Duration = Duration::from_secs(120);
 /// Largest answer, bytes, for whoever calls a method that may give a large one.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// Pauses between attempts; the caller's deadline ends them.
+fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(20))
+        .with_max_delay(Duration::from_secs(1))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
 fn wrong(what: &str, error: &dyn std::fmt::Display) -> Error {
     Error::Options(format!("{what}: {error}"))
 }
@@ -189,12 +199,7 @@ impl Client {
         Q: Clone,
     {
         let deadline = Instant::now() + self.deadline;
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(1))
-            .without_max_times()
-            .with_jitter()
-            .build();
+        let mut pauses = pauses();
         loop {
             let current = self.current();
             let channel = self.channel(current);
