@@ -245,6 +245,11 @@ fn a_host_that_is_broken_holds_no_other_up() {
     assert_eq!(failures(&world, 2), 1);
     assert!(!world.state.vms[&vm].deleting);
     assert_eq!(world.state.canary_turn(), None, "a person has to");
+    // The third host is tried again, though what the first two have is still there.
+    delete(&mut world, id(800));
+    wait(&mut world);
+    flies(&mut world, 30, 3);
+    assert_eq!(failures(&world, 3), 0);
 }
 
 #[test]
