@@ -142,7 +142,21 @@ impl DevCluster {
         let written = Kept { access: cluster.access.clone(), members: cluster.members.clone() };
         std::fs::write(kept, serde_json::to_string_pretty(&written)?)
             .with_context(|| format!("cannot write {}", kept.display()))?;
+        cluster.hear_of_hosts().await?;
         Ok(cluster)
+    }
+
+    /// Waits until the cluster knows its hosts: their first reports are on the way when the nodes run,
+    /// and who asks for a host by its name at once is to find it.
+    async fn hear_of_hosts(&self) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let first = self.daemons.first().and_then(Option::as_ref).context("no node runs")?;
+        let mut views = first.store.views();
+        let known = views.wait_for(|view| view.state.hosts.len() >= self.options.hosts);
+        tokio::time::timeout(PATIENCE, known)
+            .await
+            .with_context(|| format!("not all hosts were heard of within {PATIENCE:?}"))??;
+        Ok(())
     }
 
     async fn join(&self, number: usize, name: Name, token: &str) -> Result<()> {

@@ -53,13 +53,6 @@ async fn a_plan_says_what_comes_and_it_comes() {
     let lab = Lab::start(1, 3, 0).await;
     lab.image("tiny").await;
     let client = lab.client();
-    until("the hosts", async || {
-        let call = client.call(v1::ListHostsRequest::default(), async |channel, request| {
-            HostsClient::new(channel).list_hosts(request).await
-        });
-        call.await.unwrap().hosts.len() == 3
-    })
-    .await;
     for (host, rack) in [("host-0001", "a"), ("host-0002", "a"), ("host-0003", "b")] {
         label(&client, host, rack).await;
     }
