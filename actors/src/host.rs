@@ -335,7 +335,8 @@ impl HostState {
 
     /// Starts work on bodies that need some, as far as there is room.
     async fn dispatch(&mut self, me: &ActorRef<Wake>, state: &State) {
-        for id in std::mem::take(&mut self.ready) {
+        while self.working.len() < self.parallel {
+            let Some(id) = self.ready.pop_first() else { break };
             if self.working.contains_key(&id) {
                 continue;
             }
@@ -361,10 +362,6 @@ impl HostState {
                 | Action::Send
                 | Action::Abort
                 | Action::Validate => {}
-            }
-            if self.working.len() >= self.parallel {
-                self.ready.insert(id);
-                continue;
             }
             self.work(me, state, body, Some(action)).await;
         }

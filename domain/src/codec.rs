@@ -21,7 +21,10 @@ pub struct DecodeError {
 /// Never for the types of this crate: all of them are maps, sequences, texts and integers.
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(value).expect("plain data encodes")
+    // What grows from nothing is copied again and again; most of what is encoded takes no more than this.
+    let mut bytes = Vec::with_capacity(1024);
+    rmp_serde::encode::write_named(&mut bytes, value).expect("plain data encodes");
+    bytes
 }
 
 /// Decodes one value that fills `bytes`.

@@ -1,5 +1,4 @@
-//! A draft: a clone of the state on which one command is decided. Accepted, it becomes the state;
-//! refused, it is dropped.
+//! A draft: the state on which one command is decided, and what the command has changed of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +31,7 @@ pub struct Draft {
     wall_ms: u64,
     trace: Option<Trace>,
     touched: BTreeSet<RowKey>,
+    changed: bool,
     outcome: Outcome,
 }
 
@@ -39,7 +39,8 @@ impl Draft {
     /// Begins on `state`, which already stands at the entry's index and time.
     pub(crate) fn new(state: State, principal: Principal, wall_ms: u64) -> Draft {
         let outcome = Outcome { revision: state.revision(), ..Outcome::default() };
-        Draft { state, principal, wall_ms, trace: None, touched: BTreeSet::new(), outcome }
+        let touched = BTreeSet::new();
+        Draft { state, principal, wall_ms, trace: None, touched, changed: false, outcome }
     }
 
     /// The same, for a call that is traced.
@@ -51,6 +52,17 @@ impl Draft {
     #[must_use]
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The one way to change it.
+    fn change(&mut self) -> &mut State {
+        self.changed = true;
+        &mut self.state
+    }
+
+    /// Whether anything may have changed.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed
     }
 
     /// The author.
@@ -88,15 +100,15 @@ impl Draft {
         row.set_revision(self.revision());
         let row = Arc::new(row);
         let key = row.key();
-        let old = R::table_mut(&mut self.state).insert(key.clone(), row.clone());
-        R::reindex(&mut self.state, old.as_deref(), Some(&row));
+        let old = R::table_mut(self.change()).insert(key.clone(), row.clone());
+        R::reindex(self.change(), old.as_deref(), Some(&row));
         self.touched.insert(R::change(Row::Put(row)).key());
     }
 
     /// Removes a row, if it is there.
     pub fn delete<R: Resource>(&mut self, key: R::Key) {
-        let Some(old) = R::table_mut(&mut self.state).remove(&key) else { return };
-        R::reindex(&mut self.state, Some(&old), None);
+        let Some(old) = R::table_mut(self.change()).remove(&key) else { return };
+        R::reindex(self.change(), Some(&old), None);
         self.touched.insert(R::change(Row::Delete(key)).key());
     }
 
@@ -124,44 +136,44 @@ impl Draft {
     }
 
     pub(crate) fn grant_lease(&mut self, host: HostId, lease: Lease) {
-        self.state.leases.insert(host, lease);
+        self.change().leases.insert(host, lease);
     }
 
     pub(crate) fn revoke_lease(&mut self, host: HostId) {
-        self.state.leases.remove(&host);
+        self.change().leases.remove(&host);
     }
 
     pub(crate) fn set_grown(&mut self, class: Class, grown: Option<Grown>) {
         match grown {
-            Some(grown) => self.state.grown.insert(class, grown),
-            None => self.state.grown.remove(&class),
+            Some(grown) => self.change().grown.insert(class, grown),
+            None => self.change().grown.remove(&class),
         };
     }
 
     pub(crate) fn found(&mut self, cluster: Cluster) {
-        self.state.cluster = Some(cluster);
+        self.change().cluster = Some(cluster);
     }
 
     pub(crate) fn note_condition(&mut self, node: NodeId, condition: Option<Condition>) {
         match condition {
-            Some(condition) => self.state.conditions.insert(node, condition),
-            None => self.state.conditions.remove(&node),
+            Some(condition) => self.change().conditions.insert(node, condition),
+            None => self.change().conditions.remove(&node),
         };
     }
 
     pub(crate) fn note_canary(&mut self, host: HostId, canary: Option<Canary>) {
         match canary {
-            Some(canary) => self.state.canaries.insert(host, canary),
-            None => self.state.canaries.remove(&host),
+            Some(canary) => self.change().canaries.insert(host, canary),
+            None => self.change().canaries.remove(&host),
         };
     }
 
     pub(crate) fn note_voters(&mut self, voters: Voters) {
-        self.state.voters = Some(voters);
+        self.change().voters = Some(voters);
     }
 
     pub(crate) fn look_at_alerts(&mut self, next_ms: u64) {
-        self.state.alerts_look_ms = next_ms;
+        self.change().alerts_look_ms = next_ms;
     }
 
     /// The trends of a rule are these, and no others.
@@ -169,14 +181,14 @@ impl Draft {
         let from = (rule.clone(), Subject::Cluster);
         let old = self.state.trends.range(from..).take_while(|((of, _), _)| of == rule);
         let old: Vec<_> = old.map(|(key, _)| key.clone()).collect();
-        old.iter().for_each(|key| drop(self.state.trends.remove(key)));
+        old.iter().for_each(|key| drop(self.change().trends.remove(key)));
         let new = trends.into_iter().map(|(of, trend)| ((rule.clone(), of), trend));
-        self.state.trends.extend(new);
+        self.change().trends.extend(new);
     }
 
     /// Remembers the history's hash before this entry, for the next tick to compare.
     pub(crate) fn mark(&mut self) {
-        self.state.mark = Mark { index: self.state.index, chain: self.state.chain };
+        self.change().mark = Mark { index: self.state.index, chain: self.state.chain };
     }
 
     /// The changed state, each changed row once, and the answer.

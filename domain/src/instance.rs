@@ -52,7 +52,7 @@ use crate::{
     host::{self, Capacity},
     id::{HostId, InstanceId, VmId},
     limit,
-    table::{Resource, Row, Table},
+    table::{Resource, Row, Table, shift},
     vm::VmSpec,
 };
 
@@ -213,48 +213,51 @@ impl Resource for Instance {
     }
 
     fn reindex(state: &mut State, old: Option<&Instance>, new: Option<&Instance>) {
-        if let Some(old) = old {
+        let part = |body: &Instance| (body.role, body.vm, body.id);
+        let moved = old.map(part) != new.map(part);
+        if let Some(old) = old.filter(|_| moved) {
             let index = by_vm(state, old.role);
             if index.get(&old.vm) == Some(&old.id) {
                 index.remove(&old.vm);
             }
-            state.instances_by_host.remove(&(old.host, old.id));
-            tally(&mut state.used, old, Capacity::minus);
-            if old.guarded {
-                tally(&mut state.movable, old, Capacity::minus);
-            }
         }
-        if let Some(new) = new {
+        let host = |body: &Instance| (body.host, body.id);
+        shift(&mut state.instances_by_host, old.map(host), new.map(host));
+        if let Some(new) = new.filter(|_| moved) {
             by_vm(state, new.role).insert(new.vm, new.id);
-            state.instances_by_host.insert((new.host, new.id));
-            tally(&mut state.used, new, Capacity::plus);
-            if new.guarded {
-                tally(&mut state.movable, new, Capacity::plus);
-            }
         }
+        let takes = |body: &Instance| (body.host, body.booked);
+        tally(&mut state.used, old.map(takes), new.map(takes));
+        let moves = |body: &&Instance| body.guarded;
+        tally(&mut state.movable, old.filter(moves).map(takes), new.filter(moves).map(takes));
         let Some(vm) = new.or(old).map(|body| body.vm) else { return };
         let wants = state.vms.get(&vm).is_some_and(|vm| !vm.deleting);
-        if wants && !state.instances_by_vm.contains_key(&vm) {
-            state.unplaced.insert(vm);
-        } else {
-            state.unplaced.remove(&vm);
-        }
+        let unplaced = wants && !state.instances_by_vm.contains_key(&vm);
+        let was = state.unplaced.contains(&vm);
+        shift(&mut state.unplaced, was.then_some(vm), unplaced.then_some(vm));
     }
 }
 
-/// Adds what a body takes to its host's sum, or takes it off. A sum of nothing is not there, so that equal
-/// states are equal.
+/// Keeps what bodies take of their hosts in all: `old` took so much, `new` takes so much. A sum of nothing is not there,
+/// so that equal states are equal.
 fn tally(
     sums: &mut imbl::OrdMap<HostId, Capacity>,
-    body: &Instance,
-    how: fn(Capacity, Capacity) -> Capacity,
+    old: Option<(HostId, Capacity)>,
+    new: Option<(HostId, Capacity)>,
 ) {
-    let sum = how(sums.get(&body.host).copied().unwrap_or_default(), body.booked);
-    if sum == Capacity::default() {
-        sums.remove(&body.host);
-    } else {
-        sums.insert(body.host, sum);
+    if old == new {
+        return;
     }
+    let mut change = |(host, by): (HostId, Capacity), how: fn(Capacity, Capacity) -> Capacity| {
+        let sum = how(sums.get(&host).copied().unwrap_or_default(), by);
+        if sum == Capacity::default() {
+            sums.remove(&host);
+        } else {
+            sums.insert(host, sum);
+        }
+    };
+    old.into_iter().for_each(|old| change(old, Capacity::minus));
+    new.into_iter().for_each(|new| change(new, Capacity::plus));
 }
 
 fn by_vm(state: &mut State, role: Role) -> &mut imbl::OrdMap<VmId, InstanceId> {

@@ -3,8 +3,8 @@
 //! Pure. No I/O, no clock, no randomness, no floating point, no hash maps: every node runs this on
 //! the same log and must get the same state, to the bit. Time and ids come in with the command.
 //!
-//! The way of a command: [`envelope::Envelope`] → [`State::apply`] → (known request? permitted? the
-//! noun's rules on a [`Draft`]) → a new [`State`], an [`event::Event`] and an answer.
+//! The way of a command: [`envelope::Envelope`] → [`Applier`] → (known request? permitted? the noun's
+//! rules on a [`Draft`]) → the next [`State`], an [`event::Event`] and an answer.
 
 pub mod alert;
 pub mod canary;
@@ -37,11 +37,12 @@ pub mod vm;
 
 mod access;
 mod admission;
+mod apply;
 mod decide;
 mod draft;
 mod revision;
 
-pub use decide::Applied;
+pub use apply::{Applied, Applier};
 pub use draft::Draft;
 pub use revision::{Fence, Revision};
 pub use state::State;

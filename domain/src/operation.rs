@@ -45,7 +45,7 @@ use crate::{
     id::{HostId, OperationId, VmId},
     name::Name,
     principal::Principal,
-    table::{Resource, Row, Table},
+    table::{Resource, Row, Table, shift},
     trace::Trace,
     vm::Desired,
 };
@@ -276,40 +276,24 @@ impl Resource for Operation {
     }
 
     fn reindex(state: &mut State, old: Option<&Operation>, new: Option<&Operation>) {
-        if let Some(old) = old {
-            if old.status.is_final() {
-                state.operations_ended.remove(&(old.revision, old.id));
-            } else {
-                state.operations_open.remove(&(old.deadline_ms, old.id));
-                if let Some(parent) = old.parent {
-                    state.operations_by_parent.remove(&(parent, old.id));
-                }
-            }
-            if old.status == Status::Stuck {
-                state.operations_stuck.remove(&(old.vm(), old.id));
-            }
-            queue::leave(state, old);
-            if let Some(host) = old.host().filter(|_| !old.status.is_final()) {
-                state.operations_by_host.remove(&(host, old.id));
-            }
-        }
-        if let Some(new) = new {
-            if new.status.is_final() {
-                state.operations_ended.insert((new.revision, new.id));
-            } else {
-                state.operations_open.insert((new.deadline_ms, new.id));
-                if let Some(parent) = new.parent {
-                    state.operations_by_parent.insert((parent, new.id));
-                }
-            }
-            if new.status == Status::Stuck {
-                state.operations_stuck.insert((new.vm(), new.id));
-            }
-            queue::enter(state, new);
-            if let Some(host) = new.host().filter(|_| !new.status.is_final()) {
-                state.operations_by_host.insert((host, new.id));
-            }
-        }
+        let ended = |row: &Operation| row.status.is_final().then_some((row.revision, row.id));
+        let (was, is) = (old.and_then(ended), new.and_then(ended));
+        shift(&mut state.operations_ended, was, is);
+        let stuck = |row: &Operation| (row.status == Status::Stuck).then(|| (row.vm(), row.id));
+        let (was, is) = (old.and_then(stuck), new.and_then(stuck));
+        shift(&mut state.operations_stuck, was, is);
+
+        let open = |row: &&Operation| !row.status.is_final();
+        let (was, is) = (old.filter(open), new.filter(open));
+        let due = |row: &Operation| (row.deadline_ms, row.id);
+        shift(&mut state.operations_open, was.map(due), is.map(due));
+        let parent = |row: &Operation| row.parent.map(|parent| (parent, row.id));
+        shift(&mut state.operations_by_parent, was.and_then(parent), is.and_then(parent));
+        let host = |row: &Operation| row.host().map(|host| (host, row.id));
+        shift(&mut state.operations_by_host, was.and_then(host), is.and_then(host));
+
+        old.into_iter().for_each(|old| queue::leave(state, old));
+        new.into_iter().for_each(|new| queue::enter(state, new));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Remembered requests: the same request gives the same answer, and an id too old to be judged is
 //! refused, never executed.
 
+use std::sync::Arc;
+
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
@@ -34,11 +36,17 @@ pub struct Remembered {
 
 type RequestKey = (Principal, RequestId);
 
+fn key_of(request: &Remembered) -> RequestKey {
+    (request.principal.clone(), request.id)
+}
+
 /// The window of remembered requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
-    by_key: OrdMap<RequestKey, std::sync::Arc<Remembered>>,
-    by_index: OrdMap<u64, RequestKey>,
+    /// By the entry, which comes last: who writes here copies what was written lately. Keys come anywhere among all of
+    /// them, and what is copied there is plain bytes.
+    by_index: OrdMap<u64, Arc<Remembered>>,
+    by_key: OrdMap<RequestKey, u64>,
     floor: u64,
 }
 
@@ -61,10 +69,13 @@ impl Requests {
         self.by_key.is_empty()
     }
 
+    fn of(&self, key: &RequestKey) -> Option<&Remembered> {
+        self.by_index.get(self.by_key.get(key)?).map(Arc::as_ref)
+    }
+
     /// Those of entries after `index`, oldest first.
     pub fn since(&self, index: u64) -> impl Iterator<Item = Remembered> + Send + '_ {
-        let keys = self.by_index.range(index + 1..).map(|(_, key)| key);
-        keys.filter_map(|key| self.by_key.get(key)).map(|request| Remembered::clone(request))
+        self.by_index.range(index + 1..).map(|(_, request)| Remembered::clone(request))
     }
 
     pub(crate) fn set_floor(&mut self, floor: u64) {
@@ -72,22 +83,19 @@ impl Requests {
     }
 
     pub(crate) fn restore(&mut self, request: Remembered) {
-        let key = (request.principal.clone(), request.id);
-        self.by_index.insert(request.index, key.clone());
-        self.by_key.insert(key, std::sync::Arc::new(request));
+        self.by_key.insert(key_of(&request), request.index);
+        self.by_index.insert(request.index, Arc::new(request));
     }
 
     /// Forgets what is past the window; a few at a time, since each entry adds at most one.
     pub(crate) fn evict(&mut self, now_ms: u64) {
         for _ in 0..8 {
-            let Some((index, key)) = self.by_index.get_min().cloned() else { return };
-            let old = self
-                .by_key
-                .get(&key)
-                .is_none_or(|request| now_ms > request.at_ms + limit::REQUEST_WINDOW_MS);
+            let Some((_, oldest)) = self.by_index.get_min() else { return };
+            let old = now_ms > oldest.at_ms + limit::REQUEST_WINDOW_MS;
             if !old && self.by_key.len() <= limit::REQUESTS_MAX {
                 return;
             }
+            let (index, key) = (oldest.index, key_of(oldest));
             self.by_index.remove(&index);
             self.by_key.remove(&key);
             self.floor = index;
@@ -106,7 +114,7 @@ impl State {
         principal: &Principal,
         request: &Request,
     ) -> Result<Option<Outcome>, Rejected> {
-        if let Some(before) = self.requests.by_key.get(&(principal.clone(), request.id)) {
+        if let Some(before) = self.requests.of(&(principal.clone(), request.id)) {
             if before.digest == request.digest {
                 return Ok(Some(before.outcome.clone()));
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{Revision, State, event::Change};
@@ -29,6 +29,20 @@ pub trait Resource: Clone + Sized {
     fn change(row: Row<Self>) -> Change;
     /// Keeps the secondary indexes; `old` and `new` are the row before and after.
     fn reindex(_state: &mut State, _old: Option<&Self>, _new: Option<&Self>) {}
+}
+
+/// Keeps an index: what `old` stood for goes, what `new` stands for comes. Nothing is copied where both are the same, or
+/// what is to go is not there.
+pub(crate) fn shift<K: Ord + Clone>(index: &mut OrdSet<K>, old: Option<K>, new: Option<K>) {
+    if old == new {
+        return;
+    }
+    if let Some(old) = old.filter(|old| index.contains(old)) {
+        index.remove(&old);
+    }
+    if let Some(new) = new {
+        index.insert(new);
+    }
 }
 
 /// One changed row, as it is after the change.

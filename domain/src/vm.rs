@@ -35,7 +35,7 @@ use crate::{
     event::Change,
     id::{HostId, ImageId, OperationId, PoolId, VmId},
     name::Name,
-    table::{Resource, Row, Table},
+    table::{Resource, Row, Table, shift},
 };
 
 /// What the body is wanted to be.
@@ -142,22 +142,24 @@ impl Resource for Vm {
     }
 
     fn reindex(state: &mut State, old: Option<&Vm>, new: Option<&Vm>) {
-        if let Some(old) = old {
-            state.vm_names.remove(&(old.project.clone(), old.name.clone()));
-            state.vms_by_image.remove(&(old.image, old.id));
-            state.unplaced.remove(&old.id);
-            state.neighbours.remove(&(old.project.clone(), old.id));
-        }
-        if let Some(new) = new {
-            if new.spec.placement.has_neighbours() {
-                state.neighbours.insert((new.project.clone(), new.id));
+        let name = |vm: &Vm| (vm.project.clone(), vm.name.clone());
+        if old.map(name) != new.map(name) {
+            if let Some(old) = old {
+                state.vm_names.remove(&name(old));
             }
-            state.vm_names.insert((new.project.clone(), new.name.clone()), new.id);
-            state.vms_by_image.insert((new.image, new.id));
-            if state.instance_of(new.id).is_none() && !new.deleting {
-                state.unplaced.insert(new.id);
+            if let Some(new) = new {
+                state.vm_names.insert(name(new), new.id);
             }
         }
+        let image = |vm: &Vm| (vm.image, vm.id);
+        shift(&mut state.vms_by_image, old.map(image), new.map(image));
+        let near = |vm: &&Vm| vm.spec.placement.has_neighbours();
+        let near = |vm: Option<&Vm>| vm.filter(near).map(|vm| (vm.project.clone(), vm.id));
+        shift(&mut state.neighbours, near(old), near(new));
+        let unplaced = new.filter(|vm| state.instance_of(vm.id).is_none() && !vm.deleting);
+        let unplaced = unplaced.map(|vm| vm.id);
+        let was = old.or(new).map(|vm| vm.id).filter(|id| state.unplaced.contains(id));
+        shift(&mut state.unplaced, was, unplaced);
     }
 }
 

@@ -73,6 +73,7 @@ impl Daemon {
     /// When its data cannot be trusted or an address cannot be listened on.
     pub async fn start(options: DaemonOptions, files: Files) -> Result<Daemon> {
         allow_files();
+        take_small_pages();
         // Before anything is counted.
         let _ = metrics::start();
         let files = Arc::new(files);
@@ -182,6 +183,14 @@ fn allow_files() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "no more files may be open than before");
+    }
+}
+
+/// Has the kernel give memory by the small page: a node touches a little here and there of what its allocator holds,
+/// and of a large page all two mebibytes are cleared for it. Programs that it starts take small ones too.
+fn take_small_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "memory may come in large pages");
     }
 }
 

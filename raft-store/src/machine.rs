@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use domain::{
-    State,
+    Applier, State,
     cluster::ClusterCommand,
     codec,
     envelope::{Command, Envelope},
@@ -24,7 +24,10 @@ use crate::{
     ground::Aside,
     is_broken, metrics,
     snapshot::{self, Header, SnapshotFile},
-    types::{Answer, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig},
+    types::{
+        Answer, LogEntry, LogId, Members, Payload, Position, SnapshotMeta, StoredMembership,
+        TypeConfig,
+    },
     view::View,
 };
 
@@ -63,8 +66,53 @@ impl Machine {
     }
 }
 
-/// The state after one entry, and its answer.
-fn apply(state: &State, index: u64, bytes: &Bytes) -> io::Result<(State, Answer)> {
+/// A view that takes entries in.
+pub(crate) struct Successor {
+    applier: Applier,
+    at: Option<Position>,
+    members: Members,
+    members_at: Option<Position>,
+}
+
+impl Successor {
+    /// Of `view`.
+    pub(crate) fn of(view: View) -> Successor {
+        let View { state, at, members, members_at } = view;
+        Successor { applier: Applier::new(state), at, members, members_at }
+    }
+
+    /// Takes in the next entry.
+    pub(crate) fn take(&mut self, entry: LogEntry) -> io::Result<Answer> {
+        let index = entry.at.index;
+        let answer = match entry.payload {
+            Payload::Blank => {
+                self.applier.skip(index);
+                Answer(None)
+            }
+            Payload::Members(members) => {
+                self.applier.skip(index);
+                self.members = members;
+                self.members_at = Some(entry.at);
+                Answer(None)
+            }
+            Payload::Proposal(bytes) => {
+                let envelope = decode(self.applier.state(), index, &bytes)?;
+                Answer(Some(self.applier.apply(index, envelope)))
+            }
+        };
+        self.at = Some(entry.at);
+        Ok(answer)
+    }
+
+    /// The view after the last one.
+    pub(crate) fn view(self) -> View {
+        let Successor { applier, at, members, members_at } = self;
+        View { state: applier.finish(), at, members, members_at }
+    }
+}
+
+/// What is proposed, unless this node must not go on.
+fn decode(state: &State, index: u64, bytes: &Bytes) -> io::Result<Envelope> {
     let envelope: Envelope = codec::decode(bytes).map_err(|error| {
         let message = format!(
             "entry {index}: {error}; this program is older than the one that wrote it, or the \
@@ -83,32 +131,7 @@ fn apply(state: &State, index: u64, bytes: &Bytes) -> io::Result<(State, Answer)
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
-    let applied = state.apply(index, envelope);
-    Ok((applied.state, Answer(Some(applied.reply))))
-}
-
-/// Takes an entry into a view.
-pub(crate) fn take(view: &mut View, entry: LogEntry) -> io::Result<Answer> {
-    let index = entry.at.index;
-    let answer = match entry.payload {
-        Payload::Blank => {
-            view.state = view.state.skip(index);
-            Answer(None)
-        }
-        Payload::Members(members) => {
-            view.state = view.state.skip(index);
-            view.members = members;
-            view.members_at = Some(entry.at);
-            Answer(None)
-        }
-        Payload::Proposal(bytes) => {
-            let (state, answer) = apply(&view.state, index, &bytes)?;
-            view.state = state;
-            answer
-        }
-    };
-    view.at = Some(entry.at);
-    Ok(answer)
+    Ok(envelope)
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
@@ -124,7 +147,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     where
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
-        let mut view = View::clone(&self.views.borrow());
+        let mut next_view = Successor::of(View::clone(&self.views.borrow()));
         let mut answers = Vec::new();
         while let Some((mut entry, responder)) = entries.try_next().await? {
             let mut next = None;
@@ -136,10 +159,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 }
             }
             for (entry, responder) in [(entry, responder)].into_iter().chain(next) {
-                let answer = take(&mut view, LogEntry::of(entry))?;
+                let answer = next_view.take(LogEntry::of(entry))?;
                 answers.extend(responder.map(|responder| (responder, answer)));
             }
         }
+        let view = next_view.view();
         debug_check(&view.state);
         // Published before it is answered: whoever was answered reads what it wrote.
         self.views.send_replace(Arc::new(view));

@@ -19,7 +19,9 @@ use domain::{
 use crate::{
     directory::Directory,
     error::DamageError,
-    ground, machine, recovery,
+    ground,
+    machine::Successor,
+    recovery,
     snapshot::{self, Header},
     store::{Store, StoreError},
     types::{Ballot, Members, Peer, Position},
@@ -52,14 +54,14 @@ impl Stopped {
         let wal = Wal::open(&directory.log(), WalOptions::default(), directory.marker.begun)?;
         directory.begin()?;
         let base = recovery::recover(&directory, &wal.index(), true)?;
-        let mut view = base.view;
-        let from = view.at.map_or(0, |at| at.index + 1);
+        let from = base.view.at.map_or(0, |at| at.index + 1);
+        let mut successor = Successor::of(base.view);
         let entries: Vec<_> = wal.index().range(from, u64::MAX).cloned().collect();
         for entry in entries {
             let failed = |source| DamageError::io(root)(source);
-            machine::take(&mut view, entry).map_err(failed)?;
+            successor.take(entry).map_err(failed)?;
         }
-        Ok(Stopped { directory, wal: Box::new(wal), view })
+        Ok(Stopped { directory, wal: Box::new(wal), view: successor.view() })
     }
 
     /// What it knows.

@@ -2,7 +2,7 @@
 //! entry), two nodes get the same state, and a retry has one effect.
 
 use novacron_domain::{
-    Revision, State,
+    Applier, Revision, State,
     alert::{AlertCommand, Rule, Severity, Signal, Test},
     cluster::ClusterCommand,
     envelope::{Command, Envelope},
@@ -18,7 +18,7 @@ use novacron_domain::{
 };
 use proptest::prelude::*;
 
-use crate::world::{World, grant, id, image, name, spec};
+use crate::world::{World, check_refusal, grant, id, image, name, spec};
 
 /// One thing that happens. Numbers are reduced to a handful of objects so that they collide often.
 #[derive(Clone, Debug)]
@@ -156,7 +156,9 @@ fn command(world: &World, step: &Step, count: u128) -> Option<Command> {
             value: u64::from(count) / 2 % 3,
         }),
         Step::Probe { host } => {
-            let hosts = vec![(id(u128::from(host % 3) + 1), id(4_000 + count))];
+            let mut hosts = vec![(id(u128::from(host % 3) + 1), id(4_000 + count))];
+            // One that does not exist: what was begun for the first one must not stay.
+            hosts.extend((host > 127).then(|| (id(99), id(5_000 + count))));
             Command::Operation(OperationCommand::Probe {
                 operation,
                 class: Class::MonitoringAlerts,
@@ -241,6 +243,7 @@ proptest! {
     fn a_restored_node_agrees(steps in prop::collection::vec(step(), 1..60), cut in 0_usize..60) {
         let mut world = World::new();
         let mut other = world.state.clone();
+        let mut in_place = Applier::new(world.state.clone());
         for (count, step) in steps.iter().enumerate() {
             if count == cut {
                 other = reload(&other);
@@ -258,11 +261,47 @@ proptest! {
             let envelope = Envelope { at_ms: world.now_ms, wall_ms: 5, principal, request: None, trace: None, command };
             let index = world.state.index + 1;
             world.state = world.state.apply(index, envelope.clone()).state;
-            other = other.apply(index, envelope).state;
+            other = other.apply(index, envelope.clone()).state;
+            let _ = in_place.apply(index, envelope);
             prop_assert_eq!(world.state.chain, other.chain);
         }
-        prop_assert_eq!(world.state, other);
+        prop_assert_eq!(&world.state, &other);
+        prop_assert_eq!(world.state, in_place.finish());
     }
+}
+
+#[test]
+fn entries_in_a_row_do_what_they_do_one_by_one() {
+    let world = World::new();
+    let mut one_by_one = world.state.clone();
+    let mut in_a_row = Applier::new(world.state);
+    let mut refused_late = 0;
+    for count in 1..=1_100_u64 {
+        let n = u128::from(count);
+        let (principal, command) = match count % 5 {
+            0 => (Principal::Node(1), Command::Cluster(ClusterCommand::Tick(one_by_one.mark))),
+            // The second host there is not; what was begun for the first one is undone.
+            1 => {
+                let (operation, class) = (id(10_000 + n), Class::MonitoringAlerts);
+                let hosts = vec![(id(1), id(20_000 + n)), (id(99), id(30_000 + n))];
+                let probe = OperationCommand::Probe { operation, class, hosts };
+                (Principal::Credential(id(1)), Command::Operation(probe))
+            }
+            _ => (Principal::Credential(id(1)), create(40_000 + n)),
+        };
+        let (index, at_ms) = (one_by_one.index + 1, one_by_one.now_ms + 1);
+        let envelope =
+            Envelope { at_ms, wall_ms: 5, principal, request: None, trace: None, command };
+        let applied = one_by_one.apply(index, envelope.clone());
+        let reply = in_a_row.apply(index, envelope);
+        assert_eq!(reply, applied.reply);
+        check_refusal(&one_by_one, &applied);
+        refused_late += u32::from(reply.is_err_and(|why| why.reason == Reason::NotFound));
+        one_by_one = applied.state;
+    }
+    assert_eq!(refused_late, 220);
+    assert!(one_by_one.vms.len() > 400, "{}", one_by_one.vms.len());
+    assert_eq!(in_a_row.finish(), one_by_one);
 }
 
 /// The state after a trip through its own records and their encoding.

@@ -85,6 +85,17 @@ pub fn image() -> Command {
     })
 }
 
+/// What is refused moves the position, the time and the history's hash, and nothing else.
+pub fn check_refusal(before: &State, applied: &Applied) {
+    if applied.reply.is_ok() {
+        return;
+    }
+    let mut same = before.clone();
+    (same.index, same.chain) = (applied.state.index, applied.state.chain);
+    (same.now_ms, same.requests) = (applied.state.now_ms, applied.state.requests.clone());
+    assert_eq!(same, applied.state);
+}
+
 /// A state and its clocks.
 pub struct World {
     pub state: State,
@@ -125,6 +136,7 @@ impl World {
             Envelope { at_ms: self.now_ms, wall_ms, principal, request, trace: None, command };
         let applied = self.state.apply(self.state.index + 1, envelope);
         invariant::check(&applied.state).unwrap();
+        check_refusal(&self.state, &applied);
         self.state = applied.state.clone();
         applied
     }
