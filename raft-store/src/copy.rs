@@ -52,7 +52,9 @@ pub(crate) enum CopyError {
 
 /// Opens the copy.
 pub(crate) fn open(directory: &Path) -> Result<sled::Db, CopyError> {
-    const CACHE_BYTES: u64 = 8 << 20;
+    // sled keeps it in 256 parts, each for pages of its own: in a part of 32 KiB two pages that are written again and
+    // again drive each other out, and are read again from the disk each time.
+    const CACHE_BYTES: u64 = 32 << 20;
     // A thread of sled's that flushes also moves about what lies in the file, without end: ADR 0016.
     let config =
         sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
