@@ -231,6 +231,7 @@ impl Actor for HostActor {
             Some(why) => {
                 metrics::failed(instance::NAME);
                 tracing::warn!(instance = %body, why, "an action is tried again later");
+                state.ready.remove(&body);
                 state.due.insert((Instant::now() + RETRY, body));
             }
         }

@@ -81,8 +81,11 @@ pub(crate) enum Aim {
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>2}  {}, {}: {}", self.row, self.case, self.unit, tell(&self.ours))?;
+        if !self.beside.is_empty() {
+            write!(f, "; {} {}", self.peer, tell(&self.beside))?;
+        }
         if let Some(ratio) = self.ratio() {
-            write!(f, "; {} {}; ratio {ratio:.2}", self.peer, tell(&self.beside))?;
+            write!(f, "; ratio {ratio:.2}")?;
         }
         match self.is_reached() {
             Some(true) => write!(f, " ({}: reached)", self.aim),
@@ -125,9 +128,10 @@ fn short(figure: f64) -> String {
 }
 
 impl Figure {
-    /// The median of ours over the median of the peer's.
+    /// The median of ours over the median of the peer's, unless that is nothing.
     pub(crate) fn ratio(&self) -> Option<f64> {
-        Some(median(&self.ours)? / median(&self.beside)?)
+        let beside = median(&self.beside).filter(|beside| *beside != 0.0)?;
+        Some(median(&self.ours)? / beside)
     }
 
     /// Whether it is what it is to be, if it is to be anything.

@@ -102,8 +102,8 @@ async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
     if wanted(&[14]) {
         traces::measure(&extent, programs.clone(), book).await?;
     }
-    if wanted(&[1, 2, 3, 4, 5, 8, 9, 10, 13]) {
-        let mut field = Field::start(programs, extent).await?;
+    if wanted(&[1, 3, 4, 5, 8, 9, 10, 13]) {
+        let mut field = Field::start(programs.clone(), extent.clone()).await?;
         if wanted(&[10]) {
             failover::measure(&mut field, book).await?;
         }
@@ -125,9 +125,11 @@ async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
         if wanted(&[1]) {
             writes::measure(&field, book).await?;
         }
-        if wanted(&[2]) {
-            writes::measure_streams(&field, book).await?;
-        }
+    }
+    if wanted(&[2]) {
+        // On a cluster of its own: those that create leave as many VMs as there may be.
+        let field = Field::start(programs, extent).await?;
+        writes::measure_streams(&field, book).await?;
     }
     Ok(())
 }

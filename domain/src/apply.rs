@@ -44,8 +44,8 @@ pub struct Applier {
     since: Vec<(u64, Envelope)>,
 }
 
-/// So many entries are made again at most.
-const KEPT_EVERY: usize = 512;
+/// So many entries are made again at most, and lie in memory meanwhile.
+const KEPT_EVERY: usize = 64;
 
 impl Applier {
     /// Begins with a state.

@@ -60,7 +60,7 @@ impl Draft {
         &mut self.state
     }
 
-    /// Whether anything may have changed.
+    /// Whether anything may have changed; also where what was to be removed was not there.
     pub(crate) fn is_changed(&self) -> bool {
         self.changed
     }

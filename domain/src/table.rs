@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Revision, State, event::Change};
 
 /// A persistent, ordered map of one noun. Cloning it costs a fraction of a microsecond, which gives
-/// `decide` its draft and every reader its consistent snapshot.
+/// every reader its consistent snapshot.
 pub type Table<R> = OrdMap<<R as Resource>::Key, Arc<R>>;
 
 /// A noun kept in [`State`]. Its secondary indexes are kept by [`Resource::reindex`] alone, so they
@@ -31,14 +31,14 @@ pub trait Resource: Clone + Sized {
     fn reindex(_state: &mut State, _old: Option<&Self>, _new: Option<&Self>) {}
 }
 
-/// Keeps an index: what `old` stood for goes, what `new` stands for comes. Nothing is copied where both are the same, or
-/// what is to go is not there.
+/// Keeps an index: what `old` stood for goes, what `new` stands for comes. Nothing is copied where both are the same.
 pub(crate) fn shift<K: Ord + Clone>(index: &mut OrdSet<K>, old: Option<K>, new: Option<K>) {
     if old == new {
         return;
     }
-    if let Some(old) = old.filter(|old| index.contains(old)) {
-        index.remove(&old);
+    if let Some(old) = old {
+        let was = index.remove(&old);
+        debug_assert!(was.is_some(), "an index lacks a row");
     }
     if let Some(new) = new {
         index.insert(new);

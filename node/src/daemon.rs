@@ -187,9 +187,10 @@ fn allow_files() {
 }
 
 /// Has the kernel give memory by the small page: a node touches a little here and there of what its allocator holds,
-/// and of a large page all two mebibytes are cleared for it. Programs that it starts take small ones too.
+/// and of a large page all two mebibytes are cleared for it. What it starts inherits that; drivers take it back, for
+/// guests are better off with large ones.
 fn take_small_pages() {
-    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "memory may come in large pages");
     }
 }

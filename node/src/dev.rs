@@ -101,9 +101,12 @@ impl DevCluster {
                 let daemon = cluster.run(number).await?;
                 cluster.daemons.push(Some(daemon));
             }
+            cluster.hear_of_hosts().await?;
             return Ok(cluster);
         }
-        DevCluster::create(options, &kept).await
+        let cluster = DevCluster::create(options, &kept).await?;
+        cluster.hear_of_hosts().await?;
+        Ok(cluster)
     }
 
     async fn create(options: DevOptions, kept: &Path) -> Result<DevCluster> {
@@ -142,14 +145,13 @@ impl DevCluster {
         let written = Kept { access: cluster.access.clone(), members: cluster.members.clone() };
         std::fs::write(kept, serde_json::to_string_pretty(&written)?)
             .with_context(|| format!("cannot write {}", kept.display()))?;
-        cluster.hear_of_hosts().await?;
         Ok(cluster)
     }
 
-    /// Waits until the cluster knows its hosts: their first reports are on the way when the nodes run,
-    /// and who asks for a host by its name at once is to find it.
+    /// Waits until the cluster knows its hosts: nodes are still taking them up when they run, and who asks for a
+    /// host by its name at once is to find it.
     async fn hear_of_hosts(&self) -> Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(60);
+        const PATIENCE: Duration = Duration::from_secs(120);
         let first = self.daemons.first().and_then(Option::as_ref).context("no node runs")?;
         let mut views = first.store.views();
         let known = views.wait_for(|view| view.state.hosts.len() >= self.options.hosts);

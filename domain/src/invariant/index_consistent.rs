@@ -27,6 +27,7 @@ fn difference(a: &State, b: &State) -> String {
         ("image_names", a.image_names == b.image_names),
         ("operations_open", a.operations_open == b.operations_open),
         ("operations_ended", a.operations_ended == b.operations_ended),
+        ("operations_stuck", a.operations_stuck == b.operations_stuck),
         ("operations_by_parent", a.operations_by_parent == b.operations_by_parent),
         ("operations_by_host", a.operations_by_host == b.operations_by_host),
         ("operations_waiting", a.operations_waiting == b.operations_waiting),

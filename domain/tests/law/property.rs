@@ -5,10 +5,12 @@ use novacron_domain::{
     Applier, Revision, State,
     alert::{AlertCommand, Rule, Severity, Signal, Test},
     cluster::ClusterCommand,
-    envelope::{Command, Envelope},
+    envelope::{Command, Envelope, Request},
     host::{HostCommand, Schedule},
+    id::Digest,
     image::ImageCommand,
     instance::{Body, Ended, Failure, InstanceCommand, Place, Report},
+    limit,
     operation::{Class, OperationCommand, Status},
     principal::{Access, Principal},
     rejected::Reason,
@@ -274,34 +276,58 @@ proptest! {
 fn entries_in_a_row_do_what_they_do_one_by_one() {
     let world = World::new();
     let mut one_by_one = world.state.clone();
-    let mut in_a_row = Applier::new(world.state);
-    let mut refused_late = 0;
+    let mut in_a_row = Applier::new(world.state.clone());
+    let mut in_pieces = Applier::new(world.state);
+    let (mut refused_late, mut answered_again) = (0, 0);
     for count in 1..=1_100_u64 {
         let n = u128::from(count);
-        let (principal, command) = match count % 5 {
-            0 => (Principal::Node(1), Command::Cluster(ClusterCommand::Tick(one_by_one.mark))),
+        let index = one_by_one.index + 1;
+        if count % 150 == 0 {
+            one_by_one = one_by_one.skip(index);
+            in_a_row.skip(index);
+            in_pieces.skip(index);
+            continue;
+        }
+        let (principal, command) = if count % 97 == 1 {
             // The second host there is not; what was begun for the first one is undone.
-            1 => {
-                let (operation, class) = (id(10_000 + n), Class::MonitoringAlerts);
-                let hosts = vec![(id(1), id(20_000 + n)), (id(99), id(30_000 + n))];
-                let probe = OperationCommand::Probe { operation, class, hosts };
-                (Principal::Credential(id(1)), Command::Operation(probe))
-            }
-            _ => (Principal::Credential(id(1)), create(40_000 + n)),
+            let (operation, class) = (id(10_000 + n), Class::MonitoringAlerts);
+            let hosts = vec![(id(1), id(20_000 + n)), (id(99), id(30_000 + n))];
+            let probe = OperationCommand::Probe { operation, class, hosts };
+            (Principal::Credential(id(1)), Command::Operation(probe))
+        } else if count % 5 == 0 {
+            (Principal::Node(1), Command::Cluster(ClusterCommand::Tick(one_by_one.mark)))
+        } else {
+            (Principal::Credential(id(1)), create(40_000 + n))
         };
-        let (index, at_ms) = (one_by_one.index + 1, one_by_one.now_ms + 1);
-        let envelope =
-            Envelope { at_ms, wall_ms: 5, principal, request: None, trace: None, command };
+        // Each comes twice.
+        let request = (count % 3 == 0 && count % 5 != 0).then(|| Request {
+            id: id(n / 6),
+            digest: Digest::ZERO,
+            since: Some(one_by_one.revision()),
+        });
+        // Once what is remembered is forgotten.
+        let pause_ms = if count == 700 { limit::REQUEST_WINDOW_MS } else { 1 };
+        let at_ms = one_by_one.now_ms + pause_ms;
+        let envelope = Envelope { at_ms, wall_ms: 5, principal, request, trace: None, command };
         let applied = one_by_one.apply(index, envelope.clone());
-        let reply = in_a_row.apply(index, envelope);
+        let reply = in_a_row.apply(index, envelope.clone());
         assert_eq!(reply, applied.reply);
+        if count % 13 == 4 {
+            in_pieces = Applier::new(in_pieces.finish());
+        }
+        assert_eq!(in_pieces.apply(index, envelope), applied.reply);
         check_refusal(&one_by_one, &applied);
+        answered_again +=
+            u32::from(reply.as_ref().is_ok_and(|outcome| outcome.revision.index() < index));
         refused_late += u32::from(reply.is_err_and(|why| why.reason == Reason::NotFound));
         one_by_one = applied.state;
     }
-    assert_eq!(refused_late, 220);
+    assert!(refused_late > 8, "{refused_late}");
+    assert!(answered_again > 50, "{answered_again}");
     assert!(one_by_one.vms.len() > 400, "{}", one_by_one.vms.len());
+    assert!(one_by_one.requests.floor() > 0);
     assert_eq!(in_a_row.finish(), one_by_one);
+    assert_eq!(in_pieces.finish(), one_by_one);
 }
 
 /// The state after a trip through its own records and their encoding.

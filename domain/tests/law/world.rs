@@ -92,6 +92,8 @@ pub fn check_refusal(before: &State, applied: &Applied) {
     }
     let mut same = before.clone();
     (same.index, same.chain) = (applied.state.index, applied.state.chain);
+    // Of what is remembered some may be forgotten, and nothing comes.
+    assert!(applied.state.requests.len() <= before.requests.len());
     (same.now_ms, same.requests) = (applied.state.now_ms, applied.state.requests.clone());
     assert_eq!(same, applied.state);
 }

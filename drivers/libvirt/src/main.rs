@@ -74,6 +74,11 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Result<()> {
+    // The node that has started it takes small pages, which what it starts inherits: a libvirt daemon of a session, and
+    // its guests.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(false) {
+        tracing::warn!(%error, "guests may have to do with small pages");
+    }
     std::fs::create_dir_all(&options.state)
         .with_context(|| format!("cannot make {}", options.state.display()))?;
     let lock = std::fs::File::create(options.state.join("lock"))?;

@@ -211,7 +211,8 @@ impl Core {
             );
             return Proposed::Rejected(Rejected::new(Reason::TooLarge, message));
         }
-        match self.raft.client_write(Proposal(Bytes::from(bytes))).await {
+        // Copied to its own size: it stays in memory for as long as the log does.
+        match self.raft.client_write(Proposal(Bytes::copy_from_slice(&bytes))).await {
             Ok(response) => match response.data {
                 Answer(Some(Ok(outcome))) => Proposed::Accepted(outcome),
                 Answer(Some(Err(rejected))) => Proposed::Rejected(rejected),
