@@ -82,9 +82,14 @@ impl Late {
             let delayed = delay();
             // Whatever happened: with nobody behind it the rule lets nothing in.
             rule(&space, "-D")?;
-            delayed?;
-            held.take(&mut queue, || Duration::ZERO)?;
-            held.let_in(&mut queue, None)?;
+            let mut rest = || -> Result<()> {
+                held.take(&mut queue, || Duration::ZERO)?;
+                held.let_in(&mut queue, None)
+            };
+            let let_in = rest();
+            // Processes that were started meanwhile have its socket too: it would not end with this one.
+            queue.unbind(QUEUE)?;
+            delayed.and(let_in)?;
             Ok(held.lateness)
         };
         let worker = std::thread::Builder::new().name("lab-late".to_owned()).spawn(work)?;
@@ -190,5 +195,33 @@ impl Held {
             queue.verdict(packet.message)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{process::Command, sync::Arc, time::Duration};
+
+    use super::{Late, is_possible};
+    use crate::network::Space;
+
+    /// A node that is started meanwhile has the socket as well, and lives on.
+    #[test]
+    fn packets_can_be_late_again_whoever_was_started_meanwhile() {
+        if let Err(why) = is_possible() {
+            assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "{why}");
+            return println!("SKIPPED: {why}");
+        }
+        let space = Arc::new(Space::make().unwrap());
+        let mut started = Vec::new();
+        for _ in 0..2 {
+            let late = Late::begin(space.clone(), Duration::from_millis(1)).unwrap();
+            started.push(Command::new("sleep").arg("60").spawn().unwrap());
+            late.end().unwrap();
+        }
+        for mut process in started {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
     }
 }
