@@ -7,6 +7,7 @@ mod canary;
 mod fencing;
 pub mod membership;
 mod place;
+mod protocol;
 
 use std::{sync::Arc, time::Duration};
 
@@ -103,6 +104,7 @@ impl Actor for Leader {
                 state.fencers.act(&state.store);
                 // One that was cut off knows what was, and others tell what is.
                 if leads {
+                    protocol::act(&state.store).await;
                     state.tellers.act(&state.store).await;
                     canary::act(&state.store).await;
                 }

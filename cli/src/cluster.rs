@@ -50,6 +50,7 @@ pub(crate) const COLUMNS: &[Column] = &[
     column("BEHIND", |row| at(row, "behind")),
     wide("SILENT", |row| at(row, "silentMs")),
     wide("VERSION", |row| at(row, "version")),
+    wide("PROTOCOL", |row| at(row, "protocolMax")),
 ];
 
 pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
@@ -130,6 +131,7 @@ async fn status(session: &Session) -> Result<()> {
     println!("hosts      {} of {} ready", cluster.hosts_ready, cluster.hosts);
     println!("vms        {}", cluster.vms);
     println!("operations {} unfinished", cluster.open_operations);
+    println!("protocol   {}", cluster.protocol_version);
     println!();
     session.output.rows(&cluster.nodes, COLUMNS)
 }

@@ -23,7 +23,7 @@ impl Command {
     pub const fn access(&self) -> Access {
         match self {
             Command::Cluster(ClusterCommand::Found(_)) => Access::Founding,
-            Command::Cluster(ClusterCommand::Tick(_))
+            Command::Cluster(ClusterCommand::Tick(_) | ClusterCommand::Raise { .. })
             | Command::Node(NodeCommand::Report(_))
             | Command::Host(
                 HostCommand::Grant(_)

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Draft, Revision, alert,
+    Draft, Revision, State, alert,
     credential::Credential,
     host,
     id::{ClusterId, CredentialId, Digest, NodeId, StoreId, TokenId},
@@ -13,12 +13,24 @@ use crate::{
     operation,
     principal::Role,
     project::Project,
-    rejected::{Reason, Rejected},
+    rejected::{Reason, Rejected, Violation},
     token::JoinToken,
 };
 
-/// The protocol version this program writes and the newest it understands.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The newest protocol version that this program understands. What is in force is [`State::protocol_version`]; nothing
+/// newer is proposed.
+///
+/// | version | since then |
+/// |---|---|
+/// | 1 | |
+/// | 2 | the version of a cluster is raised; a state says since when its version is in force; leaders ask others whether they have promised themselves to somebody else |
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// The version of clusters that were founded before the founding said which.
+pub(crate) const PROTOCOL_FIRST: u32 = 1;
+
+/// Since this version a leader asks others whether they have promised themselves to somebody else.
+pub const PROTOCOL_CONFIRM: u32 = 2;
 
 /// Who the cluster is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +48,9 @@ pub struct Cluster {
 pub struct Founding {
     /// Who the cluster is.
     pub cluster: Cluster,
+    /// The protocol version to begin with.
+    #[serde(default = "protocol_first")]
+    pub protocol_version: u32,
     /// The first node's id, as Raft was told it.
     pub node: NodeId,
     /// The first node's name.
@@ -56,6 +71,10 @@ pub struct Founding {
     pub tokens: Vec<Invitation>,
 }
 
+const fn protocol_first() -> u32 {
+    PROTOCOL_FIRST
+}
+
 impl Founding {
     /// The first node, as a member.
     #[must_use]
@@ -67,7 +86,8 @@ impl Founding {
             api_address: self.api_address.clone(),
             store: self.store,
             key_sha256: self.key_sha256,
-            protocol_max: PROTOCOL_VERSION,
+            // What was founded by an older program is applied by newer ones, to the same state.
+            protocol_max: self.protocol_version,
             disk_used_percent: 0,
             version: String::new(),
             joined_wall_ms: wall_ms,
@@ -125,6 +145,11 @@ pub enum ClusterCommand {
     /// Time goes on: leases lapse and operations miss their deadlines. Carries the leader's hash of
     /// the history up to the tick before, so that a node that has diverged finds out.
     Tick(Mark),
+    /// A newer protocol is in force from the next entry on. A program that does not understand it stops here.
+    Raise {
+        /// Its version.
+        to: u32,
+    },
 }
 
 /// A point of the history and its hash.
@@ -151,6 +176,26 @@ pub(crate) fn decide(draft: &mut Draft, command: ClusterCommand) -> Result<(), R
             draft.mark();
             Ok(())
         }
+        ClusterCommand::Raise { to } => raise(draft, to),
+    }
+}
+
+fn raise(draft: &mut Draft, to: u32) -> Result<(), Rejected> {
+    let (now, common) = (draft.state().protocol_version, draft.state().protocol_common());
+    if to <= now || to > common {
+        let message = format!("protocol {now} is in force, and all nodes understand {common}");
+        return Rejected::unless_empty(vec![Violation::new("to", message)]);
+    }
+    draft.raise(to);
+    Ok(())
+}
+
+impl State {
+    /// The newest protocol version that every member said it understands.
+    #[must_use]
+    pub fn protocol_common(&self) -> u32 {
+        let all = self.nodes.values().map(|node| node.protocol_max);
+        all.min().unwrap_or(self.protocol_version)
     }
 }
 
@@ -160,7 +205,7 @@ fn found(draft: &mut Draft, founding: Founding) -> Result<(), Rejected> {
         return Err(Rejected::new(Reason::ClusterExists, message));
     }
     let wall_ms = draft.wall_ms();
-    draft.found(founding.cluster.clone());
+    draft.found(founding.cluster.clone(), founding.protocol_version);
     draft.put(Project { name: Name::default_project(), revision: Revision::ZERO });
     draft.put(founding.first_node(wall_ms));
     draft.put(founding.admin(admin_name()));

@@ -9,7 +9,7 @@ use crate::{
     Revision, State,
     alert::{Subject, Trend, Voters},
     canary::Canary,
-    cluster::{Cluster, Mark},
+    cluster::{Cluster, Mark, PROTOCOL_FIRST},
     envelope::Outcome,
     event::{Change, RowKey},
     host::Lease,
@@ -150,8 +150,15 @@ impl Draft {
         };
     }
 
-    pub(crate) fn found(&mut self, cluster: Cluster) {
+    pub(crate) fn found(&mut self, cluster: Cluster, protocol_version: u32) {
         self.change().cluster = Some(cluster);
+        self.raise(protocol_version);
+    }
+
+    pub(crate) fn raise(&mut self, protocol_version: u32) {
+        let state = self.change();
+        state.protocol_version = protocol_version;
+        state.protocol_since = if protocol_version == PROTOCOL_FIRST { 0 } else { state.index };
     }
 
     pub(crate) fn note_condition(&mut self, node: NodeId, condition: Option<Condition>) {

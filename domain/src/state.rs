@@ -14,7 +14,7 @@ use crate::{
     Revision,
     alert::{Alert, AlertKey, Rule, Silence, Trend, Voters},
     canary::Canary,
-    cluster::{Cluster, Mark, PROTOCOL_VERSION},
+    cluster::{Cluster, Mark, PROTOCOL_FIRST},
     credential::Credential,
     event::Ring,
     host::{Capacity, Host, Lease},
@@ -49,6 +49,8 @@ pub struct State {
     pub mark: Mark,
     /// The protocol version that is in force.
     pub protocol_version: u32,
+    /// The entry since which it is; 0 for the first.
+    pub protocol_since: u64,
     /// Who the cluster is, once it is founded.
     pub cluster: Option<Cluster>,
 
@@ -133,7 +135,8 @@ impl Default for State {
             now_ms: 0,
             chain: Digest::ZERO,
             mark: Mark { index: 0, chain: Digest::ZERO },
-            protocol_version: PROTOCOL_VERSION,
+            protocol_version: PROTOCOL_FIRST,
+            protocol_since: 0,
             cluster: None,
             projects: Table::new(),
             vms: Table::new(),

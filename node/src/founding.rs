@@ -125,6 +125,7 @@ async fn begin(
     }
     let founding = Founding {
         cluster: Cluster { id: cluster, name: cluster_name.clone() },
+        protocol_version: PROTOCOL_VERSION,
         node,
         node_name: setup.name.clone(),
         peer_address: setup.peer_address.to_owned(),

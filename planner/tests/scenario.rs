@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use domain::{
     State,
-    cluster::{Cluster, ClusterCommand, Founding},
+    cluster::{Cluster, ClusterCommand, Founding, PROTOCOL_VERSION},
     envelope::{Command, Envelope},
     host::{Capacity, Grant, HostCommand},
     id::{Digest, HostId, VmId},
@@ -33,6 +33,7 @@ fn world(hosts: &[&str], vms: &[&str]) -> State {
     let mut state = State::default();
     let found = Founding {
         cluster: Cluster { id: id(1), name: name("test") },
+        protocol_version: PROTOCOL_VERSION,
         node: 1,
         node_name: name("n1"),
         peer_address: String::new(),

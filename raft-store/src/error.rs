@@ -20,6 +20,14 @@ pub enum DamageError {
         /// What is wrong.
         what: String,
     },
+    /// A newer program wrote a file. It is whole.
+    #[error("{}: {what}", file.display())]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// How that is known, and what to do.
+        what: String,
+    },
     /// What belongs together does not fit together.
     #[error(
         "{}: {what}; this node must not serve. If the other nodes are well, run `novacron node \

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use domain::{
     Applier, State,
-    cluster::ClusterCommand,
+    cluster::{ClusterCommand, PROTOCOL_VERSION},
     codec,
     envelope::{Command, Envelope},
 };
@@ -120,6 +120,15 @@ fn decode(state: &State, index: u64, bytes: &Bytes) -> io::Result<Envelope> {
         );
         io::Error::new(io::ErrorKind::InvalidData, message)
     })?;
+    if let Some(to) = begins(state, &envelope.command)
+        && to > PROTOCOL_VERSION
+    {
+        let message = format!(
+            "entry {index}: from here on the cluster speaks protocol {to} and this program understands \
+             {PROTOCOL_VERSION}; install the newer program"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
     if let Command::Cluster(ClusterCommand::Tick(mark)) = &envelope.command
         && mark.index == state.mark.index
         && mark.chain != state.mark.chain
@@ -132,6 +141,17 @@ fn decode(state: &State, index: u64, bytes: &Bytes) -> io::Result<Envelope> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(envelope)
+}
+
+/// The protocol that is in force after a command, if that is another one.
+fn begins(state: &State, command: &Command) -> Option<u32> {
+    let Command::Cluster(command) = command else { return None };
+    match command {
+        ClusterCommand::Found(founding) => Some(founding.protocol_version),
+        // What the law refuses changes nothing.
+        ClusterCommand::Raise { to } => Some(*to).filter(|to| *to <= state.protocol_common()),
+        ClusterCommand::Tick(_) => None,
+    }
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {

@@ -13,7 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{State, codec, state::Loader};
+use domain::{
+    State, codec,
+    state::{Loader, RecordError},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -136,7 +139,15 @@ pub(crate) fn read(path: &Path) -> Result<(SnapshotFile, State), DamageError> {
             let length = u32::from_le_bytes(*length) as usize;
             let encoded = tail.get(..length).ok_or_else(|| reader.damaged("a record is cut"))?;
             let record = codec::decode(encoded).map_err(|e| reader.damaged(&e.to_string()))?;
-            loader.push(record).map_err(|error| reader.damaged(&error.to_string()))?;
+            loader.push(record).map_err(|error| match error {
+                RecordError::Newer(_) => {
+                    DamageError::Newer { file: path.to_owned(), what: error.to_string() }
+                }
+                RecordError::Meta
+                | RecordError::Deleted(_)
+                | RecordError::Twice(_)
+                | RecordError::Order(_) => reader.damaged(&error.to_string()),
+            })?;
             rest = &tail[length..];
         }
         if !rest.is_empty() {

@@ -7,7 +7,7 @@ mod snapshot;
 
 use domain::{
     State,
-    cluster::{Cluster, ClusterCommand, Founding},
+    cluster::{Cluster, ClusterCommand, Founding, PROTOCOL_VERSION},
     codec,
     envelope::{Command, Envelope, Request},
     id::Digest,
@@ -44,6 +44,7 @@ fn command(index: u64) -> Envelope {
     let command = if index == 1 {
         Command::Cluster(ClusterCommand::Found(Box::new(Founding {
             cluster: Cluster { id: id(1), name: name("test") },
+            protocol_version: PROTOCOL_VERSION,
             node: 1,
             node_name: name("n1"),
             peer_address: String::new(),

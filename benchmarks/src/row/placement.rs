@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow, ensure};
 use domain::{
     State,
-    cluster::{Cluster, ClusterCommand, Founding},
+    cluster::{Cluster, ClusterCommand, Founding, PROTOCOL_VERSION},
     envelope::{Command, Envelope},
     host::{Capacity, Grant, HostCommand},
     id::Digest,
@@ -53,6 +53,7 @@ fn world(hosts: u64, vms: u64) -> Result<State> {
     let mut state = State::default();
     let founding = Founding {
         cluster: Cluster { id: id(1), name: Name::new("bench")? },
+        protocol_version: PROTOCOL_VERSION,
         node: 1,
         node_name: Name::new("n1")?,
         peer_address: String::new(),

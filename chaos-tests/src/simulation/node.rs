@@ -10,7 +10,7 @@ use std::{
 };
 
 use domain::{
-    cluster::{Cluster, ClusterCommand, Founding, Invitation},
+    cluster::{Cluster, ClusterCommand, Founding, Invitation, PROTOCOL_VERSION},
     envelope::Command,
     id::{Digest, NodeId},
     name::Name,
@@ -207,7 +207,7 @@ async fn found(store: &Store, common: &Common) -> anyhow::Result<()> {
             api_address: String::new(),
             store: id(u128::from(100 + machine)),
             key_sha256: Digest::sha256(&machine.to_le_bytes()),
-            protocol_max: domain::cluster::PROTOCOL_VERSION,
+            protocol_max: PROTOCOL_VERSION,
         };
         let command = Command::Node(NodeCommand::Join(Box::new(join)));
         let node: NodeId = store.propose(Principal::Joiner, None, command).await?.object.parse()?;
@@ -228,6 +228,7 @@ fn founding(nodes: u64) -> Founding {
     };
     Founding {
         cluster: Cluster { id: id(7), name: name("simulated") },
+        protocol_version: PROTOCOL_VERSION,
         node: 1,
         node_name: name("n1"),
         peer_address: address(1),

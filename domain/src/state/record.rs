@@ -10,7 +10,7 @@ use crate::{
     Revision,
     alert::{AlertKey, Trend, Voters},
     canary::Canary,
-    cluster::{Cluster, Mark},
+    cluster::{Cluster, Mark, PROTOCOL_VERSION},
     event::{Change, Event, RowKey},
     host::Lease,
     id::{Digest, HostId, NodeId},
@@ -36,6 +36,9 @@ pub struct Meta {
     pub mark: Mark,
     /// See [`State::protocol_version`].
     pub protocol_version: u32,
+    /// See [`State::protocol_since`]. A program that knows the first protocol alone stops at it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub protocol_since: u64,
     /// See [`State::cluster`].
     pub cluster: Option<Cluster>,
     /// The leases of all hosts.
@@ -62,6 +65,11 @@ pub struct Meta {
     pub requests_floor: u64,
     /// The newest event that is gone.
     pub events_floor: Revision,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A piece of the state.
@@ -98,6 +106,7 @@ impl State {
             chain: self.chain,
             mark: self.mark,
             protocol_version: self.protocol_version,
+            protocol_since: self.protocol_since,
             cluster: self.cluster.clone(),
             leases: self.leases.iter().map(|(host, lease)| (*host, *lease)).collect(),
             grown: self.grown.iter().map(|(class, grown)| (*class, *grown)).collect(),
@@ -153,6 +162,11 @@ pub enum RecordError {
     /// The first record is not the meta record, or there are two.
     #[error("a state begins with exactly one meta record")]
     Meta,
+    /// The cluster has gone on to a protocol that this program does not understand.
+    #[error(
+        "the cluster speaks protocol {0} and this program only {PROTOCOL_VERSION}; install the newer program"
+    )]
+    Newer(u32),
     /// A row that was removed has no place in a state.
     #[error("a removed row among the records: {0:?}")]
     Deleted(RowKey),
@@ -177,6 +191,9 @@ impl Loader {
     /// [`RecordError`] when it cannot follow the ones before.
     pub fn push(&mut self, record: Record) -> Result<(), RecordError> {
         match (&mut self.state, record) {
+            (None, Record::Meta(meta)) if meta.protocol_version > PROTOCOL_VERSION => {
+                return Err(RecordError::Newer(meta.protocol_version));
+            }
             (state @ None, Record::Meta(meta)) => *state = Some(from_meta(*meta)),
             (None, Record::Row(_) | Record::Request(_) | Record::Event(_))
             | (Some(_), Record::Meta(_)) => return Err(RecordError::Meta),
@@ -211,6 +228,7 @@ fn from_meta(meta: Meta) -> State {
         chain: meta.chain,
         mark: meta.mark,
         protocol_version: meta.protocol_version,
+        protocol_since: meta.protocol_since,
         cluster: meta.cluster,
         leases: meta.leases.into_iter().collect(),
         grown: meta.grown.into_iter().collect(),

@@ -96,6 +96,7 @@ fn every_command() -> Vec<(&'static str, Command)> {
     vec![
         ("cluster.found", founding()),
         ("cluster.tick", Command::Cluster(ClusterCommand::Tick(mark))),
+        ("cluster.raise", Command::Cluster(ClusterCommand::Raise { to: 2 })),
         ("node.join", Command::Node(NodeCommand::Join(Box::new(join)))),
         ("node.report", Command::Node(NodeCommand::Report(Box::new(health)))),
         ("node.remove", Command::Node(NodeCommand::Remove { node: 3 })),

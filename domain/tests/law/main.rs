@@ -9,6 +9,7 @@ mod lock;
 mod migration;
 mod migration_policy;
 mod property;
+mod protocol;
 mod table;
 mod transcript;
 mod world;

@@ -3,7 +3,7 @@
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
 use novacron_domain::{
     Applied, Revision, State,
-    cluster::{Cluster, ClusterCommand, Founding, Mark},
+    cluster::{Cluster, ClusterCommand, Founding, Mark, PROTOCOL_VERSION},
     credential::CredentialCommand,
     envelope::{Command, Envelope, Outcome, Request},
     host::{Capacity, Grant, HostCommand},
@@ -51,6 +51,7 @@ pub fn spec() -> VmSpec {
 pub fn founding() -> Command {
     Command::Cluster(ClusterCommand::Found(Box::new(Founding {
         cluster: Cluster { id: id(1), name: name("test") },
+        protocol_version: PROTOCOL_VERSION,
         node: 1,
         node_name: name("n1"),
         peer_address: "127.0.0.1:1".into(),

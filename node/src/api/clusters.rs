@@ -64,6 +64,7 @@ fn member(group: &Group, node: &Node) -> v1::Node {
         behind: matched.map(behind),
         disk_used_percent: u32::from(node.disk_used_percent),
         version: node.version.clone(),
+        protocol_max: node.protocol_max,
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use domain::{
-    cluster::{Cluster as Name, ClusterCommand, Founding, Invitation, Mark},
+    cluster::{Cluster as Name, ClusterCommand, Founding, Invitation, Mark, PROTOCOL_VERSION},
     envelope::{Command, Outcome, Request},
     id::{ClusterId, Digest, NodeId, RequestId, StoreId},
     node::{Join, NodeCommand},
@@ -92,6 +92,7 @@ impl Cluster {
         });
         let founding = Founding {
             cluster: Name { id: cluster.id, name: name("test") },
+            protocol_version: PROTOCOL_VERSION,
             node,
             node_name: name("n1"),
             peer_address: address.clone(),
@@ -176,7 +177,7 @@ impl Cluster {
             api_address: String::new(),
             store: id(200 + n),
             key_sha256: request_key_digest(&request).unwrap(),
-            protocol_max: domain::cluster::PROTOCOL_VERSION,
+            protocol_max: PROTOCOL_VERSION,
         };
         let command = Command::Node(NodeCommand::Join(Box::new(join)));
         let leader = self.leader().await;
