@@ -24,6 +24,11 @@ static PROPOSALS: Counter<1> = Counter::new(
     "Commands that were proposed to this node as the leader. `unknown` may have been done.",
     [OUTCOME],
 );
+static LEADER_CHECKS: Counter<1> = Counter::new(
+    "novacron_raft_leader_checks_total",
+    "How often this node, asked for a linearizable read as the leader, found out whether it still leads: from what others have promised, or from heartbeats, which take longer.",
+    [Label { name: "by", values: "`promises`, `heartbeats`" }],
+);
 pub(crate) static SYNC: Histogram<0> = Histogram::new(
     "novacron_log_sync_duration_seconds",
     "How long the disk took to write and sync a piece of the log: nothing is acknowledged before.",
@@ -81,6 +86,7 @@ static EVENTS: Gauge<0> =
 pub static INVENTORY: &[Described] = &[
     COMMIT.described(),
     PROPOSALS.described(),
+    LEADER_CHECKS.described(),
     SYNC.described(),
     WRITTEN.described(),
     SNAPSHOT.described(),
@@ -132,6 +138,21 @@ pub(crate) struct Proposals {
     took: telemetry::series::Histogram,
     accepted: telemetry::series::Counter,
     rejected: telemetry::series::Counter,
+}
+
+/// How a leader made sure that it still leads: looked up once.
+pub(crate) struct LeaderChecks {
+    pub(crate) by_promises: telemetry::series::Counter,
+    pub(crate) by_heartbeats: telemetry::series::Counter,
+}
+
+impl LeaderChecks {
+    pub(crate) fn new() -> LeaderChecks {
+        LeaderChecks {
+            by_promises: LEADER_CHECKS.of(["promises"]),
+            by_heartbeats: LEADER_CHECKS.of(["heartbeats"]),
+        }
+    }
 }
 
 impl Proposals {

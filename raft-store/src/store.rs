@@ -1,5 +1,6 @@
 //! The handle to the cluster's state on one node: propose, read, and who belongs to the group.
 
+pub(crate) mod confirm;
 mod core;
 mod membership;
 mod options;
@@ -143,14 +144,13 @@ impl Store {
         };
         let (machine, views) =
             Machine::new(base.view, base.snapshot, directory.snapshots(), ground.aside);
-        let removed = watch::Sender::new(false);
-        let pool = Arc::new(Pool::new(me.clone(), ground, removed.clone(), views.clone()));
+        let pool = Arc::new(Pool::new(me.clone(), ground, views.clone()));
         let network = Network(pool.clone());
         let raft = openraft::Raft::new(options.node, config, network, Log(log.clone()), machine)
             .await
             .map_err(|error| StoreError::Raft(error.to_string()))?;
         let folders = Folders { snapshots: directory.snapshots(), shared: options.shared };
-        let core = Core::new(me, raft, views, pool, removed, folders, options.timing);
+        let core = Core::new(me, raft, views, pool, folders, options.timing, log.clone());
         let running = Running {
             log,
             copier: None,
@@ -247,7 +247,7 @@ impl Store {
     /// Becomes true when a peer says that this node was removed from the cluster.
     #[must_use]
     pub fn removed(&self) -> watch::Receiver<bool> {
-        self.core.removed.subscribe()
+        self.core.pool.removed.subscribe()
     }
 
     /// Waits until Raft has stopped by itself, and says why: the log cannot be written, an entry

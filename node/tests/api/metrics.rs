@@ -124,6 +124,7 @@ async fn a_cluster_is_scraped() {
         r#"novacron_api_requests_total{face="grpc",method="Vms/CreateVm",code="OK"}"#,
         r#"novacron_api_requests_total{face="rest",method="Vms/GetVm",code="NOT_FOUND"}"#,
         r#"novacron_driver_calls_total{driver="simulator",call="start",outcome="ok"}"#,
+        r#"novacron_raft_leader_checks_total{by="promises"}"#,
     ] {
         let values = texts.iter().flat_map(|text| text.lines());
         let values =

@@ -19,18 +19,19 @@ use openraft::{
 use telemetry::trace::Span;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Timing, read::Probe};
+use super::{Timing, confirm::Confirmer, read::Probe};
 use crate::{
     clock::LeaseClock,
     ground::Ground,
     machine::Machine,
-    metrics::Proposals,
+    metrics::{LeaderChecks, Proposals},
     transport::{
         Me, Pool,
         wire::{self, Propose, Proposed},
     },
     types::{Answer, Proposal, TypeConfig},
     view::View,
+    wal::Journal,
 };
 
 /// What became of a proposal that was not accepted.
@@ -62,11 +63,13 @@ pub(crate) struct Core {
     pub(crate) raft: Raft,
     pub(crate) views: watch::Receiver<Arc<View>>,
     pub(crate) pool: Arc<Pool>,
-    pub(crate) removed: watch::Sender<bool>,
     pub(crate) folders: Folders,
     pub(crate) ground: Ground,
     pub(super) timing: Timing,
     pub(super) probe: Probe,
+    pub(crate) log: Arc<dyn Journal>,
+    pub(super) confirmer: Confirmer,
+    pub(super) checks: LeaderChecks,
     proposals: Proposals,
     clock: LeaseClock,
 }
@@ -77,14 +80,29 @@ impl Core {
         raft: Raft,
         views: watch::Receiver<Arc<View>>,
         pool: Arc<Pool>,
-        removed: watch::Sender<bool>,
         folders: Folders,
         timing: Timing,
+        log: Arc<dyn Journal>,
     ) -> Core {
         let ground = pool.ground.clone();
+        let confirmer = Confirmer::start(me.node, pool.clone(), log.clone());
         let (probe, clock) = (Probe::default(), LeaseClock::new(ground.clocks));
         let proposals = Proposals::new();
-        Core { me, raft, views, pool, removed, folders, ground, timing, probe, proposals, clock }
+        Core {
+            me,
+            raft,
+            views,
+            pool,
+            folders,
+            ground,
+            timing,
+            probe,
+            log,
+            confirmer,
+            checks: LeaderChecks::new(),
+            proposals,
+            clock,
+        }
     }
 
     /// Proposes until it is known what became of it or the time is up.
@@ -248,7 +266,7 @@ impl Core {
         self.raft.metrics().borrow_watched().current_leader
     }
 
-    pub(super) async fn stopped(&self) -> String {
+    pub(crate) async fn stopped(&self) -> String {
         // They change seldom, and end with it. The others change with every entry: who waited for them would be
         // woken each time.
         let mut seldom = self.raft.server_metrics();

@@ -165,8 +165,6 @@ impl Core {
             u64::try_from(heard.elapsed().as_millis()).ok()
         };
         let sets = membership.get_joint_config();
-        // A change that is in force here may be unknown to those who would elect the next leader.
-        let committed = self.views.borrow().members.voters.clone();
         let followers = metrics.replication.iter().flatten();
         let followers = followers.map(|(node, matched)| {
             let matched = matched.as_ref().map(|at| Position::from(*at));
@@ -182,7 +180,7 @@ impl Core {
             snapshot_index: metrics.snapshot.as_ref().map(|at| at.index),
             purged_index: metrics.purged.as_ref().map(|at| at.index),
             voters: membership.voter_ids().collect(),
-            electorates: sets.iter().cloned().chain(committed).collect(),
+            electorates: self.electorates_by(sets),
             unfinished: match sets.as_slice() {
                 [_, newest] => Some(newest.clone()),
                 _ => None,
@@ -190,6 +188,20 @@ impl Core {
             learners: membership.learner_ids().collect(),
             followers: followers.collect(),
         }
+    }
+
+    /// See [`Status::electorates`].
+    pub(super) fn electorates(&self) -> BTreeSet<BTreeSet<NodeId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        self.electorates_by(metrics.membership_config.membership().get_joint_config())
+    }
+
+    /// The same, by the sets that Raft goes by: who has borrowed its metrics may not borrow them once more.
+    fn electorates_by(&self, sets: &[BTreeSet<NodeId>]) -> BTreeSet<BTreeSet<NodeId>> {
+        // A change that is in force here may be unknown to those who would elect the next leader.
+        let committed = self.views.borrow().members.voters.clone();
+        sets.iter().cloned().chain(committed).collect()
     }
 
     /// Hands the leadership over, as the leader.

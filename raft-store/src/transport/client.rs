@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::Read as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,18 +61,17 @@ pub(crate) struct Pool {
     pub(crate) ground: Ground,
     channels: Mutex<BTreeMap<(NodeId, Traffic), (String, Channel)>>,
     /// Becomes true when a peer says that this node was removed.
-    removed: watch::Sender<bool>,
+    pub(crate) removed: watch::Sender<bool>,
+    /// The newest entry of which anybody was told, as a leader's followers are, that it is committed.
+    told: AtomicU64,
     views: watch::Receiver<Arc<View>>,
 }
 
 impl Pool {
-    pub(crate) fn new(
-        me: Me,
-        ground: Ground,
-        removed: watch::Sender<bool>,
-        views: watch::Receiver<Arc<View>>,
-    ) -> Pool {
-        Pool { me, ground, channels: Mutex::default(), removed, views }
+    pub(crate) fn new(me: Me, ground: Ground, views: watch::Receiver<Arc<View>>) -> Pool {
+        let removed = watch::Sender::new(false);
+        let (channels, told) = (Mutex::default(), AtomicU64::new(0));
+        Pool { me, ground, channels, removed, told, views }
     }
 
     /// Where a node is reached: as it reported last, else as it joined.
@@ -128,6 +130,19 @@ impl Pool {
             .metadata_mut()
             .insert_bin(HEADER, self.me.header(node, self.views.borrow().state.epoch));
         request
+    }
+
+    /// The index of the newest entry of which this node has told anybody that it is committed. Others may have applied it
+    /// before this one does.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    /// Takes note of what is about to be told.
+    fn tells(&self, request: &AppendEntriesRequest<TypeConfig>) {
+        if let Some(committed) = &request.leader_commit {
+            self.told.fetch_max(committed.index, Ordering::SeqCst);
+        }
     }
 
     /// Takes note of what a refusal says about us.
@@ -231,7 +246,11 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let frames = input.map(|request| wire::pack(&wire::Append::of(request)));
+            let pool = self.pool.clone();
+            let frames = input.map(move |request| {
+                pool.tells(&request);
+                wire::pack(&wire::Append::of(request))
+            });
             let request = self.pool.request(self.node, frames);
             let answers = match self.client().append(request).await {
                 Ok(answers) => answers,

@@ -32,7 +32,7 @@ use crate::{
     listener::{self, Limits},
     machine::SnapshotContent,
     snapshot,
-    store::Core,
+    store::{Core, confirm},
     types::{Ballot, SnapshotMeta, StoredMembership},
 };
 
@@ -245,6 +245,24 @@ impl Peer for Service {
         let file: Digest = wire::unpack(request.get_ref())?;
         let path = self.core.folders.shared.join(file.to_string());
         Ok(Response::new(file::read(&path).await?))
+    }
+
+    type ConfirmStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+    async fn confirm(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::ConfirmStream>, Status> {
+        self.caller(&request)?;
+        let log = self.core.log.clone();
+        let answers = request.into_inner().map(move |question| {
+            let wire::Confirm { number, ballot } = wire::unpack(&question?)?;
+            Ok(wire::pack(&wire::Confirmed { number, holds: confirm::holds(&*log, ballot) }))
+        });
+        // A node that stops waits for nobody's next question.
+        let core = self.core.clone();
+        let answers = answers.take_until(async move { core.stopped().await });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn read_index(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {

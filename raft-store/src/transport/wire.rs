@@ -191,6 +191,23 @@ pub(crate) enum Proposed {
     Unknown(String),
 }
 
+/// Whether a node has promised itself to nobody after a ballot.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Confirm {
+    pub(crate) number: u64,
+    pub(crate) ballot: Ballot,
+}
+
+/// The answer.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Confirmed {
+    /// Of the question.
+    pub(crate) number: u64,
+    pub(crate) holds: bool,
+}
+
 /// From which entry on a read is linearizable.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum ReadFrom {

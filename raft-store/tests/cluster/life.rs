@@ -1,6 +1,9 @@
 //! A cluster grows, shrinks, restarts, and catches up.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use domain::rejected::Reason;
 use novacron_raft_store::{Consistency, ProposeError, ReadError, Timing};
@@ -35,6 +38,31 @@ async fn every_node_proposes_and_reads() {
     let refused = stores[0].read(Consistency::AtLeast(foreign)).await;
     assert!(matches!(refused, Err(ReadError::OtherEpoch(_))));
     cluster.await_agreement().await;
+}
+
+/// Raft tells where it stands after every entry, and who looks then must not be in its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_status_can_be_asked_at_any_time() {
+    let cluster = Cluster::of(1, Timing::relaxed()).await;
+    let store = cluster.running[&1].clone();
+    let (asked, stop) = (store.clone(), std::sync::Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let looks = std::thread::spawn(move || {
+        let mut looks = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            looks += u64::from(asked.status().leads);
+        }
+        looks
+    });
+    let proposals = async {
+        for n in 0..500 {
+            create(&store, &format!("p{n}"), n).await.unwrap();
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(60), proposals).await;
+    stop.store(true, Ordering::Relaxed);
+    done.expect("the node stands still");
+    assert!(looks.join().unwrap() > 0);
 }
 
 /// The same request, sent many times to all nodes at once: one effect, equal answers.
