@@ -26,11 +26,15 @@ dev: ## A three-node cluster in one process, with simulated hosts. Ctrl-C ends i
 test: ## Everything that proves the project. Says plainly what was skipped and why.
 	scripts/test
 
+# Runs begin with nodes of an earlier version, where there is one; it is made by the same recipe.
+PREVIOUS = $$(test ! -x target/previous/novacron || echo --previous target/previous/novacron)
+
 .PHONY: chaos
 chaos: ## Five nodes under faults of every kind, and what must hold; needs root. About 6 minutes. SEED=…
 	scripts/packages
 	scripts/cargo-all build
-	target/debug/chaos-tests run --seconds 240 $(if $(SEED),--seed $(SEED))
+	scripts/previous
+	target/debug/chaos-tests run --seconds 240 $(PREVIOUS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: planted
 planted: ## The same with bugs on purpose, one after the other, each until it is noticed. About 15 minutes.
@@ -42,7 +46,8 @@ planted: ## The same with bugs on purpose, one after the other, each until it is
 soak: ## The same for HOURS=2, in runs of half an hour that are summed; it goes on where it was left.
 	scripts/packages
 	scripts/cargo-all build
-	target/debug/chaos-tests soak --hours $(or $(HOURS),2)
+	scripts/previous
+	target/debug/chaos-tests soak --hours $(or $(HOURS),2) $(PREVIOUS)
 
 .PHONY: bench
 bench: ## How fast it is, beside etcd and the disk: writes docs/benchmarks.md. About 15 minutes, and the release build.

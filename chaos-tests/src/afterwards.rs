@@ -10,12 +10,13 @@ use client::{
     Client,
     v1::{self, settings_client::SettingsClient},
 };
+use domain::cluster::PROTOCOL_VERSION;
 use lab::{HostRecords, PLANTED};
 use serde_json::Value;
 
 use crate::{
     checker::{Violation, bodies, bodies::Body},
-    fault::Site,
+    fault::{Site, spare},
     history::History,
     users::Users,
     workload::{backups, queue},
@@ -25,6 +26,15 @@ pub(crate) const AFTERWARDS: &str = "afterwards";
 
 /// How many nodes vote.
 pub(crate) const VOTERS: &str = "voters-max";
+
+/// The most that the setting takes.
+pub(crate) const VOTERS_MAX: u64 = 9;
+
+/// So many as there may be: the node that comes and goes too.
+pub(crate) fn votes_max(site: &Site) -> u64 {
+    (site.nodes() as u64 + 1).min(VOTERS_MAX)
+}
+
 /// How long everything may take to be well again.
 const HEALING: Duration = Duration::from_secs(90);
 
@@ -52,7 +62,9 @@ impl Afterwards {
         for node in 0..site.nodes() {
             site.cluster.await_ready(node).await?;
         }
-        set_setting(&load.patient, VOTERS, site.nodes() as u64).await.context("a fresh setting")?;
+        ensure!(spare::leave(site, &load.patient).await?, "the node that comes and goes stays");
+        set_setting(&load.patient, VOTERS, votes_max(site)).await.context("a fresh setting")?;
+        self.upgrade(site).await?;
         site.cluster.await_voters(site.nodes()).await?;
         let last = registers.write_one(load).await.context("a fresh write")?;
         let watchers = watchers.take().context("there are watchers until then")?;
@@ -71,9 +83,30 @@ impl Afterwards {
         agree(site).await
     }
 
+    /// Replaces what programs of an earlier version are left, and waits until the protocol is raised.
+    async fn upgrade(&mut self, site: &mut Site) -> Result<()> {
+        for node in 0..site.nodes() {
+            if site.cluster.is_previous(node) {
+                site.restart(node).await?;
+                site.cluster.await_ready(node).await?;
+            }
+        }
+        let begun = Instant::now();
+        loop {
+            let views = site.views().await;
+            let versions: Vec<_> =
+                views.iter().map(|view| view.as_ref().map(|view| view.protocol_version)).collect();
+            if versions.iter().all(|version| *version == Some(PROTOCOL_VERSION)) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < HEALING, "these protocols are in force: {versions:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Has no log a panic?
     pub(crate) fn read_logs(&mut self, site: &Site) {
-        for node in 0..site.nodes() {
+        for node in 0..=site.cluster.spare().0 {
             let log = site.cluster.log(node);
             // The threads in which sled runs live with its panics: the copy of the state is made again.
             let panicked = |(line, next): &(&str, &str)| {

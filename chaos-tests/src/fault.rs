@@ -16,12 +16,15 @@ mod panics;
 mod partition;
 mod pause;
 mod power;
+mod restart;
 mod slow_disk;
+pub(crate) mod spare;
 mod twice;
 mod voters;
 
 use std::{
     collections::BTreeSet,
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
@@ -62,7 +65,7 @@ pub(crate) enum Lane {
     Node,
     /// To what a node may use.
     Means,
-    /// To what all go by: the time, and who votes.
+    /// To what all go by: the time, who belongs to the cluster and votes, and which program a node runs.
     Order,
 }
 
@@ -74,11 +77,13 @@ impl Lane {
 pub(crate) struct Kind {
     pub name: &'static str,
     pub lane: Lane,
+    /// Whether it always takes long.
+    pub is_slow: bool,
     pub make: fn() -> Box<dyn Fault>,
 }
 
 /// All kinds.
-pub(crate) const KINDS: [Kind; 28] = [
+pub(crate) const KINDS: [Kind; 30] = [
     kind("leader-alone", Lane::Network, || partition::make(Shape::LeaderAlone)),
     kind("leader-deaf", Lane::Network, || partition::make(Shape::LeaderDeaf)),
     kind("leader-mute", Lane::Network, || partition::make(Shape::LeaderMute)),
@@ -107,10 +112,12 @@ pub(crate) const KINDS: [Kind; 28] = [
     kind("actors-panic", Lane::Means, || Box::new(panics::Panics::default())),
     kind("clock-jump", Lane::Order, || Box::new(clock::ClockJump)),
     kind("fewer-voters", Lane::Order, || Box::new(voters::Voters::default())),
+    kind("restart", Lane::Order, || Box::new(restart::Restart::default())),
+    Kind { is_slow: true, ..kind("one-more", Lane::Order, || Box::new(spare::Spare)) },
 ];
 
 const fn kind(name: &'static str, lane: Lane, make: fn() -> Box<dyn Fault>) -> Kind {
-    Kind { name, lane, make }
+    Kind { name, lane, is_slow: false, make }
 }
 
 /// Where faults strike.
@@ -118,13 +125,15 @@ pub(crate) struct Site {
     pub cluster: Cluster,
     /// What the fault that is struck draws from.
     pub random: fastrand::Rng,
-    /// Who leads, as far as anybody answers.
+    /// Who leads, as far as anybody answers; nobody, while that is the node that comes and goes.
     pub leader: Option<usize>,
     /// Whether the next fault is to strike the leader.
     pub at_leader: bool,
     clients: Vec<Client>,
     /// Nodes that a fault has in its hands.
     taken: BTreeSet<usize>,
+    /// Whether the node that comes and goes was to go and could not be removed.
+    lingers: bool,
     /// What such a node did that it may not even then.
     wrong: Vec<(usize, String)>,
 }
@@ -142,8 +151,16 @@ impl Site {
         let clients = clients.collect::<Result<_>>()?;
         let taken = BTreeSet::new();
         let random = fastrand::Rng::new();
-        let wrong = Vec::new();
-        Ok(Site { cluster, random, leader: None, at_leader: false, clients, taken, wrong })
+        Ok(Site {
+            cluster,
+            random,
+            leader: None,
+            at_leader: false,
+            clients,
+            taken,
+            lingers: false,
+            wrong: Vec::new(),
+        })
     }
 
     pub(crate) fn nodes(&self) -> usize {
@@ -170,6 +187,33 @@ impl Site {
         views
     }
 
+    /// A client of all nodes.
+    fn client(&self, deadline: Duration) -> Result<Client> {
+        self.cluster.client_with(self.cluster.access.endpoints.clone(), deadline)
+    }
+
+    /// Stops a node as systemd does, and starts it again, with the newest program. The answer is how it ended.
+    ///
+    /// # Errors
+    /// When it did not run, or cannot be started.
+    pub(crate) async fn restart(&mut self, node: usize) -> Result<Option<ExitStatus>> {
+        self.cluster.terminate(node)?;
+        // What does not stop in time is killed.
+        self.has_stopped(node).await;
+        let ended = self.cluster.kill(node)?;
+        self.cluster.replace_program(node);
+        self.cluster.run(node)?;
+        Ok(ended)
+    }
+
+    /// Sees to what a fault has left to be done.
+    ///
+    /// # Errors
+    /// When it can never be done.
+    pub(crate) async fn tidy(&mut self) -> Result<()> {
+        spare::see_out(self).await
+    }
+
     /// Takes a look at who leads: the node of the highest term that says so. The answer is that term.
     pub(crate) async fn look(&mut self) -> Option<u64> {
         let views = self.views().await;
@@ -178,15 +222,14 @@ impl Site {
             views.into_iter().flatten().max_by_key(|view| (view.term, !view.leader.is_empty()));
         let newest = newest?;
         let leader = newest.leader.strip_prefix('n').and_then(|n| n.parse::<usize>().ok());
-        self.leader = leader.map(|number| number - 1);
+        self.leader = leader.map(|number| number - 1).filter(|leader| *leader < self.nodes());
         Some(newest.term)
     }
 
     /// A node that no fault has in its hands: the leader, when it is to be struck; nobody, while another fault has
     /// that one.
     fn pick(&mut self) -> Option<usize> {
-        let free: Vec<usize> =
-            (0..self.nodes()).filter(|node| !self.taken.contains(node)).collect();
+        let free = self.free();
         match self.leader.filter(|_| self.at_leader) {
             Some(leader) => Some(leader).filter(|leader| free.contains(leader)),
             None => self.random.choice(free),
@@ -198,6 +241,22 @@ impl Site {
         let victim = self.pick()?;
         self.taken.insert(victim);
         Some(victim)
+    }
+
+    /// The same; when it need not be the leader, one with the program of an earlier version if there is one.
+    fn take_to_restart(&mut self) -> Option<usize> {
+        let mut old = self.free();
+        old.retain(|node| self.cluster.is_previous(*node));
+        if self.at_leader || old.is_empty() {
+            return self.take();
+        }
+        let victim = self.random.choice(old)?;
+        self.taken.insert(victim);
+        Some(victim)
+    }
+
+    fn free(&self) -> Vec<usize> {
+        (0..self.nodes()).filter(|node| !self.taken.contains(node)).collect()
     }
 
     /// Waits a little until a node has stopped by itself; whether it has.

@@ -63,6 +63,9 @@ struct Soaking {
     /// How many nodes.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(5..=9))]
     nodes: u8,
+    /// The program of an earlier version that all nodes of each run begin with; they are upgraded one by one.
+    #[arg(long, value_name = "NOVACRON")]
+    previous: Option<PathBuf>,
     /// Where to keep what comes out, and what there is so far.
     #[arg(long, default_value = "target/soak")]
     out: PathBuf,
@@ -123,6 +126,9 @@ struct Options {
     /// For how many seconds faults strike.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
+    /// The program of an earlier version that all nodes begin with; they are upgraded one by one.
+    #[arg(long, value_name = "NOVACRON")]
+    previous: Option<PathBuf>,
     /// What is broken on purpose; the run ends when that is noticed, and fails when it is not.
     #[arg(long = "break", value_name = "WHAT", value_parser = broken, default_value = "nothing")]
     broken: Broken,
@@ -160,7 +166,8 @@ async fn execute(command: Command) -> Result<ExitCode> {
             let mut code = ExitCode::SUCCESS;
             for broken in Broken::NODE {
                 println!("{broken}");
-                let options = Options { nodes: 5, seconds, broken, out: out.clone() };
+                let options =
+                    Options { nodes: 5, seconds, previous: None, broken, out: out.clone() };
                 if make(fastrand::u64(..), options).await? != ExitCode::SUCCESS {
                     println!("{broken} was not noticed");
                     code = ExitCode::FAILURE;
@@ -251,12 +258,15 @@ fn simulate_all(asked: &Simulate) -> Result<ExitCode> {
 }
 
 /// Ends with the first run that is not good.
-async fn soak(Soaking { hours, segment_minutes, nodes, out }: Soaking) -> Result<ExitCode> {
+async fn soak(
+    Soaking { hours, segment_minutes, nodes, previous, out }: Soaking,
+) -> Result<ExitCode> {
     let mut soak = Soak::load(&out)?;
     while (soak.storm_s() as f64) < hours * 3_600.0 {
         let options = Options {
             nodes,
             seconds: segment_minutes * 60,
+            previous: previous.clone(),
             broken: Broken::Nothing,
             out: out.clone(),
         };
@@ -287,10 +297,16 @@ async fn summarize(seed: u64, options: Options) -> Result<Summary> {
         bail!("{why}");
     }
     let me = std::env::current_exe()?;
+    // Nodes run in directories of their own.
+    let whole = |file: PathBuf| {
+        file.canonicalize().with_context(|| format!("cannot find {}", file.display()))
+    };
+    let previous = options.previous.map(whole);
     let plan = Plan {
         seed,
         nodes: usize::from(options.nodes),
         storm: Duration::from_secs(options.seconds),
+        previous: previous.transpose()?,
         broken: options.broken,
         programs: me.parent().context("this program lies nowhere")?.to_owned(),
         out: options.out.join(format!("{seed}-{}", options.broken).trim_end_matches("-nothing")),

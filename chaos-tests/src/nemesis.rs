@@ -127,7 +127,7 @@ impl Course {
         let at_leader = self.random.bool() || missing.contains(&kind.name);
         // What is still to be seen is over sooner.
         let one_in = if missing.contains(&kind.name) { 2 * LONG_ONE_IN } else { LONG_ONE_IN };
-        let is_long = self.random.u8(..one_in) == 0;
+        let is_long = self.random.u8(..one_in) == 0 || kind.is_slow;
         let lasts = self.duration(if is_long { LONG_MS } else { FAULT_MS });
         let random = self.random.fork();
         Turn { kind, at_leader, random, lasts }
@@ -155,6 +155,7 @@ impl Nemesis<'_> {
         let mut storm = Storm::default();
         let mut courses = Lane::ALL.map(|lane| Course::new(lane, self.seed, self.often));
         while !is_enough(&storm) {
+            self.site.tidy().await?;
             self.look(&mut storm).await?;
             for course in &mut courses {
                 if Instant::now() < course.next {

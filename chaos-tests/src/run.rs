@@ -9,7 +9,7 @@ use anyhow::Result;
 use lab::{Broken, Cluster, ClusterOptions, HostRecords, Hosts, Storage};
 
 use crate::{
-    afterwards::{AFTERWARDS, Afterwards, note_bodies},
+    afterwards::{AFTERWARDS, Afterwards, VOTERS, VOTERS_MAX, note_bodies},
     checker::{Judgement, Violation, bodies, bodies::Body, judge},
     fault::Site,
     history::History,
@@ -29,6 +29,8 @@ pub struct Plan {
     pub nodes: usize,
     /// How long faults strike; up to four times as long when one of them has not been seen to happen by then.
     pub storm: Duration,
+    /// The program of an earlier version that all nodes begin with, if any: they are upgraded one by one meanwhile.
+    pub previous: Option<PathBuf>,
     /// What is broken on purpose. Such a run ends as soon as a checker has noticed.
     pub broken: Broken,
     /// The directory with the programs.
@@ -57,6 +59,9 @@ pub fn is_possible() -> Result<(), String> {
     lab::twice_is_possible()?;
     lab::wall_clocks_are_possible()
 }
+
+/// What comes more often when all nodes are to be upgraded.
+const UPGRADES: &[&str] = &["restart"];
 
 /// Faults without which nothing shows that something is broken: chance alone may have them come late.
 fn brings_out(broken: Broken) -> &'static [&'static str] {
@@ -87,7 +92,9 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
         storage: Storage::Disk,
         broken: plan.broken,
         movable_clocks: true,
-        settings: vec![(LEASE, LEASE_MS)],
+        settings: vec![(LEASE, LEASE_MS), (VOTERS, (plan.nodes as u64 + 1).min(VOTERS_MAX))],
+        previous: plan.previous.clone(),
+        spare: true,
         ..ClusterOptions::new(plan.nodes, Hosts::Apart, plan.programs.clone())
     };
     let cluster = Cluster::start(options, |step| tell(step)).await?;
@@ -99,7 +106,10 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
     let mut site = Site::new(cluster)?;
     let begun = Instant::now();
     let mut looked = Instant::now();
-    let (seed, often) = (plan.seed, brings_out(plan.broken));
+    let (seed, mut often) = (plan.seed, brings_out(plan.broken));
+    if plan.previous.is_some() && often.is_empty() {
+        often = UPGRADES;
+    }
     let mut nemesis = Nemesis { seed, often, site: &mut site, history: &history, tell: &tell };
     let mut noticed = None;
     let storm = nemesis.rage(|storm| {
@@ -179,7 +189,7 @@ fn ended(storm: &Storm) -> impl Iterator<Item = Violation> {
 }
 
 fn keep_logs(site: &Site, out: &Path) -> Result<()> {
-    for node in 0..site.nodes() {
+    for node in 0..=site.cluster.spare().0 {
         std::fs::write(out.join(format!("n{}.log", node + 1)), site.cluster.log(node))?;
         std::fs::write(out.join(format!("h{}.log", node + 1)), site.cluster.driver_log(node))?;
     }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::Result;
-use client::Client;
+use client::{Changes, Client};
 use lab::Cluster;
 
 use crate::history::History;
@@ -35,6 +35,8 @@ pub(crate) struct Load {
     pub history: Arc<History>,
     nodes: Arc<Vec<Client>>,
     roaming: Arc<Vec<Client>>,
+    /// Streams on which many make changes, each with who opened it.
+    streams: Arc<Vec<(Client, Changes)>>,
     pub patient: Client,
     stopped: Arc<AtomicBool>,
 }
@@ -51,10 +53,13 @@ impl Load {
         let one =
             all.clone().map(|node| cluster.client_with(vec![endpoints[node].clone()], ONE_NODE));
         let any = all.map(|node| cluster.client_with(turned(node), ANY_NODE));
+        let roaming: Vec<Client> = any.collect::<Result<_>>()?;
+        let streams = roaming.iter().map(|client| (client.clone(), client.changes()));
         Ok(Load {
             history,
             nodes: Arc::new(one.collect::<Result<_>>()?),
-            roaming: Arc::new(any.collect::<Result<_>>()?),
+            streams: Arc::new(streams.collect()),
+            roaming: Arc::new(roaming),
             patient: cluster.client_with(endpoints.clone(), PATIENT)?,
             stopped: Arc::default(),
         })
@@ -80,6 +85,15 @@ impl Load {
         self.any(random, 8)
     }
 
+    /// A way to change a VM: half of them go over a stream that others use too.
+    pub(crate) fn way(&self, random: &mut fastrand::Rng) -> Way<'_> {
+        if random.bool() {
+            return Way::Call(self.to_change(random));
+        }
+        let (client, changes) = &self.streams[random.usize(..self.streams.len())];
+        Way::Stream(client, changes)
+    }
+
     fn any(&self, random: &mut fastrand::Rng, one_node_percent: u8) -> &Client {
         let of_one = random.u8(..100) < one_node_percent;
         let from = if of_one { &self.nodes } else { &self.roaming };
@@ -92,6 +106,23 @@ impl Load {
 
     pub(crate) fn is_over(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// How a change gets to the cluster.
+#[derive(Clone, Copy)]
+pub(crate) enum Way<'a> {
+    /// By a call of its own.
+    Call(&'a Client),
+    /// With others over a stream of a client's.
+    Stream(&'a Client, &'a Changes),
+}
+
+impl<'a> Way<'a> {
+    pub(crate) fn client(self) -> &'a Client {
+        match self {
+            Way::Call(client) | Way::Stream(client, _) => client,
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use client::Client;
 
 /// A running cluster.
 pub struct Cluster {
-    options: ClusterOptions,
+    pub(crate) options: ClusterOptions,
     // Before the network: they run in it.
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Option<Network>,
@@ -83,7 +83,7 @@ impl Cluster {
         let network = match options.hosts {
             Hosts::Simulated => None,
             Hosts::Bridged | Hosts::Apart | Hosts::Real => {
-                Some(Network::make(options.nodes, API_PORT)?)
+                Some(Network::make(options.nodes + usize::from(options.spare), API_PORT)?)
             }
         };
         let mut cluster = Cluster { options, nodes: Vec::new(), network, access, root };
@@ -120,6 +120,9 @@ impl Cluster {
             cluster.run(number)?;
             cluster.await_ready(number).await?;
         }
+        if cluster.options.spare {
+            cluster.add(cluster.options.nodes)?;
+        }
         Ok(cluster)
     }
 
@@ -146,7 +149,10 @@ impl Cluster {
         std::fs::create_dir_all(&directory)?;
         let programs = self.options.programs.clone();
         let space = self.network.as_ref().map(|network| network.space(number));
-        let hypervisor = match (&self.network, self.options.hosts) {
+        // A spare node has no host, but a place on the hosts' network.
+        let spare = self.options.spare && number == self.options.nodes;
+        let hosts = if spare { Hosts::Bridged } else { self.options.hosts };
+        let hypervisor = match (&self.network, hosts) {
             (Some(network), Hosts::Real) => {
                 let (files, ledgers) = (directory.join("h"), self.ledgers());
                 Some(Hypervisor::start(&files, number, network, &programs, &ledgers)?)
@@ -164,9 +170,9 @@ impl Cluster {
             }
             None => (free_address()?, free_address()?),
         };
-        let real = self.options.hosts == Hosts::Real;
+        let real = hosts == Hosts::Real;
         let watched = real && self.options.fencing == Fencing::Watchdogs;
-        let apart = (self.options.hosts == Hosts::Apart)
+        let apart = (hosts == Hosts::Apart)
             .then(|| Apart::new(&directory, &programs, Network::address(number)));
         let mut node = Node {
             boot: real.then(|| Boot::first(&directory)).transpose()?,
@@ -181,6 +187,8 @@ impl Cluster {
                 .transpose()?,
             directory,
             programs,
+            spare,
+            previous: self.options.previous.clone().filter(|_| !spare),
             space,
             hypervisor,
             apart,
@@ -199,6 +207,7 @@ impl Cluster {
                 Storage::Directory => 50_000,
                 Storage::Disk => 1_000,
             },
+            has_host: !spare,
             hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),
             apart: node.apart.as_ref(),
             pool: &self.pool(),

@@ -22,6 +22,8 @@ pub(crate) struct Config<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) api: SocketAddr,
     pub(crate) snapshot_entries: u64,
+    /// Whether it drives a host.
+    pub(crate) has_host: bool,
     /// The host's hypervisor and where its driver keeps its state; none is simulated.
     pub(crate) hypervisor: Option<(&'a Hypervisor, &'a Path)>,
     /// The host, when it is a simulated one apart from its node.
@@ -65,11 +67,14 @@ impl Config<'_> {
             "[cluster]\nname = \"lab\"\nexpect = [{}]\ntiming = \"{timing}\"\n\n\
              {limits}{log}[node]\nname = \"n{me}\"\ndata_directory = \"{}\"\n\
              peer_address = \"{peer}\"\napi_address = \"{api}\"\n\
-             snapshot_entries = {snapshot_entries}\n\n\
-             [[host]]\nname = \"h{me}\"\n",
+             snapshot_entries = {snapshot_entries}\n\n",
             expect.join(", "),
             data.display(),
         );
+        if !self.has_host {
+            return text;
+        }
+        text.push_str(&format!("[[host]]\nname = \"h{me}\"\n"));
         let host = match (self.hypervisor, self.apart) {
             (Some((hypervisor, state)), _) => write!(
                 text,

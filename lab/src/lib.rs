@@ -27,6 +27,7 @@ mod programs;
 mod proxy;
 mod qemu;
 pub mod rpc;
+mod spare;
 mod syncs;
 mod wall_clock;
 mod watchdog;

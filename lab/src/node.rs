@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::{
     apart::Apart,
@@ -26,6 +26,10 @@ pub(crate) struct Node {
     pub(crate) directory: PathBuf,
     /// Where the programs are.
     pub(crate) programs: PathBuf,
+    /// Whether it comes and goes.
+    pub(crate) spare: bool,
+    /// The program of an earlier version, until it is replaced.
+    pub(crate) previous: Option<PathBuf>,
     /// The host's own network, if it has one.
     pub(crate) space: Option<Arc<Space>>,
     pub(crate) hypervisor: Option<Hypervisor>,
@@ -68,7 +72,7 @@ impl Node {
 
     /// `novacron` as it runs on the node's host.
     pub(crate) fn novacron(&self) -> Command {
-        let mut command = self.command(self.programs.join("novacron"));
+        let mut command = self.command(self.program());
         command.current_dir(&self.directory).stdin(Stdio::null());
         command
     }
@@ -144,6 +148,10 @@ impl Node {
     /// Kills its process at once. The answer is how it ended, if there was one: it may have before.
     pub(crate) fn kill(&mut self) -> Result<Option<ExitStatus>> {
         let Some(mut process) = self.process.take() else { return Ok(None) };
+        if self.spare {
+            // A group of its own. It may have ended.
+            let _ = kill_process_group(Pid::from_child(&process), Signal::KILL);
+        }
         process.kill()?;
         if self.wall_clock.is_some() {
             // Before its number can be another one's.

@@ -31,6 +31,10 @@ pub struct ClusterOptions {
     pub json_log: Option<&'static str>,
     /// Where nodes tell traces, if they do.
     pub traces: Option<Traces>,
+    /// The program of an earlier version, which all nodes run until it is replaced.
+    pub previous: Option<PathBuf>,
+    /// Whether there is a place for one more node, without a host, which comes and goes.
+    pub spare: bool,
 }
 
 impl ClusterOptions {
@@ -51,6 +55,8 @@ impl ClusterOptions {
             more_hosts: 0,
             json_log: None,
             traces: None,
+            previous: None,
+            spare: false,
         }
     }
 }

@@ -79,9 +79,11 @@ fn judge_life(name: &str, life: &[Operation], judgement: &mut Judgement) {
 fn fits(must: Must, phase: Option<&str>) -> bool {
     match (must, phase) {
         (Must::Be { running: None }, Some(_)) | (Must::NotBe, None) | (Must::Either, _) => true,
-        (Must::Be { running: Some(running) }, Some(phase)) => {
-            phase == if running { "running" } else { "stopped" }
+        // One that crashed often has yet to wait.
+        (Must::Be { running: Some(true) }, Some(phase)) => {
+            matches!(phase, "running" | "restarting")
         }
+        (Must::Be { running: Some(false) }, Some(phase)) => phase == "stopped",
         (Must::Be { .. }, None) | (Must::NotBe, Some(_)) => false,
     }
 }

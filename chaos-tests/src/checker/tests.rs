@@ -427,6 +427,8 @@ fn lives() {
                   "#;
     let rows = [
         ("it is what it was to be", r#"2 ok life found v0 {"id":"a","phase":"running"}"#, ""),
+        ("it waits", r#"2 ok life found v0 {"id":"a","phase":"restarting"}"#, ""),
+        ("it stands still", r#"2 ok life found v0 {"id":"a","phase":"stopped"}"#, "it is stopped"),
         ("it is lost", "2 ok life found v0 {}", "in the end it is not there"),
         (
             "there is another one",

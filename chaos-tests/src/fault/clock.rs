@@ -44,8 +44,7 @@ impl Fault for ClockJump {
 
 /// How far the time of the newest entry is off, seconds.
 async fn off_s(site: &Site) -> Result<i64> {
-    let endpoints = site.cluster.access.endpoints.clone();
-    let client = site.cluster.client_with(endpoints, Duration::from_secs(3))?;
+    let client = site.client(Duration::from_secs(3))?;
     let request = v1::ListEventsRequest { since_revision: 0, limit: 1 };
     let listed = client
         .call(request, async |channel, request| {

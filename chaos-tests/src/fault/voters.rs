@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use client::{Client, v1};
+use client::v1;
 
 use super::{Fault, Proof, Site};
-use crate::afterwards::{VOTERS, set_setting};
+use crate::afterwards::{VOTERS, set_setting, votes_max};
 
 /// How long a change may take to be known.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ impl Fault for Voters {
     async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>> {
         self.before = voters(site).await;
         let fewer = site.random.usize(3..site.nodes());
-        match set_setting(&client(site)?, VOTERS, fewer as u64).await {
+        match set_setting(&site.client(DEADLINE)?, VOTERS, fewer as u64).await {
             Ok(()) => Ok((0..site.nodes()).collect()),
             // It may be set all the same: the next one sets it anew.
             Err(_) => Ok(Vec::new()),
@@ -32,14 +32,10 @@ impl Fault for Voters {
     async fn mend(&mut self, site: &mut Site) -> Result<Proof> {
         let after = voters(site).await;
         // When it cannot be set now, it is in the end of the run.
-        let _ = set_setting(&client(site)?, VOTERS, site.nodes() as u64).await;
+        let _ = set_setting(&site.client(DEADLINE)?, VOTERS, votes_max(site)).await;
         let told = format!("{} voters became {after}", self.before);
         Ok(if after == self.before || after == 0 { Err(told) } else { Ok(told) })
     }
-}
-
-fn client(site: &Site) -> Result<Client> {
-    site.cluster.client_with(site.cluster.access.endpoints.clone(), DEADLINE)
 }
 
 /// How many nodes vote, as the node of the highest term knows; 0 when nobody answers.

@@ -71,9 +71,9 @@ impl Lists {
             let element = self.next_element.fetch_add(1, Ordering::Relaxed);
             let mut spec = spec;
             spec.labels.insert(format!("e{count:02}"), element.to_string());
-            let client = load.to_change(random);
+            let way = load.way(random);
             // What is not even sent needs no line.
-            let Ok(Some(mutation)) = client.mutation().await else { return };
+            let Ok(Some(mutation)) = way.client().mutation().await else { return };
             let asked = json!({ "element": element, "at": count });
             let call = process.invoke("append", &name, asked);
             let request = v1::UpdateVmRequest {
@@ -83,7 +83,7 @@ impl Lists {
                 etag,
                 ..Default::default()
             };
-            let answer = registers::update(client, request).await;
+            let answer = registers::update(way, request).await;
             call.hear(&answer, |done| json!({ "etag": done.revision }));
         }
     }

@@ -38,6 +38,8 @@ const MOVE_PERCENT: u8 = 40;
 const PAGE: u32 = 500;
 /// How long VMs may take to become what they are to be.
 const SETTLE: Duration = Duration::from_secs(60);
+/// A guest that crashed so often waits for half a minute and more before it starts again, for five minutes in the end.
+const CRASHED_OFTEN: u32 = 6;
 /// Between two looks at them.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -82,8 +84,10 @@ impl Lives {
         let begun = Instant::now();
         let (all, resting) = loop {
             let all = list(&load.patient).await.map_err(|error| error.to_string())?;
-            let rests = |vm: &&v1::Vm| {
-                vm.operation.is_empty() && matches!(vm.phase.as_str(), "running" | "stopped")
+            let rests = |vm: &&v1::Vm| match vm.phase.as_str() {
+                "running" | "stopped" => vm.operation.is_empty(),
+                "restarting" => vm.restarts >= CRASHED_OFTEN,
+                _ => false,
             };
             let restless = all.values().find(|vm| !rests(vm));
             let told = restless.map(|vm| format!("{} is {}: {}", vm.name, vm.phase, vm.message));

@@ -12,12 +12,15 @@ use std::{
 
 use client::{
     Client, Error,
-    v1::{self, images_client::ImagesClient, vms_client::VmsClient},
+    v1::{
+        self, images_client::ImagesClient, make_changes_request::Change,
+        make_changes_response::Answer, vms_client::VmsClient,
+    },
 };
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{Load, think};
+use super::{Load, Way, think};
 use crate::history::Process;
 
 pub(crate) const MODEL: &str = "register";
@@ -147,7 +150,8 @@ impl Registers {
         let mut process = load.history.process(MODEL);
         let value = self.value();
         let call = process.invoke("write", &register.name, json!({ "value": value }));
-        let answer = change(&load.patient, &register, value, 0).await.map(|(outcome, _)| outcome);
+        let answer =
+            change(Way::Call(&load.patient), &register, value, 0).await.map(|(outcome, _)| outcome);
         call.hear(&answer, |outcome| json!({ "etag": outcome.revision }));
         Ok(answer?.revision)
     }
@@ -209,7 +213,7 @@ impl Registers {
         over: Option<(u64, u64)>,
         random: &mut fastrand::Rng,
     ) -> bool {
-        let (value, client) = (self.value(), load.to_change(random));
+        let (value, way) = (self.value(), load.way(random));
         let call = match over {
             None => process.invoke("write", &register.name, json!({ "value": value })),
             Some((from, _)) => {
@@ -218,16 +222,16 @@ impl Registers {
             }
         };
         let etag = over.map_or(0, |(_, etag)| etag);
-        let answer = change(client, register, value, etag).await;
+        let answer = change(way, register, value, etag).await;
         call.hear(&answer, |(outcome, _)| json!({ "etag": outcome.revision }));
         match answer {
             Ok((outcome, request)) => {
-                client.note(outcome.revision);
+                way.client().note(outcome.revision);
                 register.note(value, outcome.revision);
                 if random.u8(..100) < 20 {
                     let asked = json!({ "etag": outcome.revision });
                     let call = process.invoke("again", &register.name, asked);
-                    let again = update(load.to_change(random), request).await;
+                    let again = update(load.way(random), request).await;
                     call.hear(&again, |again| json!({ "etag": again.revision }));
                 }
                 true
@@ -321,28 +325,39 @@ pub(super) async fn create(client: &Client, name: &str) -> Result<v1::Vm, Error>
 }
 
 async fn change(
-    client: &Client,
+    way: Way<'_>,
     register: &Register,
     value: u64,
     etag: u64,
 ) -> Result<(v1::Outcome, v1::UpdateVmRequest), Error> {
     let request = v1::UpdateVmRequest {
-        mutation: client.mutation().await?,
+        mutation: way.client().mutation().await?,
         vm: register.name.clone(),
         spec: Some(spec(value)),
         etag,
         ..Default::default()
     };
-    Ok((update(client, request.clone()).await?, request))
+    Ok((update(way, request.clone()).await?, request))
 }
 
 pub(super) async fn update(
-    client: &Client,
+    way: Way<'_>,
     request: v1::UpdateVmRequest,
 ) -> Result<v1::Outcome, Error> {
-    let done = client
-        .call(request, async |channel, request| VmsClient::new(channel).update_vm(request).await);
-    done.await
+    match way {
+        Way::Call(client) => {
+            let done = client.call(request, async |channel, request| {
+                VmsClient::new(channel).update_vm(request).await
+            });
+            done.await
+        }
+        Way::Stream(_, changes) => match changes.make(Change::UpdateVm(request)).await? {
+            Answer::Outcome(outcome) => Ok(outcome),
+            other @ (Answer::Lock(_) | Answer::Refusal(_)) => {
+                unreachable!("an update was answered with {other:?}")
+            }
+        },
+    }
 }
 
 /// A VM that takes next to nothing.

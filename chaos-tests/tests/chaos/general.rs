@@ -24,9 +24,17 @@ async fn run_with(broken: Broken, seconds: u64) -> Option<Summary> {
     let seed = number("SEED").unwrap_or_else(|| fastrand::u64(..));
     let test = std::env::current_exe().unwrap();
     let programs: PathBuf = test.ancestors().nth(2).unwrap().to_owned();
+    let previous = programs.with_file_name("previous").join("novacron");
+    if !previous.exists() {
+        println!(
+            "SKIPPED upgrades: {} is not there; scripts/previous builds it",
+            previous.display()
+        );
+    }
     let plan = Plan {
         seed,
         nodes: 5,
+        previous: Some(previous).filter(|file| file.exists() && broken == Broken::Nothing),
         storm: Duration::from_secs(seconds),
         broken,
         out: programs.join("chaos").join(format!("{seed}-{broken}")),
