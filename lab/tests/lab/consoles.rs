@@ -64,16 +64,17 @@ impl Consoles {
         self.runs().iter().filter(|run| !run.came).count()
     }
 
-    /// What its kernel said when it found its memory damaged, if it did since it was started last.
+    /// What its kernel said when it found its memory damaged, on whichever host, if it did.
     pub fn crash(&mut self) -> Option<String> {
         const WORDS: [&str; 4] = ["general protection fault", "BUG: ", "Oops: ", "Kernel panic"];
-        let (_, file) = self.0.last_mut()?;
-        let mut text = Vec::new();
-        file.rewind().unwrap();
-        file.read_to_end(&mut text).unwrap();
-        let text = String::from_utf8_lossy(&text);
-        let said = text.lines().find(|line| WORDS.iter().any(|word| line.contains(word)));
-        said.map(str::to_owned)
+        self.0.iter_mut().rev().find_map(|(_, file)| {
+            let mut text = Vec::new();
+            file.rewind().unwrap();
+            file.read_to_end(&mut text).unwrap();
+            let text = String::from_utf8_lossy(&text);
+            let said = text.lines().find(|line| WORDS.iter().any(|word| line.contains(word)));
+            said.map(str::to_owned)
+        })
     }
 
     pub fn ticks(&mut self) -> usize {

@@ -107,13 +107,16 @@ impl Traveller {
         get(client, &self.name).await.unwrap().host[1..].parse::<usize>().unwrap() - 1
     }
 
-    /// Waits until it has gone on for a while; false when it does not.
+    /// Waits until it has gone on for a while; false when it does not, and what is known of it is told.
     pub async fn goes_on(&mut self, cluster: &Cluster, count: usize) -> bool {
         let begun = Instant::now();
         self.consoles.look(cluster, &self.id);
         let before = self.consoles.ticks();
         while self.consoles.ticks() < before + count {
             if begun.elapsed() > PATIENCE {
+                let said = self.consoles.crash();
+                println!("it stands still; its kernel said {said:?}; it was executed as");
+                println!("{:?}", cluster.witness(&self.id).map(|witness| witness.intervals));
                 return false;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
