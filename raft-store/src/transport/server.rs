@@ -208,6 +208,15 @@ impl Peer for Service {
                 members,
             ),
         };
+        if let Some(at) = first.header.at
+            && confirm::holds(&*self.core.log, first.ballot)
+            && self.core.log.index().has(at)
+        {
+            // It came late, and entries overtook it. openraft would go back to where it ends, and panics in a debug
+            // build. What is said to be here must be on the disk.
+            self.core.log.write_durably(Vec::new()).await.map_err(fatal)?;
+            return Ok(Response::new(wire::pack(&first.ballot)));
+        }
         let content = SnapshotContent { file, state: Some(Arc::new(state)) };
         let snapshot = openraft::Snapshot { meta, snapshot: content };
         let installed = self.core.raft.install_full_snapshot(first.ballot.into(), snapshot).await;

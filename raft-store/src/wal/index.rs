@@ -49,6 +49,11 @@ impl Index {
         self.entries.values().next_back().map(|entry| entry.at).or(self.purged)
     }
 
+    /// Whether this very entry is in it, and was not purged.
+    pub(crate) fn has(&self, at: Position) -> bool {
+        self.entries.get(&at.index).is_some_and(|entry| entry.at == at)
+    }
+
     /// The entries from `from` up to but not including `upto`.
     pub(crate) fn range(&self, from: u64, upto: u64) -> impl Iterator<Item = &LogEntry> {
         self.entries.range(from..upto.max(from)).map(|(_, entry)| entry)
