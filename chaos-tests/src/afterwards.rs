@@ -10,7 +10,7 @@ use client::{
     Client,
     v1::{self, settings_client::SettingsClient},
 };
-use domain::cluster::PROTOCOL_VERSION;
+use domain::{cluster::PROTOCOL_VERSION, setting::Key};
 use lab::{HostRecords, PLANTED};
 use serde_json::Value;
 
@@ -27,12 +27,9 @@ pub(crate) const AFTERWARDS: &str = "afterwards";
 /// How many nodes vote.
 pub(crate) const VOTERS: &str = "voters-max";
 
-/// The most that the setting takes.
-pub(crate) const VOTERS_MAX: u64 = 9;
-
-/// So many as there may be: the node that comes and goes too.
-pub(crate) fn votes_max(site: &Site) -> u64 {
-    (site.nodes() as u64 + 1).min(VOTERS_MAX)
+/// So many of a cluster of so many nodes as there may be: the node that comes and goes too.
+pub(crate) fn votes_max(nodes: usize) -> u64 {
+    (nodes as u64 + 1).min(Key::VotersMax.definition().max)
 }
 
 /// How long everything may take to be well again.
@@ -63,7 +60,9 @@ impl Afterwards {
             site.cluster.await_ready(node).await?;
         }
         ensure!(spare::leave(site, &load.patient).await?, "the node that comes and goes stays");
-        set_setting(&load.patient, VOTERS, votes_max(site)).await.context("a fresh setting")?;
+        set_setting(&load.patient, VOTERS, votes_max(site.nodes()))
+            .await
+            .context("a fresh setting")?;
         self.upgrade(site).await?;
         site.cluster.await_voters(site.nodes()).await?;
         let last = registers.write_one(load).await.context("a fresh write")?;

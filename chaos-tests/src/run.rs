@@ -9,7 +9,7 @@ use anyhow::Result;
 use lab::{Broken, Cluster, ClusterOptions, HostRecords, Hosts, Storage};
 
 use crate::{
-    afterwards::{AFTERWARDS, Afterwards, VOTERS, VOTERS_MAX, note_bodies},
+    afterwards::{AFTERWARDS, Afterwards, VOTERS, note_bodies, votes_max},
     checker::{Judgement, Violation, bodies, bodies::Body, judge},
     fault::Site,
     history::History,
@@ -92,7 +92,7 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
         storage: Storage::Disk,
         broken: plan.broken,
         movable_clocks: true,
-        settings: vec![(LEASE, LEASE_MS), (VOTERS, (plan.nodes as u64 + 1).min(VOTERS_MAX))],
+        settings: vec![(LEASE, LEASE_MS), (VOTERS, votes_max(plan.nodes))],
         previous: plan.previous.clone(),
         spare: true,
         ..ClusterOptions::new(plan.nodes, Hosts::Apart, plan.programs.clone())

@@ -21,6 +21,11 @@ pub(super) struct Restart {
 impl Fault for Restart {
     async fn strike(&mut self, site: &mut Site) -> Result<Vec<usize>> {
         let Some(victim) = site.take_to_restart() else { return Ok(Vec::new()) };
+        if site.cluster.ended(victim).is_some() {
+            // Whoever looks for nodes that end by themselves is to find it.
+            site.give_back(victim);
+            return Ok(Vec::new());
+        }
         self.victim = Some(victim);
         self.replaced = site.cluster.is_previous(victim);
         self.ended = site.restart(victim).await?;

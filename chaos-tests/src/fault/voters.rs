@@ -32,7 +32,7 @@ impl Fault for Voters {
     async fn mend(&mut self, site: &mut Site) -> Result<Proof> {
         let after = voters(site).await;
         // When it cannot be set now, it is in the end of the run.
-        let _ = set_setting(&site.client(DEADLINE)?, VOTERS, votes_max(site)).await;
+        let _ = set_setting(&site.client(DEADLINE)?, VOTERS, votes_max(site.nodes())).await;
         let told = format!("{} voters became {after}", self.before);
         Ok(if after == self.before || after == 0 { Err(told) } else { Ok(told) })
     }
