@@ -3,6 +3,7 @@
 mod conformance;
 mod copy;
 mod log;
+mod protocol;
 mod snapshot;
 
 use domain::{
