@@ -160,7 +160,7 @@ pub struct Instance {
     /// How far it is.
     pub phase: Phase,
     /// What it was made from, or started with the last time.
-    pub spec: VmSpec,
+    pub spec: Arc<VmSpec>,
     /// The generation of `spec`.
     pub generation: u32,
     /// What it takes of its host: enough for `spec` and for what the VM will start with next.

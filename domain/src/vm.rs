@@ -74,8 +74,8 @@ pub struct Vm {
     pub project: Name,
     /// Its name, unique in its project.
     pub name: Name,
-    /// What the user wants it to be like.
-    pub spec: VmSpec,
+    /// What the user wants it to be like. Its body and earlier versions of both share it.
+    pub spec: Arc<VmSpec>,
     /// Counts the changes of `spec`, so that a body knows whether it runs the newest.
     pub generation: u32,
     /// The image's identity, resolved when the VM was created.

@@ -33,7 +33,7 @@ pub struct Order {
     /// The VM's name, for the same.
     pub name: Name,
     /// What it is to be like.
-    pub spec: VmSpec,
+    pub spec: Arc<VmSpec>,
     /// The generation of `spec`.
     pub generation: u32,
     /// Reboots the guest has had, when it comes from elsewhere.

@@ -7,6 +7,8 @@ mod server;
 pub use client::RemoteDriver;
 pub use server::serve;
 
+use std::sync::Arc;
+
 use domain::{
     Fence, codec,
     id::{Digest, VmId},
@@ -146,7 +148,7 @@ fn read_order(order: &pb::Order) -> Result<Order, DriverError> {
         lease: Fence::from_u64(order.lease),
         project: name(&order.project)?,
         name: name(&order.name)?,
-        spec: codec::decode(&order.spec).map_err(protocol)?,
+        spec: Arc::new(codec::decode(&order.spec).map_err(protocol)?),
         generation: order.generation,
         reboots: order.reboots,
         pool: match order.pool.as_str() {

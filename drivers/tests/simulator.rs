@@ -41,7 +41,7 @@ fn order(n: u64, fence: Fence) -> Order {
         lease: Fence::ZERO,
         project: name("default"),
         name: name(&format!("vm{n}")),
-        spec: VmSpec {
+        spec: Arc::new(VmSpec {
             vcpus: 1,
             memory_mib: 64,
             image: name("none"),
@@ -59,7 +59,7 @@ fn order(n: u64, fence: Fence) -> Order {
             host: None,
             labels: Default::default(),
             placement: Default::default(),
-        },
+        }),
         generation: 7,
         reboots: 0,
         pool: None,
@@ -163,7 +163,7 @@ async fn keeps_its_bodies() {
 /// A host whose guard holds for a moment, and executes a guest; and when the guard's deadline passes.
 async fn guarded(directory: &Path) -> (Simulator, Order, Duration) {
     let mut order = order(1, Fence::from_u64(5));
-    order.spec.failover = Failover::Rebuild;
+    Arc::make_mut(&mut order.spec).failover = Failover::Rebuild;
     order.lease = Fence::from_u64(4);
     let driver = apart(directory).await;
     let ttl = Duration::from_millis(2_800);

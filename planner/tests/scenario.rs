@@ -192,7 +192,7 @@ fn check_rules(hosts: &[&str], vms: &[&str], expected: &[&str]) {
         apply(&mut state, admin.clone(), Command::Host(label));
     }
     for (n, text) in (1..).zip(vms) {
-        let mut spec = state.vms[&id(n)].spec.clone();
+        let mut spec = VmSpec::clone(&state.vms[&id(n)].spec);
         for word in text.split_whitespace() {
             let rules = &mut spec.placement;
             match word.split_at(1) {
@@ -439,7 +439,7 @@ fn a_group_is_not_held_by_its_lost_host() {
     let ids: Vec<_> = state.vms.keys().copied().collect();
     let (node, admin) = (Principal::Node(1), Principal::Credential(id(1)));
     for vm in &ids {
-        let mut spec = state.vms[vm].spec.clone();
+        let mut spec = VmSpec::clone(&state.vms[vm].spec);
         spec.labels.insert(name("app"), "web".to_owned());
         spec.placement.near.insert(name("app"), "web".to_owned());
         spec.failover = Failover::Rebuild;

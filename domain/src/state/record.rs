@@ -13,7 +13,8 @@ use crate::{
     cluster::{Cluster, Mark, PROTOCOL_VERSION},
     event::{Change, Event, RowKey},
     host::Lease,
-    id::{Digest, HostId, NodeId},
+    id::{Digest, HostId, NodeId, VmId},
+    instance::Instance,
     node::Condition,
     operation::{Class, Grown},
     request::Remembered,
@@ -254,6 +255,13 @@ fn insert(state: &mut State, change: Change) -> Result<(), RecordError> {
         Ok(())
     }
     let key = change.key();
+    let vm = if let Change::Vm(Row::Put(vm)) = &change {
+        Some(vm.id)
+    } else if let Change::Instance(Row::Put(body)) = &change {
+        Some(body.vm)
+    } else {
+        None
+    };
     match change {
         Change::Project(row) => put(state, row, key),
         Change::Vm(row) => put(state, row, key),
@@ -270,5 +278,18 @@ fn insert(state: &mut State, change: Change) -> Result<(), RecordError> {
         Change::Node(row) => put(state, row, key),
         Change::Token(row) => put(state, row, key),
         Change::Credential(row) => put(state, row, key),
+    }?;
+    if let Some(vm) = vm {
+        share_spec(state, vm);
+    }
+    Ok(())
+}
+
+/// A body that was made from what its VM is to be shares it, as it did before the state was written.
+fn share_spec(state: &mut State, id: VmId) {
+    let (Some(vm), Some(body)) = (state.vms.get(&id), state.instance_of(id)) else { return };
+    if vm.spec == body.spec {
+        let body = Instance { spec: vm.spec.clone(), ..Instance::clone(body) };
+        state.instances.insert(body.id, Arc::new(body));
     }
 }

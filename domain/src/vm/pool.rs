@@ -3,6 +3,8 @@
 //! A pool is known by the identity that lies in it and not by its name alone: a host on which it is not
 //! mounted does not have it, and one that has another under the same name is no place for its disks.
 
+use std::sync::Arc;
+
 use newtype_uuid::GenericUuid;
 
 use super::{Vm, VmSpec, transition::forget_if_gone};
@@ -63,7 +65,7 @@ pub(crate) fn clear(draft: &mut Draft, id: VmId, last: Option<HostId>) {
         fence,
         phase: Phase::Reserved,
         // It never runs, and takes nothing of its host.
-        spec: VmSpec { vcpus: 0, memory_mib: 0, ..vm.spec.clone() },
+        spec: Arc::new(VmSpec { vcpus: 0, memory_mib: 0, ..VmSpec::clone(&vm.spec) }),
         generation: vm.generation,
         booked: Capacity::default(),
         reboots: vm.reboots,

@@ -1,5 +1,7 @@
 //! The rules of VMs.
 
+use std::sync::Arc;
+
 use super::{
     Desired, Failover, Restarts, RunPolicy, SpecPatch, Takes, Vm, VmCommand, VmSpec,
     awaits_failover, leave, mutability, pool,
@@ -80,7 +82,7 @@ pub(crate) fn create(
         id,
         project,
         name,
-        spec,
+        spec: Arc::new(spec),
         generation: 1,
         image,
         desired,
@@ -138,7 +140,7 @@ fn update(
     let takes = mutability::check(&vm.spec, &spec)?;
     admission::admit(draft.state(), &spec, Some(&vm.spec))?;
     draft.reply_object("vm", id);
-    if spec == vm.spec {
+    if spec == *vm.spec {
         return Ok(());
     }
     if spec.failover == Failover::Stay
@@ -155,7 +157,7 @@ fn update(
         vm.generation += 1;
         book(draft, id, &spec)?;
     }
-    vm.spec = spec;
+    vm.spec = Arc::new(spec);
     draft.put(vm);
     Ok(())
 }

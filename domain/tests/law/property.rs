@@ -1,6 +1,8 @@
 //! Whatever is asked in whatever order, the invariants hold (the world checks them after every
 //! entry), two nodes get the same state, and a retry has one effect.
 
+use std::sync::Arc;
+
 use novacron_domain::{
     Applier, Revision, State,
     alert::{AlertCommand, Rule, Severity, Signal, Test},
@@ -337,7 +339,16 @@ fn reload(state: &State) -> State {
         let bytes = novacron_domain::codec::encode(&record);
         loader.push(novacron_domain::codec::decode(&bytes).unwrap()).unwrap();
     }
-    loader.finish().unwrap()
+    let loaded = loader.finish().unwrap();
+    for body in loaded.vms.keys().filter_map(|vm| loaded.instance_of(*vm)) {
+        let vm = &loaded.vms[&body.vm];
+        assert_eq!(
+            vm.spec == body.spec,
+            Arc::ptr_eq(&vm.spec, &body.spec),
+            "they share what is equal"
+        );
+    }
+    loaded
 }
 
 fn create(n: u128) -> Command {

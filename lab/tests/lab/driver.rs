@@ -86,7 +86,7 @@ impl conformance::Fixture for Libvirt {
             lease: Fence::ZERO,
             project: name("default"),
             name: name(&format!("vm{n}")),
-            spec: VmSpec {
+            spec: Arc::new(VmSpec {
                 vcpus: 1,
                 memory_mib: 96,
                 image: name("tiny"),
@@ -104,7 +104,7 @@ impl conformance::Fixture for Libvirt {
                 host: None,
                 labels: Default::default(),
                 placement: Default::default(),
-            },
+            }),
             generation: 1,
             reboots: 0,
             pool: None,
