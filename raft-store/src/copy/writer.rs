@@ -23,6 +23,8 @@ pub(crate) const WAIT: Duration = Duration::from_secs(60);
 const ENTRIES_TOGETHER: u64 = 16_384;
 /// Fewer wait for others in any case.
 const ENTRIES_TOGETHER_MIN: u64 = 512;
+/// So many times as long as a batch took the thread rests: what processors do beside each other slows each of them.
+const REST: u32 = 4;
 /// Requests of one row. sled is slow with many small rows; sixteen of them make a leaf, and a leaf above 128 KiB
 /// becomes a file that it does not sync.
 const REQUESTS_TOGETHER: usize = 16;
@@ -55,7 +57,7 @@ impl Copier {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
-            ground::yields();
+            ground::stands_back();
             keep(&directory, views, written, wait, &stopped);
             drop(end);
         })?;
@@ -139,13 +141,16 @@ impl Copy {
     ) -> Result<(), CopyError> {
         let took = metrics::COPY.of::<&str>([]);
         let mut since = Instant::now();
+        let mut rests_until = since;
         loop {
             let newest = views.borrow_and_update().clone();
-            if self.written.is_none() || self.is_far_behind(&newest) || since.elapsed() >= wait {
+            let due = self.is_due(&newest) && Instant::now() >= rests_until;
+            if self.written.is_none() || due || since.elapsed() >= wait {
                 let written = self.written.as_ref().and_then(|written| written.at);
                 let is_new = self.written.is_none() || written != newest.at;
                 since = Instant::now();
                 self.catch_up(newest)?;
+                rests_until = Instant::now() + since.elapsed() * REST;
                 if is_new {
                     took.record(since.elapsed().as_secs_f64());
                 }
@@ -158,13 +163,15 @@ impl Copy {
         }
     }
 
-    /// Whether many entries wait, or so many of those whose events there are that these may be gone soon: without them
-    /// everything is written anew.
-    fn is_far_behind(&self, newest: &View) -> bool {
+    /// Whether many entries wait, or so many of those whose events there are that these may be gone soon. When they
+    /// are gone everything is written anew, and that waits: the machine has no time for it just now.
+    fn is_due(&self, newest: &View) -> bool {
         let index = newest.state.index;
         let waiting = index.saturating_sub(self.written_index());
         let known = index.saturating_sub(newest.state.events.floor().index());
-        waiting >= ENTRIES_TOGETHER || (waiting >= ENTRIES_TOGETHER_MIN && 4 * waiting >= known)
+        let many = waiting >= ENTRIES_TOGETHER
+            || (waiting >= ENTRIES_TOGETHER_MIN && 4 * waiting >= known);
+        many && waiting <= known
     }
 
     fn catch_up(&mut self, view: Arc<View>) -> Result<(), CopyError> {
@@ -301,6 +308,7 @@ impl Copy {
         guarded(|| Ok(self.db.apply_batch(batch)?))?;
         self.fingerprint = fingerprint;
         self.written = Some(view);
+        clear_away();
         Ok(())
     }
 
@@ -320,6 +328,14 @@ impl Copy {
             Ok(self.db.apply_batch(batch)?)
         })
     }
+}
+
+/// Frees the pages that sled has replaced. Else other threads would: whoever notes how long something took frees some,
+/// since histograms and sled have one place (crossbeam's) for what is to be freed later.
+fn clear_away() {
+    /// What is thrown away is free two epochs later. Each turn moves on by one at most, and frees 500 pages.
+    const TURNS: usize = 64;
+    (0..TURNS).for_each(|_| crossbeam_epoch::pin().flush());
 }
 
 /// The rows of events that follow each other.
