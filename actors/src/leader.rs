@@ -15,6 +15,7 @@ use domain::{cluster::ClusterCommand, envelope::Command};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use raft_store::Store;
 use telemetry::Present;
+use tokio::time::Instant;
 
 pub use alerts::{Receiver, ReceiverKind};
 pub use fencing::FencingAgent;
@@ -27,11 +28,12 @@ use crate::{
 use alerts::Tellers;
 use fencing::Fencers;
 use membership::Observer;
+use place::Placer;
 
 /// Between two beats, when nothing happens.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Least time between two looks at what changed: many changes then share one.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Least time from one look at what changed to the next: many changes then share one.
+const PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) const NAME: &str = "leader";
 
@@ -44,7 +46,8 @@ pub(crate) struct LeaderState {
     observer: Observer,
     fencers: Fencers,
     tellers: Tellers,
-    next_beat: tokio::time::Instant,
+    placer: Placer,
+    next_beat: Instant,
 }
 
 impl Leader {
@@ -74,13 +77,13 @@ impl Actor for Leader {
         options: Arc<StaffOptions>,
     ) -> Result<LeaderState, ActorProcessingErr> {
         me.cast(Wake::now())?;
-        let next_beat = tokio::time::Instant::now();
         Ok(LeaderState {
             store: options.store.clone(),
             observer: Observer::default(),
             fencers: Fencers::new(&options),
             tellers: Tellers::new(&options),
-            next_beat,
+            placer: Placer::default(),
+            next_beat: Instant::now(),
         })
     }
 
@@ -93,12 +96,13 @@ impl Actor for Leader {
     ) -> Result<(), ActorProcessingErr> {
         wake.taken(NAME);
         planted::may_panic();
+        let begun = Instant::now();
         let mut views = state.store.views();
         views.mark_unchanged();
         if state.store.status().leads {
-            let beats = tokio::time::Instant::now() >= state.next_beat;
+            let beats = begun >= state.next_beat;
             if beats {
-                state.next_beat = tokio::time::Instant::now() + INTERVAL;
+                state.next_beat = begun + INTERVAL;
                 let leads = tick(&state.store).await;
                 state.observer.act(&state.store).await;
                 state.fencers.act(&state.store);
@@ -109,7 +113,7 @@ impl Actor for Leader {
                     canary::act(&state.store).await;
                 }
             }
-            place::act(&state.store, beats).await;
+            state.placer.act(&state.store, beats).await;
         } else {
             state.observer = Observer::default();
             state.fencers.rest();
@@ -117,14 +121,14 @@ impl Actor for Leader {
         }
         // A change wakes it, else the clock does.
         let _ = tokio::time::timeout_at(state.next_beat.max(soon()), views.changed()).await;
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep_until(begun + PAUSE).await;
         me.cast(Wake::now())?;
         Ok(())
     }
 }
 
-fn soon() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_millis(100)
+fn soon() -> Instant {
+    Instant::now() + Duration::from_millis(100)
 }
 
 /// The answer is whether time goes on: a majority follows.

@@ -12,7 +12,10 @@ use domain::{
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use raft_store::{ProposeError, Store};
 use telemetry::Present;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{
     metrics::{self, Wake},
@@ -21,6 +24,9 @@ use crate::{
 
 /// Reports that may wait; who reports more waits too.
 const QUEUE: usize = 4 * limit::BATCH_MAX;
+/// Least time from one entry to the next: what is seen meanwhile shares the next one. Each entry is in the way of those
+/// that somebody waits for.
+const PAUSE: Duration = Duration::from_millis(10);
 
 type Reply = oneshot::Sender<Result<Revision, ProposeError>>;
 type Queued = (Report, Reply);
@@ -96,6 +102,7 @@ impl Actor for ReportingActor {
         }
         if !batch.is_empty() {
             planted::may_panic();
+            let begun = Instant::now();
             let (reports, replies): (Vec<Report>, Vec<Reply>) = batch.into_iter().unzip();
             let command = Command::Instance(InstanceCommand::Report(reports));
             let answer = reporter.store.propose_as_node(command).await;
@@ -103,6 +110,7 @@ impl Actor for ReportingActor {
             for reply in replies {
                 let _ = reply.send(answer.clone());
             }
+            tokio::time::sleep_until(begun + PAUSE).await;
         }
         me.cast(Wake::now())?;
         Ok(())

@@ -14,16 +14,50 @@ use domain::{
 };
 use newtype_uuid::GenericUuid;
 use planner::place::Placement;
-use raft_store::Store;
+use raft_store::{Store, View};
+use tokio::time::Instant;
 
-/// One plan of each kind, proposed. With `explain`, VMs that fit nowhere are told why.
-pub(super) async fn act(store: &Store, explain: bool) {
-    let view = store.view();
-    let state = &view.state;
-    if state.unplaced().next().is_some() {
-        let plan = planner::place::place(state, limit::BATCH_MAX);
-        propose(store, state, plan, InstanceCommand::Place, explain).await;
+/// Makes plans.
+pub(super) struct Placer {
+    /// When VMs without a host are looked at again, if it is not time to say why they have none.
+    next: Instant,
+}
+
+impl Default for Placer {
+    fn default() -> Placer {
+        Placer { next: Instant::now() }
     }
+}
+
+impl Placer {
+    /// One plan of each kind, proposed. With `explain`, VMs that fit nowhere are told why.
+    pub(super) async fn act(&mut self, store: &Store, explain: bool) {
+        let view = store.view();
+        if view.state.unplaced().next().is_some() && (explain || Instant::now() >= self.next) {
+            let plan = self.plan(view.clone()).await;
+            propose(store, &view.state, plan, InstanceCommand::Place, explain).await;
+        }
+        others(store, &view.state, explain).await;
+    }
+
+    /// A plan for VMs without a host. All of them are looked at, and it may be that thousands fit nowhere: a tenth of the
+    /// time at most goes into that, in a thread of its own.
+    async fn plan(&mut self, view: Arc<View>) -> Placement {
+        let begun = Instant::now();
+        let planned = tokio::task::spawn_blocking(move || {
+            planner::place::place(&view.state, limit::BATCH_MAX)
+        });
+        let plan = planned.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "no plan was made");
+            Placement::default()
+        });
+        self.next = Instant::now() + 9 * begun.elapsed();
+        plan
+    }
+}
+
+/// What has a host that it must leave, or is to.
+async fn others(store: &Store, state: &State, explain: bool) {
     relocate(store, state, explain).await;
     if explain {
         evacuate(store, state).await;
