@@ -102,7 +102,7 @@ async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
     if wanted(&[14]) {
         traces::measure(&extent, programs.clone(), book).await?;
     }
-    if wanted(&[1, 3, 4, 5, 8, 9, 10, 13]) {
+    if wanted(&[3, 4, 5, 8, 9, 10, 13]) {
         let mut field = Field::start(programs.clone(), extent.clone()).await?;
         if wanted(&[10]) {
             failover::measure(&mut field, book).await?;
@@ -122,9 +122,9 @@ async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
         if wanted(&[9]) {
             watches::measure(&field, book).await?;
         }
-        if wanted(&[1]) {
-            writes::measure(&field, book).await?;
-        }
+    }
+    if wanted(&[1]) {
+        writes::measure(&programs, &extent, book).await?;
     }
     if wanted(&[2]) {
         // On a cluster of its own: those that create leave as many VMs as there may be.

@@ -51,7 +51,7 @@ impl Config<'_> {
         let (timing, limits, room) = match self.pace {
             Pace::Relaxed => ("relaxed", "", ""),
             Pace::Normal => {
-                ("normal", "[api]\nrequests_per_second = 1000000\n\n", "\ncpus = 32768")
+                ("normal", "[api]\nrequests_per_second = 1000000\n\n", "\ncpus = 100000")
             }
         };
         let log =

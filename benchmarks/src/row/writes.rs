@@ -1,6 +1,8 @@
 //! Rows 1 and 2: acknowledged changes, each synced on a majority's disks before it is answered; each as a call, and over
 //! streams.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use async_trait::async_trait;
 use client::{
@@ -15,7 +17,7 @@ use tonic::transport::Channel;
 use crate::{
     api::{PutRequest, kv_client::KvClient},
     book::Book,
-    field::Field,
+    field::{Extent, Field},
     load::{Asker, Askers},
     ours::IMAGE,
 };
@@ -28,26 +30,36 @@ const STREAMED: f64 = 5.0;
 const STREAMS: usize = 8;
 
 /// Measures row 1.
-pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
-    for kind in KINDS {
-        for clients in &field.extent.clients {
-            let aim = AIMS.iter().find(|(of, _)| of >= clients).map_or(1.0, |(_, aim)| *aim);
-            let case = format!("{kind}, {clients} clients");
-            let ours = async |round: usize| {
-                let makers = field.clients(*clients).await?.into_iter().map(Maker::calls);
-                askers(kind, &format!("{kind}-{clients}-{round}"), makers).await
-            };
-            let both = field.drive_both(ours, async || puts(field, *clients).await).await?;
-            both.write(book, 1, &case, aim)?;
+pub(crate) async fn measure(programs: &Path, extent: &Extent, book: &mut Book) -> Result<()> {
+    let field = Field::start(programs.to_owned(), extent.clone()).await?;
+    for kind in ["lock", "label"] {
+        for clients in &extent.clients {
+            measure_calls(&field, kind, *clients, book).await?;
         }
     }
+    drop(field);
+    for clients in &extent.clients {
+        // Those before have left VMs; a cluster and its hosts have room for so many.
+        let field = Field::start(programs.to_owned(), extent.clone()).await?;
+        measure_calls(&field, "create", *clients, book).await?;
+    }
     Ok(())
+}
+
+async fn measure_calls(field: &Field, kind: &str, clients: usize, book: &mut Book) -> Result<()> {
+    let aim = AIMS.iter().find(|(of, _)| *of >= clients).map_or(1.0, |(_, aim)| *aim);
+    let ours = async |round: usize| {
+        let makers = field.clients(clients).await?.into_iter().map(Maker::calls);
+        askers(kind, &format!("{kind}-{clients}-{round}"), makers).await
+    };
+    let both = field.drive_both(ours, async || puts(field, clients).await).await?;
+    both.write(book, 1, &format!("{kind}, {clients} clients"), aim)
 }
 
 /// Measures row 2: many clients whose changes go over few streams, beside as many whose values are puts of their own.
 pub(crate) async fn measure_streams(field: &Field, book: &mut Book) -> Result<()> {
     let clients = field.extent.clients.iter().copied().max().unwrap_or(1);
-    for kind in KINDS {
+    for kind in ["lock", "label", "create"] {
         let ours = async |round: usize| {
             let streams = field.ours.clients(STREAMS.min(clients)).await?;
             let streams: Vec<Maker> = streams.into_iter().map(Maker::stream).collect();
@@ -59,8 +71,6 @@ pub(crate) async fn measure_streams(field: &Field, book: &mut Book) -> Result<()
     }
     Ok(())
 }
-
-const KINDS: [&str; 3] = ["lock", "label", "create"];
 
 async fn askers(kind: &str, prefix: &str, makers: impl Iterator<Item = Maker>) -> Result<Askers> {
     let mut askers: Askers = Vec::new();
