@@ -23,8 +23,16 @@ pub struct DecodeError {
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     // What grows from nothing is copied again and again; most of what is encoded takes no more than this.
     let mut bytes = Vec::with_capacity(1024);
-    rmp_serde::encode::write_named(&mut bytes, value).expect("plain data encodes");
+    append(&mut bytes, value);
     bytes
+}
+
+/// Encodes a value behind what there is.
+///
+/// # Panics
+/// As [`encode`].
+pub fn append<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    rmp_serde::encode::write_named(bytes, value).expect("plain data encodes");
 }
 
 /// Decodes one value that fills `bytes`.

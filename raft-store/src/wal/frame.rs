@@ -39,9 +39,12 @@ pub(super) enum Found {
 pub(super) fn encode(records: &[Record], link: Link) -> (Vec<u8>, Link) {
     let mut bytes = vec![0; HEADER_BYTES];
     for record in records {
-        let encoded = domain::codec::encode(record);
-        bytes.extend_from_slice(&u32_of(encoded.len()).to_le_bytes());
-        bytes.extend_from_slice(&encoded);
+        let length_at = bytes.len();
+        let begin = length_at + size_of::<u32>();
+        bytes.resize(begin, 0);
+        domain::codec::append(&mut bytes, record);
+        let length = u32_of(bytes.len() - begin);
+        bytes[length_at..begin].copy_from_slice(&length.to_le_bytes());
     }
     let length = bytes.len() - HEADER_BYTES;
     bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());

@@ -113,8 +113,8 @@ impl Writer {
     /// Writes until the last sender is gone.
     pub(super) fn run(mut self, writes: &mpsc::Receiver<Write>) {
         while let Ok(first) = writes.recv() {
-            let batch = gather(first, writes);
-            let result = self.commit(&batch);
+            let mut batch = gather(first, writes);
+            let result = self.commit(&mut batch);
             for write in batch {
                 (write.done)(match &result {
                     Ok(()) => Ok(()),
@@ -124,7 +124,7 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: &[Write]) -> io::Result<()> {
+    fn commit(&mut self, batch: &mut [Write]) -> io::Result<()> {
         if self.failed {
             return Err(io::Error::other(
                 "an earlier write failed; what the disk holds is unknown",
@@ -139,8 +139,9 @@ impl Writer {
     }
 
     /// Writes a batch: one frame, or several when a single write carries very much.
-    fn write(&mut self, batch: &[Write]) -> io::Result<()> {
-        let records: Vec<Record> = batch.iter().flat_map(|write| write.records.clone()).collect();
+    fn write(&mut self, batch: &mut [Write]) -> io::Result<()> {
+        let records = batch.iter_mut().flat_map(|write| std::mem::take(&mut write.records));
+        let records: Vec<Record> = records.collect();
         let mut rest = records.as_slice();
         while !rest.is_empty() {
             let mut bytes = 0;
