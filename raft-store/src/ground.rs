@@ -94,19 +94,6 @@ impl Aside {
     }
 }
 
-/// From now on this thread has only what nobody else wants of the processors, and is put aside at once when somebody
-/// does: how long it takes matters to nobody.
-pub(crate) fn stands_back() {
-    use thread_priority::{
-        NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy,
-        set_thread_priority_and_policy, thread_native_id,
-    };
-    let idle = ThreadSchedulePolicy::Normal(Idle);
-    if set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle).is_err() {
-        yields();
-    }
-}
-
 /// From now on this thread does what it does when the others leave it time: what they do somebody waits for.
 pub(crate) fn yields() {
     /// A tenth of the others' weight. Not the least there is: it must come to its end on a busy machine too.

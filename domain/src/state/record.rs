@@ -288,7 +288,7 @@ fn insert(state: &mut State, change: Change) -> Result<(), RecordError> {
 /// A body that was made from what its VM is to be shares it, as it did before the state was written.
 fn share_spec(state: &mut State, id: VmId) {
     let (Some(vm), Some(body)) = (state.vms.get(&id), state.instance_of(id)) else { return };
-    if vm.spec == body.spec {
+    if vm.spec == body.spec && !Arc::ptr_eq(&vm.spec, &body.spec) {
         let body = Instance { spec: vm.spec.clone(), ..Instance::clone(body) };
         state.instances.insert(body.id, Arc::new(body));
     }

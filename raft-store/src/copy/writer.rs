@@ -23,8 +23,9 @@ pub(crate) const WAIT: Duration = Duration::from_secs(60);
 const ENTRIES_TOGETHER: u64 = 16_384;
 /// Fewer wait for others in any case.
 const ENTRIES_TOGETHER_MIN: u64 = 512;
-/// So many times as long as a batch took the thread rests: what processors do beside each other slows each of them.
-const REST: u32 = 4;
+/// For so many times the processor time of its work the thread rests: it has a tenth of one processor at most, also
+/// where another one would be free. What processors do beside each other slows each of them.
+const REST: u32 = 9;
 /// Requests of one row. sled is slow with many small rows; sixteen of them make a leaf, and a leaf above 128 KiB
 /// becomes a file that it does not sync.
 const REQUESTS_TOGETHER: usize = 16;
@@ -57,7 +58,7 @@ impl Copier {
         let (stop, stopped) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
-            ground::stands_back();
+            ground::yields();
             keep(&directory, views, written, wait, &stopped);
             drop(end);
         })?;
@@ -144,15 +145,16 @@ impl Copy {
         let mut rests_until = since;
         loop {
             let newest = views.borrow_and_update().clone();
-            let due = self.is_due(&newest) && Instant::now() >= rests_until;
-            if self.written.is_none() || due || since.elapsed() >= wait {
+            let due = self.is_due(&newest) || since.elapsed() >= wait;
+            if self.written.is_none() || (due && Instant::now() >= rests_until) {
                 let written = self.written.as_ref().and_then(|written| written.at);
                 let is_new = self.written.is_none() || written != newest.at;
-                since = Instant::now();
+                let (begun, before) = (Instant::now(), worked());
                 self.catch_up(newest)?;
-                rests_until = Instant::now() + since.elapsed() * REST;
+                since = Instant::now();
+                rests_until = since + REST * worked().saturating_sub(before);
                 if is_new {
-                    took.record(since.elapsed().as_secs_f64());
+                    took.record(begun.elapsed().as_secs_f64());
                 }
             }
             let stop = stopped.recv_timeout(PAUSE) != Err(mpsc::RecvTimeoutError::Timeout);
@@ -163,15 +165,11 @@ impl Copy {
         }
     }
 
-    /// Whether many entries wait, or so many of those whose events there are that these may be gone soon. When they
-    /// are gone everything is written anew, and that waits: the machine has no time for it just now.
     fn is_due(&self, newest: &View) -> bool {
         let index = newest.state.index;
         let waiting = index.saturating_sub(self.written_index());
-        let known = index.saturating_sub(newest.state.events.floor().index());
-        let many = waiting >= ENTRIES_TOGETHER
-            || (waiting >= ENTRIES_TOGETHER_MIN && 4 * waiting >= known);
-        many && waiting <= known
+        let forgotten = newest.state.events.floor().index();
+        is_due(waiting, index.saturating_sub(forgotten), forgotten > 0)
     }
 
     fn catch_up(&mut self, view: Arc<View>) -> Result<(), CopyError> {
@@ -187,9 +185,11 @@ impl Copy {
             .then(|| view.state.events.after(since).ok().map(|events| events.cloned().collect()))
             .flatten();
         match events {
-            Some(events) => self.write_events(view, &events),
-            None => self.write_all(view),
+            Some(events) => self.write_events(view, &events)?,
+            None => self.write_all(view)?,
         }
+        clear_away();
+        Ok(())
     }
 
     /// Writes what `events` changed.
@@ -308,7 +308,6 @@ impl Copy {
         guarded(|| Ok(self.db.apply_batch(batch)?))?;
         self.fingerprint = fingerprint;
         self.written = Some(view);
-        clear_away();
         Ok(())
     }
 
@@ -328,6 +327,21 @@ impl Copy {
             Ok(self.db.apply_batch(batch)?)
         })
     }
+}
+
+/// Whether entries that are not in the copy are to be written now: many wait, or so many of those whose events are `known`
+/// that these may be gone soon, where older ones are `forgotten` already. When they are gone everything is written anew,
+/// and that waits: the machine has no time for it just now.
+fn is_due(waiting: u64, known: u64, forgotten: bool) -> bool {
+    let urgent =
+        forgotten && 4 * waiting >= known && waiting >= ENTRIES_TOGETHER_MIN.min(known / 2);
+    (waiting >= ENTRIES_TOGETHER || urgent) && waiting <= known
+}
+
+/// Processor time of this thread.
+fn worked() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    spent.try_into().unwrap_or_default()
 }
 
 /// Frees the pages that sled has replaced. Else other threads would: whoever notes how long something took frees some,
@@ -373,4 +387,31 @@ fn request_rows(
         let key = Key::Requests(row.first()?.index);
         Some((key.bytes(), rows::seal(&key, &row)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_wait_for_others_but_not_until_their_events_are_gone() {
+        let many = ENTRIES_TOGETHER;
+        for (waiting, known, forgotten, due) in [
+            // A young cluster: nothing is in danger.
+            (0, 0, false, false),
+            (600, 600, false, false),
+            (many, many, false, true),
+            (600, 2_500, true, false),
+            (600, 2_400, true, true),
+            (500, 2_000, true, false),
+            // Events of many rows: there are few of them.
+            (49, 100, true, false),
+            (50, 100, true, true),
+            // They are gone.
+            (101, 100, true, false),
+            (many, many - 1, true, false),
+        ] {
+            assert_eq!(is_due(waiting, known, forgotten), due, "{waiting} of {known}");
+        }
+    }
 }

@@ -94,24 +94,6 @@ fn it_follows_and_continues() {
     assert_eq!(load(directory.path()).unwrap(), view(60));
 }
 
-/// What is left of the processors is all it has: `man 5 proc`, the field `policy`, and `man 7 sched`.
-#[test]
-fn its_thread_stands_back() {
-    const SCHED_IDLE: &str = "5";
-    let directory = tempfile::tempdir().unwrap();
-    let (_sender, receiver) = watch::channel(Arc::new(view(3)));
-    let copier =
-        Copier::start(directory.path().to_owned(), receiver, None, Duration::ZERO).unwrap();
-    std::thread::sleep(Duration::from_millis(400));
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let stats =
-        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok());
-    let stats: Vec<String> = stats.filter(|stat| stat.contains("(state-copy)")).collect();
-    let policy = |stat: &String| stat.rsplit_once(") ")?.1.split(' ').nth(38).map(str::to_owned);
-    assert!(stats.iter().filter_map(policy).any(|policy| policy == SCHED_IDLE), "{stats:?}");
-    copier.stop();
-}
-
 #[test]
 fn a_missing_row_is_noticed_and_mended() {
     let directory = tempfile::tempdir().unwrap();
