@@ -32,7 +32,7 @@ use place::Placer;
 
 /// Between two beats, when nothing happens.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Least time from one look at what changed to the next: many changes then share one.
+/// Least time between two looks at what changed: many changes then share one.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) const NAME: &str = "leader";
@@ -96,13 +96,13 @@ impl Actor for Leader {
     ) -> Result<(), ActorProcessingErr> {
         wake.taken(NAME);
         planted::may_panic();
-        let begun = Instant::now();
         let mut views = state.store.views();
         views.mark_unchanged();
+        let mut again = None;
         if state.store.status().leads {
-            let beats = begun >= state.next_beat;
+            let beats = Instant::now() >= state.next_beat;
             if beats {
-                state.next_beat = begun + INTERVAL;
+                state.next_beat = Instant::now() + INTERVAL;
                 let leads = tick(&state.store).await;
                 state.observer.act(&state.store).await;
                 state.fencers.act(&state.store);
@@ -113,15 +113,17 @@ impl Actor for Leader {
                     canary::act(&state.store).await;
                 }
             }
-            state.placer.act(&state.store, beats).await;
+            again = state.placer.act(&state.store, beats).await;
         } else {
             state.observer = Observer::default();
             state.fencers.rest();
             state.tellers.rest();
         }
         // A change wakes it, else the clock does.
-        let _ = tokio::time::timeout_at(state.next_beat.max(soon()), views.changed()).await;
-        tokio::time::sleep_until(begun + PAUSE).await;
+        let wake = state.next_beat.max(soon());
+        let wake = again.map_or(wake, |again| wake.min(again));
+        let _ = tokio::time::timeout_at(wake, views.changed()).await;
+        tokio::time::sleep(PAUSE).await;
         me.cast(Wake::now())?;
         Ok(())
     }

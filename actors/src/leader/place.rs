@@ -1,6 +1,6 @@
 //! Gives hosts to VMs that have none.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use domain::{
     State,
@@ -19,41 +19,58 @@ use tokio::time::Instant;
 
 /// Makes plans.
 pub(super) struct Placer {
-    /// When VMs without a host are looked at again, if it is not time to say why they have none.
+    /// When VMs without a host are looked at again.
     next: Instant,
+    /// Whether those that fit nowhere are then told why.
+    explains: bool,
 }
 
 impl Default for Placer {
     fn default() -> Placer {
-        Placer { next: Instant::now() }
+        Placer { next: Instant::now(), explains: false }
     }
 }
 
 impl Placer {
-    /// One plan of each kind, proposed. With `explain`, VMs that fit nowhere are told why.
-    pub(super) async fn act(&mut self, store: &Store, explain: bool) {
+    /// One plan of each kind, proposed. With `explain`, VMs that fit nowhere are told why. The answer is when to come
+    /// again for those that were not looked at.
+    pub(super) async fn act(&mut self, store: &Store, explain: bool) -> Option<Instant> {
         let view = store.view();
-        if view.state.unplaced().next().is_some() && (explain || Instant::now() >= self.next) {
+        self.explains |= explain;
+        let waits = view.state.unplaced().next().is_some();
+        let looks = waits && Instant::now() >= self.next;
+        if looks {
             let plan = self.plan(view.clone()).await;
+            let explain = std::mem::take(&mut self.explains);
             propose(store, &view.state, plan, InstanceCommand::Place, explain).await;
         }
         others(store, &view.state, explain).await;
+        (waits && !looks).then_some(self.next)
     }
 
-    /// A plan for VMs without a host. All of them are looked at, and it may be that thousands fit nowhere: a tenth of the
-    /// time at most goes into that, in a thread of its own.
+    /// A plan for VMs without a host. All of them are looked at, and there may be thousands that fit nowhere: it is made
+    /// where nobody waits for the thread.
     async fn plan(&mut self, view: Arc<View>) -> Placement {
         let begun = Instant::now();
         let planned = tokio::task::spawn_blocking(move || {
             planner::place::place(&view.state, limit::BATCH_MAX)
         });
-        let plan = planned.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "no plan was made");
-            Placement::default()
+        let plan = planned.await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // This node ends.
+            Err(_) => Placement::default(),
         });
-        self.next = Instant::now() + 9 * begun.elapsed();
+        let found = (plan.placed.len(), plan.unplaceable.len());
+        self.next = Instant::now() + rest(begun.elapsed(), found);
         plan
     }
+}
+
+/// How long VMs without a host are left alone after a plan that took so long, and found hosts for so many and none for so
+/// many: a tenth of the time may go into those that fit nowhere.
+fn rest(took: Duration, (placed, hopeless): (usize, usize)) -> Duration {
+    const TIMES: f64 = 9.0;
+    took.mul_f64(TIMES * hopeless as f64 / (placed + hopeless).max(1) as f64)
 }
 
 /// What has a host that it must leave, or is to.
@@ -140,5 +157,20 @@ fn why(state: &State, vm: VmId) -> Option<&str> {
     match state.migration_of(vm) {
         Some((operation, _)) => Some(&operation.message),
         None => state.vms.get(&vm)?.placement_failure.as_deref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_fits_nowhere_is_left_alone() {
+        for (placed, hopeless, ms) in
+            [(0, 0, 0), (1, 0, 0), (1_024, 0, 0), (0, 1, 90), (0, 100_000, 90), (50, 50, 45)]
+        {
+            let rests = rest(Duration::from_millis(10), (placed, hopeless));
+            assert_eq!(rests, Duration::from_millis(ms), "{placed} placed, {hopeless} not");
+        }
     }
 }
