@@ -124,6 +124,8 @@ impl Rounds {
             voters.iter().flatten().copied().filter(|node| *node != self.me).collect();
         self.number += 1;
         let question = wire::pack(&Confirm { number: self.number, ballot });
+        // Who votes no more is not asked any more.
+        self.links.retain(|node, _| others.contains(node));
         let mut silent = BTreeSet::new();
         for node in others {
             if !self.ask(node, question.clone()) {
