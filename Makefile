@@ -55,6 +55,12 @@ bench: ## How fast it is, beside etcd and the disk: writes docs/benchmarks.md. A
 	cargo build --release -p novacron -p novacron-benchmarks
 	target/release/benchmarks --page docs/benchmarks.md --json docs/benchmarks.json
 
+.PHONY: bench-growth
+bench-growth: ## How it grows, with nodes, with VMs and over late links: writes docs/growth.md. Long; late links need root.
+	scripts/packages
+	cargo build --release -p novacron -p novacron-benchmarks
+	target/release/benchmarks --growth --page docs/growth.md --json docs/growth.json
+
 .PHONY: check
 check: ## Formatting and lints; changes nothing.
 	cargo fmt --all --check

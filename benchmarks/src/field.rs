@@ -10,7 +10,7 @@ use crate::{
     book::{Aim, Book},
     etcd::Etcd,
     load::{Askers, Lasting, Seen, drive},
-    ours::Ours,
+    ours::{CLIENTS_OF_CONNECTION, Ours},
 };
 
 /// How much is measured.
@@ -70,9 +70,6 @@ impl Extent {
     }
 }
 
-/// Clients that share one connection.
-const CLIENTS_OF_CONNECTION: usize = 8;
-
 /// The two clusters.
 pub(crate) struct Field {
     pub(crate) extent: Extent,
@@ -94,8 +91,7 @@ impl Field {
 
     /// A client of ours for each of so many.
     pub(crate) async fn clients(&self, count: usize) -> Result<Vec<Client>> {
-        let few = self.ours.clients(count.div_ceil(CLIENTS_OF_CONNECTION)).await?;
-        Ok(few.into_iter().cycle().take(count).collect())
+        self.ours.many_clients(count).await
     }
 
     /// A channel to etcd for each of so many.

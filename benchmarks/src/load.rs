@@ -25,6 +25,13 @@ pub(crate) struct Lasting {
     pub(crate) counted: Duration,
 }
 
+impl Lasting {
+    /// For a part of it.
+    pub(crate) fn divided(self, by: u32) -> Lasting {
+        Lasting { warm_up: self.warm_up / by, counted: self.counted / by }
+    }
+}
+
 /// What was seen of one load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {

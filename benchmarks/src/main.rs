@@ -8,6 +8,7 @@
 mod book;
 mod etcd;
 mod field;
+mod growth;
 mod load;
 mod ours;
 mod page;
@@ -41,6 +42,9 @@ struct Cli {
     /// With so many clients at a time.
     #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 16, 64, 256])]
     clients: Vec<usize>,
+    /// Measure how it grows, beside nothing: with nodes, with VMs, and over links that are late.
+    #[arg(long, conflicts_with_all = ["rows", "clients"])]
+    growth: bool,
     /// Only see that it works: the figures mean nothing.
     #[arg(long)]
     short: bool,
@@ -79,15 +83,20 @@ async fn measure(cli: &Cli) -> Result<()> {
     let in_memory = around.disk == "tmpfs" && !cli.short;
     ensure!(!in_memory, "/tmp lies in memory, where a sync costs nothing; mount a disk there");
     let mut book = Book::default();
-    let measured = rows(cli, &mut book).await;
-    page::write(&book, &around, &cli.page, &cli.json)?;
+    let me = std::env::current_exe()?;
+    let programs = me.parent().context("this program lies nowhere")?;
+    let (layout, measured) = if cli.growth {
+        let extent = if cli.short { growth::Extent::short() } else { growth::Extent::whole() };
+        (growth::PAGE, growth::measure(&extent, programs, &mut book).await)
+    } else {
+        (page::BESIDE_PEERS, rows(cli, programs.to_owned(), &mut book).await)
+    };
+    page::write(&layout, &book, &around, &cli.page, &cli.json)?;
     println!("{}", cli.page.display());
     measured
 }
 
-async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
-    let me = std::env::current_exe()?;
-    let programs = me.parent().context("this program lies nowhere")?.to_owned();
+async fn rows(cli: &Cli, programs: PathBuf, book: &mut Book) -> Result<()> {
     let extent = if cli.short { Extent::short() } else { Extent::whole(cli.clients.clone()) };
     let wanted = |rows: &[u8]| cli.rows.is_empty() || rows.iter().any(|row| cli.rows.contains(row));
     if wanted(&[7]) {
@@ -128,8 +137,8 @@ async fn rows(cli: &Cli, book: &mut Book) -> Result<()> {
     }
     if wanted(&[2]) {
         // On a cluster of its own: those that create leave as many VMs as there may be.
-        let field = Field::start(programs, extent).await?;
-        writes::measure_streams(&field, book).await?;
+        let mut field = Field::start(programs, extent).await?;
+        writes::measure_streams(&mut field, book).await?;
     }
     Ok(())
 }

@@ -23,9 +23,13 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// How long one call may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Clients that share one connection.
+pub(crate) const CLIENTS_OF_CONNECTION: usize = 8;
+
 /// A running cluster.
 pub(crate) struct Ours {
     pub(crate) cluster: Cluster,
+    pub(crate) nodes: usize,
 }
 
 impl Ours {
@@ -54,15 +58,25 @@ impl Ours {
     }
 
     async fn with(programs: PathBuf, each: usize, traces: Option<Traces>) -> Result<Ours> {
-        let options = ClusterOptions {
-            pace: Pace::Normal,
-            more_hosts: each.saturating_sub(1),
-            traces,
-            ..ClusterOptions::new(NODES, Hosts::Simulated, programs)
-        };
+        let more_hosts = each.saturating_sub(1);
+        let options = Ours::options(NODES, Hosts::Simulated, programs);
+        Ours::of(ClusterOptions { more_hosts, traces, ..options }).await
+    }
+
+    /// What such a cluster is like.
+    pub(crate) fn options(nodes: usize, hosts: Hosts, programs: PathBuf) -> ClusterOptions {
+        ClusterOptions { pace: Pace::Normal, ..ClusterOptions::new(nodes, hosts, programs) }
+    }
+
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) async fn of(options: ClusterOptions) -> Result<Ours> {
+        let nodes = options.nodes;
         let cluster = Cluster::start(options, |_| ()).await?;
-        cluster.await_voters(NODES).await?;
-        let ours = Ours { cluster };
+        cluster.await_voters(nodes).await?;
+        let ours = Ours { cluster, nodes };
         ours.make_image().await?;
         Ok(ours)
     }
@@ -85,7 +99,7 @@ impl Ours {
     /// # Errors
     /// When one does not run.
     pub(crate) fn pids(&self) -> Result<Vec<u32>> {
-        (0..NODES).map(|node| self.cluster.pid(node)).collect()
+        (0..self.nodes).map(|node| self.cluster.pid(node)).collect()
     }
 
     /// Stops its nodes' processes.
@@ -93,7 +107,7 @@ impl Ours {
     /// # Errors
     /// When one does not run.
     pub(crate) fn pause(&self) -> Result<()> {
-        (0..NODES).try_for_each(|node| self.cluster.pause(node))
+        (0..self.nodes).try_for_each(|node| self.cluster.pause(node))
     }
 
     /// Lets them go on, and waits until they have a leader and have settled.
@@ -101,9 +115,9 @@ impl Ours {
     /// # Errors
     /// When one does not run, or they have no leader in time.
     pub(crate) async fn resume(&self) -> Result<()> {
-        (0..NODES).try_for_each(|node| self.cluster.resume(node))?;
+        (0..self.nodes).try_for_each(|node| self.cluster.resume(node))?;
         tokio::time::sleep(SETTLE).await;
-        self.cluster.await_voters(NODES).await
+        self.cluster.await_voters(self.nodes).await
     }
 
     /// The newest revision.
@@ -129,6 +143,15 @@ impl Ours {
             ensure!(begun.elapsed() < patience, "{open} operations have not ended in {patience:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// A client for each of so many; several share a connection to the node that leads.
+    ///
+    /// # Errors
+    /// When none does.
+    pub(crate) async fn many_clients(&self, count: usize) -> Result<Vec<Client>> {
+        let few = self.clients(count.div_ceil(CLIENTS_OF_CONNECTION)).await?;
+        Ok(few.into_iter().cycle().take(count).collect())
     }
 
     /// So many connections to the node that leads.

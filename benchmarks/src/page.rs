@@ -7,8 +7,30 @@ use serde::Serialize;
 
 use crate::book::{Aim, Book, Figure, tell};
 
-/// What the rows are.
-const ROWS: [(u8, &str); 13] = [
+/// What a page is like besides its figures.
+pub(crate) struct Layout {
+    /// What stands before the tables.
+    pub(crate) head: &'static str,
+    /// What the rows are, by number.
+    pub(crate) rows: &'static [(u8, &'static str)],
+    /// What limits rows that do not reach what they are to, as profiles showed.
+    pub(crate) limits: &'static [(u8, &'static str)],
+}
+
+/// The page beside peers.
+pub(crate) const BESIDE_PEERS: Layout = Layout {
+    head: "\
+# Benchmarks
+
+`make bench` writes this page and `benchmarks.json`. Clusters of three nodes and three etcd members run on one machine
+beside the clients that load them: figures of one and the other are taken in turn, while the processes of the one that is
+not loaded stand still, and what counts is their ratio. Both speak TLS among themselves and with their clients, both sync before they answer, both are asked at the
+node that leads, over the same number of connections, with their default timing; etcd's clients show certificates and
+put 256 bytes, ours show a credential and carry a request id. A figure is the median of the rounds, with the lowest and
+the highest. “Per s” is better when higher, times are better when lower.
+
+",
+    rows: &[
     (1, "Acknowledged changes, synced on a majority's disks before the answer"),
     (2, "The same over eight streams, beside calls to etcd"),
     (3, "Reads"),
@@ -22,10 +44,8 @@ const ROWS: [(u8, &str); 13] = [
     (12, "The log by itself"),
     (13, "Nobody asks for anything"),
     (14, "Traces are told to a collector, beside the same without"),
-];
-
-/// What limits rows that do not reach what they are to, as profiles showed.
-const LIMITS: [(u8, &str); 6] = [
+],
+    limits: &[
     (
         1,
         "Both processors are busy, with clients and all three nodes: the leader had 30 % of them, the clients 16 %, each follower 8 %, what \
@@ -57,7 +77,8 @@ const LIMITS: [(u8, &str); 6] = [
         "Of what the busiest node uses (perf) heartbeats over gRPC are 19 %, Raft's loop is 10 %, threads that go to sleep are 18 %; hosts' actors are 4 %, \
          deciding is 2.4 %, and looking at alerts is in that.",
     ),
-];
+],
+};
 
 /// Where and of what figures were taken.
 #[derive(Clone, Debug, Serialize)]
@@ -101,31 +122,24 @@ struct Whole<'a> {
 }
 
 /// Writes both.
-pub(crate) fn write(book: &Book, around: &Circumstances, page: &Path, json: &Path) -> Result<()> {
+pub(crate) fn write(
+    layout: &Layout,
+    book: &Book,
+    around: &Circumstances,
+    page: &Path,
+    json: &Path,
+) -> Result<()> {
     let whole = Whole { circumstances: around, figures: &book.figures };
     std::fs::write(json, serde_json::to_string_pretty(&whole)? + "\n")?;
-    Ok(std::fs::write(page, text(book, around)?)?)
+    Ok(std::fs::write(page, text(layout, book, around)?)?)
 }
 
-/// What stands before the tables.
-const HEAD: &str = "\
-# Benchmarks
-
-`make bench` writes this page and `benchmarks.json`. Clusters of three nodes and three etcd members run on one machine
-beside the clients that load them: figures of one and the other are taken in turn, while the processes of the one that is
-not loaded stand still, and what counts is their ratio. Both speak TLS among themselves and with their clients, both sync before they answer, both are asked at the
-node that leads, over the same number of connections, with their default timing; etcd's clients show certificates and
-put 256 bytes, ours show a credential and carry a request id. A figure is the median of the rounds, with the lowest and
-the highest. “Per s” is better when higher, times are better when lower.
-
-";
-
-fn text(book: &Book, around: &Circumstances) -> Result<String> {
-    let mut text = HEAD.to_owned();
+fn text(layout: &Layout, book: &Book, around: &Circumstances) -> Result<String> {
+    let mut text = layout.head.to_owned();
     let Circumstances { date, commit, machine, disk, etcd } = around;
     writeln!(text, "Taken on {date} of {commit}, on {machine}, {disk}, beside {etcd}.")?;
-    for (row, title) in ROWS {
-        let figures: Vec<&Figure> = book.figures.iter().filter(|f| f.row == row).collect();
+    for (row, title) in layout.rows {
+        let figures: Vec<&Figure> = book.figures.iter().filter(|f| f.row == *row).collect();
         if figures.is_empty() {
             continue;
         }
@@ -151,7 +165,7 @@ fn text(book: &Book, around: &Circumstances) -> Result<String> {
                 tell(ours)
             )?;
         }
-        if let Some((_, limits)) = LIMITS.iter().find(|(of, _)| *of == row) {
+        if let Some((_, limits)) = layout.limits.iter().find(|(of, _)| of == row) {
             writeln!(text, "\n{limits}")?;
         }
     }

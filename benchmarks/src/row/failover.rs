@@ -8,7 +8,7 @@ use crate::{
     book::{Aim, Book},
     field::Field,
     load::Asker,
-    ours::NODES,
+    ours::{NODES, Ours},
     row::writes::{Lock, Maker, Put},
 };
 
@@ -40,10 +40,18 @@ pub(crate) async fn measure(field: &mut Field, book: &mut Book) -> Result<()> {
 
 async fn kill_ours(field: &mut Field, kill: usize) -> Result<f64> {
     field.etcd.pause()?;
-    let cluster = &mut field.ours.cluster;
+    let took = kill_leader(&mut field.ours, kill).await?;
+    field.etcd.resume().await?;
+    Ok(took)
+}
+
+/// Kills the node that leads, and starts it again once others have gone on. The answer is how long that took them,
+/// seconds.
+pub(crate) async fn kill_leader(ours: &mut Ours, kill: usize) -> Result<f64> {
+    let (nodes, cluster) = (ours.nodes, &mut ours.cluster);
     let leader = cluster.leader().await?.context("there is no leader")?;
     let mut doors: Vec<Door> = Vec::new();
-    for node in (0..NODES).filter(|node| *node != leader) {
+    for node in (0..nodes).filter(|node| *node != leader) {
         let client = cluster.client_with(vec![cluster.access.endpoints[node].clone()], PATIENCE)?;
         // What is connected and known beforehand takes no time afterwards.
         Lock::named(Maker::calls(client.clone()), &format!("failover-{kill}-{node}")).ask().await?;
@@ -58,7 +66,6 @@ async fn kill_ours(field: &mut Field, kill: usize) -> Result<f64> {
     let took = until_answered(&doors, begun).await?;
     cluster.run(leader)?;
     cluster.await_ready(leader).await?;
-    field.etcd.resume().await?;
     Ok(took)
 }
 

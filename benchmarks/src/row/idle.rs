@@ -13,7 +13,7 @@ use crate::{
 
 /// What is left of a load may take so long to settle: the copy in sled waits a minute for more, and is then written
 /// at once.
-const SETTLE: Duration = Duration::from_secs(90);
+pub(crate) const SETTLE: Duration = Duration::from_secs(90);
 
 /// No attempt to read takes longer.
 const EACH: Duration = Duration::from_millis(50);
@@ -37,16 +37,14 @@ pub(crate) async fn measure(field: &mut Field, book: &mut Book) -> Result<()> {
     field.ours.pause()?;
     let etcd = Idle::watch(&field.etcd.pids(), field.extent.idle).await?;
     field.ours.resume().await?;
-    let cpu = (highest(ours.cpu_percent()), highest(etcd.cpu_percent()));
+    let cpu = (ours.busiest_percent(), etcd.busiest_percent());
     book.beside(13, &case, "% of a core, the busiest node", cpu, "etcd", Aim::AtMost(2.0));
     let entries = vec![entries as f64 / ours.seconds];
     book.alone(13, &case, "log entries per s", entries, Aim::AtMost(5.0));
     let written = |idle: &Idle| idle.written_kib.map(|kib| kib / idle.seconds / NODES as f64);
     let written = (written(&ours).into_iter().collect(), written(&etcd).into_iter().collect());
     book.beside(13, &case, "KiB per s to the disk, a node", written, "etcd", Aim::Told);
-    let (after, etcd_after) = (ours.after, etcd.after);
-    let memory = |used: &[Used]| highest(used.iter().map(|used| used.memory_mib).collect());
-    let memory = (memory(&after), memory(&etcd_after));
+    let memory = (ours.memory_mib(), etcd.memory_mib());
     book.beside(8, &case, "MiB of memory, the largest node", memory, "etcd", Aim::AtMost(256.0));
     restart(field, book, &case).await
 }
@@ -58,14 +56,14 @@ pub(crate) async fn measure_running(ours: &Ours, extent: &Extent, book: &mut Boo
     let revision = ours.revision().await?;
     let idle = Idle::watch(&ours.pids()?, extent.idle).await?;
     let entries = ours.revision().await? - revision;
-    let cpu = highest(idle.cpu_percent());
+    let cpu = idle.busiest_percent();
     book.alone(13, &case, "% of a core, the busiest node", cpu, Aim::Told);
     let entries = vec![entries as f64 / idle.seconds];
     book.alone(13, &case, "log entries per s", entries, Aim::Told);
     let written = idle.written_kib.map(|kib| kib / idle.seconds / NODES as f64);
     let written = written.into_iter().collect();
     book.alone(13, &case, "KiB per s to the disk, a node", written, Aim::Told);
-    let memory = highest(idle.after.iter().map(|used| used.memory_mib).collect());
+    let memory = idle.memory_mib();
     book.alone(8, &case, "MiB of memory, the largest node", memory, Aim::Told);
     Ok(())
 }
@@ -77,11 +75,18 @@ fn highest(figures: Vec<f64>) -> Vec<f64> {
 
 /// Kills a node that follows and starts it again.
 async fn restart(field: &mut Field, book: &mut Book, case: &str) -> Result<()> {
+    let took = restarts(&mut field.ours, field.extent.rounds).await?;
+    book.alone(8, case, "s from a start to an answered read", took, Aim::AtMost(1.0));
+    Ok(())
+}
+
+/// How long it takes each time until a node that follows, and was killed, answers a read, seconds.
+pub(crate) async fn restarts(ours: &mut Ours, rounds: usize) -> Result<Vec<f64>> {
     let mut took = Vec::new();
-    for _ in 0..field.extent.rounds {
-        let cluster = &mut field.ours.cluster;
+    for _ in 0..rounds {
+        let (nodes, cluster) = (ours.nodes, &mut ours.cluster);
         let leader = cluster.leader().await?.context("there is no leader")?;
-        let follower = (leader + 1) % NODES;
+        let follower = (leader + 1) % nodes;
         cluster.kill(follower)?;
         let begun = Instant::now();
         cluster.run(follower)?;
@@ -92,12 +97,11 @@ async fn restart(field: &mut Field, book: &mut Book, case: &str) -> Result<()> {
         }
         took.push(begun.elapsed().as_secs_f64());
     }
-    book.alone(8, case, "s from a start to an answered read", took, Aim::AtMost(1.0));
-    Ok(())
+    Ok(took)
 }
 
 /// What nodes use while nobody asks for anything.
-struct Idle {
+pub(crate) struct Idle {
     before: Vec<Used>,
     after: Vec<Used>,
     /// What the disk was given meanwhile, whoever gave it; absent where nobody counts.
@@ -106,12 +110,22 @@ struct Idle {
 }
 
 impl Idle {
-    async fn watch(pids: &[u32], lasting: Duration) -> Result<Idle> {
+    pub(crate) async fn watch(pids: &[u32], lasting: Duration) -> Result<Idle> {
         let (before, kib, begun) = (Used::of(pids)?, disk_kib(), Instant::now());
         tokio::time::sleep(lasting).await;
         let written_kib = disk_kib().zip(kib).map(|(after, before)| after - before);
         let seconds = begun.elapsed().as_secs_f64();
         Ok(Idle { before, after: Used::of(pids)?, written_kib, seconds })
+    }
+
+    /// The memory that the node with the most has, MiB.
+    pub(crate) fn memory_mib(&self) -> Vec<f64> {
+        highest(self.after.iter().map(|used| used.memory_mib).collect())
+    }
+
+    /// What the busiest node used, percent of a processor.
+    pub(crate) fn busiest_percent(&self) -> Vec<f64> {
+        highest(self.cpu_percent())
     }
 
     fn cpu_percent(&self) -> Vec<f64> {

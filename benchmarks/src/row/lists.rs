@@ -1,6 +1,9 @@
 //! Row 5: lists of VMs: the first page with a filter, and all of it.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use client::{
@@ -11,6 +14,7 @@ use client::{
 use crate::{
     book::{Aim, Book},
     field::Field,
+    ours::Ours,
     row::writes::{Maker, create},
 };
 
@@ -24,9 +28,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// Measures the row; the VMs stay for those after it.
 pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
     let vms = field.extent.vms;
-    make(&field.clients(MAKERS).await?, vms, true).await?;
+    make(&field.clients(MAKERS).await?, 0..vms, true).await?;
     field.ours.settled(PATIENCE).await?;
-    let client = field.clients(1).await?.remove(0);
+    let (p95, whole) = times(&field.ours, vms, field.extent.rounds).await?;
+    book.alone(5, &format!("first page of {vms} VMs"), "ms, p95", vec![p95], Aim::AtMost(5.0));
+    book.alone(5, &format!("all of {vms} VMs"), "ms", whole, Aim::AtMost(100.0));
+    Ok(())
+}
+
+/// How long the first page of 100 with a filter takes, all but one in twenty, and the whole list each time,
+/// milliseconds.
+pub(crate) async fn times(ours: &Ours, vms: usize, rounds: usize) -> Result<(f64, Vec<f64>)> {
+    let client = ours.clients(1).await?.remove(0);
     let mut pages = Vec::new();
     for _ in 0..PAGES {
         let asked = Instant::now();
@@ -41,9 +54,8 @@ pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
     }
     pages.sort_by(f64::total_cmp);
     let p95 = pages[pages.len() * 95 / 100];
-    book.alone(5, &format!("first page of {vms} VMs"), "ms, p95", vec![p95], Aim::AtMost(5.0));
     let mut whole = Vec::new();
-    for _ in 0..field.extent.rounds {
+    for _ in 0..rounds {
         let asked = Instant::now();
         let mut page = v1::Page { page_size: 1_000, ..Default::default() };
         let mut seen = 0;
@@ -58,18 +70,17 @@ pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
         ensure!(seen >= vms, "the list has {seen} VMs");
         whole.push(asked.elapsed().as_secs_f64() * 1_000.0);
     }
-    book.alone(5, &format!("all of {vms} VMs"), "ms", whole, Aim::AtMost(100.0));
-    Ok(())
+    Ok((p95, whole))
 }
 
-/// Makes so many VMs, each client its part.
-pub(crate) async fn make(clients: &[Client], count: usize, stopped: bool) -> Result<()> {
+/// Makes VMs with these numbers, each client its part.
+pub(crate) async fn make(clients: &[Client], vms: Range<usize>, stopped: bool) -> Result<()> {
     let mut makers = tokio::task::JoinSet::new();
     let step = clients.len();
     for (number, client) in clients.iter().cloned().enumerate() {
-        let maker = Maker::calls(client);
+        let (maker, vms) = (Maker::calls(client), vms.clone());
         makers.spawn(async move {
-            for vm in (number..count).step_by(step) {
+            for vm in vms.skip(number).step_by(step) {
                 create(&maker, &format!("listed-{vm}"), stopped).await?;
             }
             anyhow::Ok(())

@@ -38,7 +38,7 @@ pub(crate) async fn measure(extent: &Extent, programs: PathBuf, book: &mut Book)
     for host in &hosts {
         schedule(&client, host, false).await?;
     }
-    make(&ours.clients(MAKERS).await?, extent.vms, false).await?;
+    make(&ours.clients(MAKERS).await?, 0..extent.vms, false).await?;
     let begun = Instant::now();
     for host in &hosts {
         schedule(&client, host, true).await?;

@@ -54,7 +54,7 @@ impl Get {
 }
 
 /// What is got: it was put before.
-const KEY: &str = "read";
+pub(crate) const KEY: &str = "read";
 
 #[async_trait]
 impl Asker for Get {

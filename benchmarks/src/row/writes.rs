@@ -20,6 +20,7 @@ use crate::{
     field::{Extent, Field},
     load::{Asker, Askers},
     ours::IMAGE,
+    row::lists::PATIENCE,
 };
 
 /// How many times etcd's it is to be, with so many clients at a time.
@@ -57,10 +58,16 @@ async fn measure_calls(field: &Field, kind: &str, clients: usize, book: &mut Boo
 }
 
 /// Measures row 2: many clients whose changes go over few streams, beside as many whose values are puts of their own.
-pub(crate) async fn measure_streams(field: &Field, book: &mut Book) -> Result<()> {
+pub(crate) async fn measure_streams(field: &mut Field, book: &mut Book) -> Result<()> {
     let clients = field.extent.clients.iter().copied().max().unwrap_or(1);
     for kind in ["lock", "label", "create"] {
+        if kind == "create" {
+            // As many as may wait for their hosts, and a cluster may have.
+            field.extent.lasting = field.extent.lasting.divided(3);
+        }
+        let field = &*field;
         let ours = async |round: usize| {
+            field.ours.settled(PATIENCE).await?;
             let streams = field.ours.clients(STREAMS.min(clients)).await?;
             let streams: Vec<Maker> = streams.into_iter().map(Maker::stream).collect();
             let makers = streams.into_iter().cycle().take(clients);
