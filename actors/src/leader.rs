@@ -118,6 +118,7 @@ impl Actor for Leader {
             state.observer = Observer::default();
             state.fencers.rest();
             state.tellers.rest();
+            state.placer = Placer::default();
         }
         // A change wakes it, else the clock does.
         let wake = state.next_beat.max(soon());
