@@ -110,7 +110,7 @@ pub(crate) const KINDS: [Kind; 30] = [
     kind("frozen", Lane::Means, || Box::new(limits::Limits::of(Limit::Frozen))),
     kind("guests-crash", Lane::Means, || Box::new(crash::Crash::default())),
     kind("actors-panic", Lane::Means, || Box::new(panics::Panics::default())),
-    kind("clock-jump", Lane::Order, || Box::new(clock::ClockJump)),
+    kind("clock-jump", Lane::Order, || Box::<clock::ClockJump>::default()),
     kind("fewer-voters", Lane::Order, || Box::new(voters::Voters::default())),
     kind("restart", Lane::Order, || Box::new(restart::Restart::default())),
     Kind { is_slow: true, ..kind("one-more", Lane::Order, || Box::new(spare::Spare)) },
