@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::Result;
-use lab::Hosts;
+use lab::{ClusterOptions, Hosts};
 
 use crate::{
     book::{Aim, Book},
@@ -16,7 +16,7 @@ use crate::{
         idle::{Idle, SETTLE, restarts},
         lists::{self, MAKERS, PATIENCE, make},
         reads::{GetLock, KEY},
-        writes::{Label, Lock, Maker},
+        writes::{Label, Lock, Maker, create},
     },
 };
 
@@ -43,7 +43,8 @@ impl Extent {
         Extent {
             nodes: vec![3, 5, 7],
             vms: vec![1_000, 10_000, 100_000],
-            late: [0, 20, 100, 200].map(Duration::from_millis).to_vec(),
+            // What is late by a time up to so much is late by half of it on average.
+            late: [0, 20, 100].map(Duration::from_millis).to_vec(),
             rounds: 3,
             lasting: Lasting { warm_up, counted },
             clients: 64,
@@ -57,7 +58,7 @@ impl Extent {
         Extent {
             nodes: vec![3],
             vms: vec![20, 50],
-            late: vec![Duration::from_millis(20)],
+            late: [0, 20].map(Duration::from_millis).to_vec(),
             rounds: 1,
             lasting: Lasting { warm_up, counted },
             clients: 2,
@@ -76,8 +77,8 @@ pub(crate) const PAGE: Layout = Layout {
 # Growth
 
 `make bench-growth` writes this page and `growth.json`: how a cluster does as it grows. All nodes run on one machine beside the
-clients that load them, so more nodes share the same processors. A figure is the median of the rounds, with the lowest and the
-highest.
+clients that load them, so more nodes share the same processors. Where a figure was taken in rounds it is their median, with the
+lowest and the highest.
 
 ",
     rows: &[
@@ -86,6 +87,7 @@ highest.
         (OVER_LATE_LINKS, "Over links on which packets are late, on three nodes"),
     ],
     limits: &[],
+    has_peers: false,
 };
 
 /// Measures all of it.
@@ -98,10 +100,15 @@ pub(crate) async fn measure(extent: &Extent, programs: &Path, book: &mut Book) -
 }
 
 async fn with_nodes(nodes: usize, extent: &Extent, programs: &Path, book: &mut Book) -> Result<()> {
-    let options = Ours::options(nodes, Hosts::Simulated, programs.to_owned());
+    let options = ClusterOptions {
+        // All of them vote.
+        settings: vec![("voters-max", nodes as u64)],
+        ..Ours::options(nodes, Hosts::Simulated, programs.to_owned())
+    };
     let mut ours = Ours::of(options).await?;
     let case = |what: &str| format!("{nodes} nodes, {what}, {} clients", extent.clients);
-    let seen = load(extent, async |round| locks(&ours, extent.clients, round).await).await?;
+    let locks = async |round| locks(&ours, "nodes", extent.clients, round).await;
+    let seen = load(extent, locks).await?;
     note(book, WITH_NODES, &case("locks"), &seen);
     let maker = Maker::calls(ours.clients(1).await?.remove(0));
     Lock::named(maker, KEY).ask().await?;
@@ -123,24 +130,26 @@ async fn with_nodes(nodes: usize, extent: &Extent, programs: &Path, book: &mut B
 async fn with_vms(extent: &Extent, programs: &Path, book: &mut Book) -> Result<()> {
     let options = Ours::options(NODES, Hosts::Simulated, programs.to_owned());
     let mut ours = Ours::of(options).await?;
+    // Those whose labels change are among them.
+    let label = |number: usize| format!("label-{number}");
+    for (number, client) in ours.many_clients(extent.clients).await?.into_iter().enumerate() {
+        create(&Maker::calls(client), &label(number), true).await?;
+    }
     let mut made = 0;
     for vms in extent.vms.iter().copied() {
-        make(&ours.many_clients(MAKERS).await?, made..vms, true).await?;
-        made = vms;
+        let listed = vms - extent.clients;
+        make(&ours.many_clients(MAKERS).await?, made..listed, true).await?;
+        made = listed;
         ours.settled(PATIENCE).await?;
-        let labels = async |round| {
-            let clients = ours.many_clients(extent.clients).await?.into_iter().map(Maker::calls);
-            let mut askers: Askers = Vec::new();
-            for (number, maker) in clients.enumerate() {
-                let vm = format!("label-{vms}-{round}-{number}");
-                askers.push(Box::new(Label::new(maker, vm).await?));
-            }
-            Ok(askers)
+        let labels = async |_| {
+            let makers = ours.many_clients(extent.clients).await?.into_iter().map(Maker::calls);
+            let asker = |(number, maker)| Box::new(Label::of(maker, label(number))) as _;
+            Ok(makers.enumerate().map(asker).collect())
         };
         let seen = load(extent, labels).await?;
         note(book, WITH_VMS, &format!("{vms} VMs, labels, {} clients", extent.clients), &seen);
         let case = format!("{vms} VMs");
-        let (p95, whole) = lists::times(&ours, vms, extent.rounds).await?;
+        let (p95, whole) = lists::times(&ours, listed, extent.rounds).await?;
         book.alone(WITH_VMS, &case, "ms, p95 of the first page", vec![p95], Aim::Told);
         book.alone(WITH_VMS, &case, "ms for the whole list", whole, Aim::Told);
         tokio::time::sleep(SETTLE.min(extent.idle * 3)).await;
@@ -168,7 +177,8 @@ async fn over_late_links(extent: &Extent, programs: &Path, book: &mut Book) -> R
         let before = term(&ours).await?;
         for clients in [1, extent.clients] {
             let most_ms = most.as_millis();
-            let locks = async |round| locks(&ours, clients, round).await;
+            let prefix = format!("late-{most_ms}");
+            let locks = async |round| locks(&ours, &prefix, clients, round).await;
             let case = format!("up to {most_ms} ms late, locks, {clients} clients");
             note(book, OVER_LATE_LINKS, &case, &load(extent, locks).await?);
         }
@@ -176,6 +186,7 @@ async fn over_late_links(extent: &Extent, programs: &Path, book: &mut Book) -> R
         let case = format!("up to {} ms late", most.as_millis());
         book.alone(OVER_LATE_LINKS, &case, "terms meanwhile", vec![elections], Aim::Told);
         late.into_iter().try_for_each(|late| late.end().map(drop))?;
+        ours.cluster.await_voters(NODES).await?;
     }
     Ok(())
 }
@@ -185,9 +196,10 @@ async fn term(ours: &Ours) -> Result<u64> {
 }
 
 /// Clients that take locks of their own and give them back.
-async fn locks(ours: &Ours, clients: usize, round: usize) -> Result<Askers> {
+async fn locks(ours: &Ours, prefix: &str, clients: usize, round: usize) -> Result<Askers> {
     let makers = ours.many_clients(clients).await?.into_iter().map(Maker::calls);
-    let lock = |(number, maker)| Lock::named(maker, &format!("{clients}-{round}-{number}"));
+    let lock =
+        |(number, maker)| Lock::named(maker, &format!("{prefix}-{clients}-{round}-{number}"));
     Ok(makers.enumerate().map(|numbered| Box::new(lock(numbered)) as _).collect())
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Layout {
     pub(crate) rows: &'static [(u8, &'static str)],
     /// What limits rows that do not reach what they are to, as profiles showed.
     pub(crate) limits: &'static [(u8, &'static str)],
+    /// Whether figures of peers stand beside.
+    pub(crate) has_peers: bool,
 }
 
 /// The page beside peers.
@@ -48,11 +50,10 @@ the highest. “Per s” is better when higher, times are better when lower.
     limits: &[
     (
         1,
-        "Both processors are busy, with clients and all three nodes: the leader had 30 % of them, the clients 16 %, each follower 8 %, what \
-         keeps the copies 9 % (perf, 256 clients that take locks). It is what a call costs on the way (HTTP/2, TLS, headers), not the disk: see row 2. A create \
+        "Both processors are busy, with clients and all three nodes: the leader had 30 % of them, the clients 16 %, each follower 8 % (perf, 256 \
+         clients that take locks). It is what a call costs on the way (HTTP/2, TLS, headers), not the disk: see row 2. A create \
          is several entries of the log: it is asked for, placed and reported. Where 256 clients create, the leader had 41 % of both processors, each \
-         follower 16 %, the clients 15 %, the logs 5 %, the copies 1 %. Fewer clients wait for each other's entries, and for the entries that place and report: \
-         where 64 create, up to 30 % of the processors is left to the copies.",
+         follower 16 %, the clients 15 %, the logs 5 %, the copies 1 %. Fewer clients wait for each other's entries, and for the entries that place and report.",
     ),
     (
         2,
@@ -78,6 +79,7 @@ the highest. “Per s” is better when higher, times are better when lower.
          deciding is 2.4 %, and looking at alerts is in that.",
     ),
 ],
+    has_peers: true,
 };
 
 /// Where and of what figures were taken.
@@ -137,7 +139,9 @@ pub(crate) fn write(
 fn text(layout: &Layout, book: &Book, around: &Circumstances) -> Result<String> {
     let mut text = layout.head.to_owned();
     let Circumstances { date, commit, machine, disk, etcd } = around;
-    writeln!(text, "Taken on {date} of {commit}, on {machine}, {disk}, beside {etcd}.")?;
+    write!(text, "Taken on {date} of {commit}, on {machine}, {disk}")?;
+    let beside = if layout.has_peers { format!(", beside {etcd}") } else { String::new() };
+    writeln!(text, "{beside}.")?;
     for (row, title) in layout.rows {
         let figures: Vec<&Figure> = book.figures.iter().filter(|f| f.row == *row).collect();
         if figures.is_empty() {

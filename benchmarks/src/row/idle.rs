@@ -11,8 +11,7 @@ use crate::{
     row::writes::Put,
 };
 
-/// What is left of a load may take so long to settle: the copy in sled waits a minute for more, and is then written
-/// at once.
+/// What is left of a load may take so long to settle: the copy in sled waits a minute for more.
 pub(crate) const SETTLE: Duration = Duration::from_secs(90);
 
 /// No attempt to read takes longer.

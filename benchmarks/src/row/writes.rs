@@ -247,7 +247,12 @@ impl Label {
     /// Makes the VM first.
     pub(crate) async fn new(maker: Maker, vm: String) -> Result<Label> {
         create(&maker, &vm, true).await?;
-        Ok(Label { maker, vm, turn: 0 })
+        Ok(Label::of(maker, vm))
+    }
+
+    /// Of a VM that is there.
+    pub(crate) fn of(maker: Maker, vm: String) -> Label {
+        Label { maker, vm, turn: 0 }
     }
 }
 
