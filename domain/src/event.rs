@@ -271,6 +271,11 @@ impl Ring {
         self.floor
     }
 
+    /// The newest event, or the newest one that is gone when there is none.
+    pub(crate) fn newest(&self) -> Revision {
+        self.events.last().map_or(self.floor, |event| event.revision)
+    }
+
     /// The events after `since`, oldest first.
     ///
     /// # Errors

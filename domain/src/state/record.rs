@@ -201,8 +201,7 @@ impl Loader {
             (Some(state), Record::Row(change)) => insert(state, change)?,
             (Some(state), Record::Request(request)) => state.requests.restore(*request),
             (Some(state), Record::Event(event)) => {
-                let newest =
-                    state.events.iter().last().map_or(state.events.floor(), |e| e.revision);
+                let newest = state.events.newest();
                 if event.revision <= newest && newest != Revision::ZERO {
                     return Err(RecordError::Order(event.revision));
                 }
