@@ -3,6 +3,7 @@
 //! It looks at what changed since it looked last, and at everything when it starts, when it missed
 //! something, and now and then. What is to be done comes from `next_action` alone.
 
+mod claim;
 pub(crate) mod guarding;
 mod instance;
 mod migration;
@@ -42,6 +43,7 @@ use crate::{
     reporter::Reporter,
     root::StaffOptions,
 };
+use claim::Claim;
 use instance::{InstanceActor, Task, Tools};
 use probe::{ProbeActor, Question};
 
@@ -113,6 +115,7 @@ pub(crate) struct HostState {
     asked: BTreeMap<OperationId, Instant>,
     changes: tokio::sync::broadcast::Receiver<VmId>,
     next_sweep: Instant,
+    claim: Claim,
 }
 
 impl HostActor {
@@ -136,6 +139,7 @@ impl HostActor {
             asking: BTreeMap::new(),
             asked: BTreeMap::new(),
             next_sweep: Instant::now(),
+            claim: Claim::default(),
         };
         let spawned = Actor::spawn_linked(
             None,
@@ -193,7 +197,9 @@ impl Actor for HostActor {
             state.dispatch(&me, &view.state).await;
             state.ask(&me, &view.state).await;
         }
-        let wake = state.due.first().map_or(Instant::now() + INTERVAL, |(at, _)| *at);
+        // What was due on a host that another one drives now is not done from here.
+        let due = state.due.first().filter(|_| acts).map(|(at, _)| *at);
+        let wake = due.unwrap_or_else(|| Instant::now() + INTERVAL);
         // While children work, their end must come through: it is a message too.
         let idle = state.working.is_empty() && state.asking.is_empty();
         let interval = if idle { INTERVAL } else { PAUSE };
@@ -252,7 +258,7 @@ impl HostState {
         }
         self.seen = None;
         // Only a member can drive; a node that has just joined waits until it knows itself.
-        if !state.nodes.contains_key(&node) {
+        if !state.nodes.contains_key(&node) || !self.claim.is_due() {
             return false;
         }
         let inventory = match instance::within(self.tools.host.driver.inventory()).await {
@@ -275,6 +281,7 @@ impl HostState {
         let command = Command::Host(HostCommand::Grant(Box::new(grant)));
         match self.tools.store.propose_as_node(command).await {
             Ok(outcome) => {
+                self.claim = Claim::default();
                 tracing::info!(host = %host.name, "this node drives the host");
                 // The beat tells the guard too; this only lets guests start without waiting for it.
                 let store = &self.tools.store;
@@ -283,7 +290,9 @@ impl HostState {
                 }
             }
             Err(error) => {
-                tracing::warn!(host = %host.name, %error, "the host was not taken up");
+                if self.claim.refused(&error) {
+                    tracing::warn!(host = %host.name, %error, "the host was not taken up");
+                }
                 guarding::refused(host, &error).await;
             }
         }

@@ -1,9 +1,21 @@
 //! Hosts that are lost: what becomes of their VMs, and what people are told.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use client::{Client, Error, v1};
-use v1::{hosts_client::HostsClient, operations_client::OperationsClient, vms_client::VmsClient};
+use domain::id::HostId;
+use newtype_uuid::GenericUuid;
+use uuid::Uuid;
+use v1::{
+    clusters_client::ClustersClient, hosts_client::HostsClient,
+    operations_client::OperationsClient, vms_client::VmsClient,
+};
 
 use crate::{
     harness::{Lab, create, done, get, spec},
@@ -119,5 +131,40 @@ async fn vms_of_a_lost_host_do_as_their_specs_say() {
     assert_eq!(host.ended, "");
     await_vm(&client, "db", |vm| vm.phase == "running" && vm.host == lost).await;
     await_vm(&client, "off", |vm| vm.phase == "stopped" && vm.host == lost).await;
+    lab.cluster.stop().await;
+}
+
+/// A host that the cluster does not give to a node is asked for again now and then: each refusal is an entry of the log, and
+/// news to whoever waits for news.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_refused_is_not_asked_for_without_end() {
+    const LOOK: Duration = Duration::from_secs(5);
+    let another = Arc::new(AtomicBool::new(false));
+    let is_another = another.clone();
+    let mut lab = Lab::start_over(
+        1,
+        1,
+        Arc::new(move |host| {
+            if is_another.load(Ordering::Relaxed) {
+                // The same name, and nothing of what the cluster knows by it.
+                host.id = HostId::from_untyped_uuid(Uuid::now_v7());
+            }
+        }),
+    )
+    .await;
+    let entries = async |lab: &Lab| {
+        let call = lab.client();
+        let call = call.call(v1::GetClusterRequest::default(), async |channel, request| {
+            ClustersClient::new(channel).get_cluster(request).await
+        });
+        call.await.unwrap().revision
+    };
+    lab.cluster.stop_node(0).await;
+    another.store(true, Ordering::Relaxed);
+    lab.cluster.start_node(0).await.unwrap();
+    let before = entries(&lab).await;
+    tokio::time::sleep(LOOK).await;
+    let count = entries(&lab).await - before;
+    assert!((1..25).contains(&count), "{count} entries in {LOOK:?}");
     lab.cluster.stop().await;
 }
