@@ -5,6 +5,7 @@
 //! with it (sled refuses or panics, a checksum, a missing row) ends in making it again, so it may
 //! fail in any way a disk and sled can.
 
+mod pace;
 mod rows;
 mod writer;
 

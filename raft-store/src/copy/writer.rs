@@ -10,7 +10,11 @@ use std::{
 use domain::{Revision, event::Event, request::Remembered};
 use tokio::sync::watch;
 
-use super::{CopyError, Summary, THREAD, guarded, open, ring_begin, rows};
+use super::{
+    CopyError, Summary, THREAD, guarded, open,
+    pace::{Pace, Waiting},
+    ring_begin, rows,
+};
 use crate::{ground, metrics, snapshot::Header, view::View};
 use rows::{Fingerprint, Key, Packer};
 
@@ -19,13 +23,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How long a few entries wait for others to share a batch with: what a batch costs hardly depends on how much is
 /// in it.
 pub(crate) const WAIT: Duration = Duration::from_secs(60);
-/// So many entries wait for nothing.
-const ENTRIES_TOGETHER: u64 = 16_384;
-/// Fewer wait for others in any case.
-const ENTRIES_TOGETHER_MIN: u64 = 512;
-/// For so many times the processor time of its work the thread rests: it has a tenth of one processor at most, also
-/// where another one would be free. What processors do beside each other slows each of them.
-const REST: u32 = 9;
 /// Requests of one row. sled is slow with many small rows; sixteen of them make a leaf, and a leaf above 128 KiB
 /// becomes a file that it does not sync.
 const REQUESTS_TOGETHER: usize = 16;
@@ -141,18 +138,14 @@ impl Copy {
         stopped: &mpsc::Receiver<()>,
     ) -> Result<(), CopyError> {
         let took = metrics::COPY.of::<&str>([]);
-        let mut since = Instant::now();
-        let mut rests_until = since;
+        let mut pace = Pace::new(wait);
         loop {
             let newest = views.borrow_and_update().clone();
-            let due = self.is_due(&newest) || since.elapsed() >= wait;
-            if self.written.is_none() || (due && Instant::now() >= rests_until) {
+            if self.written.is_none() || pace.is_due(self.waiting(&newest)) {
                 let written = self.written.as_ref().and_then(|written| written.at);
                 let is_new = self.written.is_none() || written != newest.at;
-                let (begun, before) = (Instant::now(), worked());
-                self.catch_up(newest)?;
-                since = Instant::now();
-                rests_until = since + REST * worked().saturating_sub(before);
+                let begun = Instant::now();
+                pace.work(|| self.catch_up(newest))?;
                 if is_new {
                     took.record(begun.elapsed().as_secs_f64());
                 }
@@ -165,11 +158,14 @@ impl Copy {
         }
     }
 
-    fn is_due(&self, newest: &View) -> bool {
+    fn waiting(&self, newest: &View) -> Waiting {
         let index = newest.state.index;
-        let waiting = index.saturating_sub(self.written_index());
         let forgotten = newest.state.events.floor().index();
-        is_due(waiting, index.saturating_sub(forgotten), forgotten > 0)
+        Waiting {
+            entries: index.saturating_sub(self.written_index()),
+            known: index.saturating_sub(forgotten),
+            forgotten: forgotten > 0,
+        }
     }
 
     fn catch_up(&mut self, view: Arc<View>) -> Result<(), CopyError> {
@@ -329,21 +325,6 @@ impl Copy {
     }
 }
 
-/// Whether entries that are not in the copy are to be written now: many wait, or so many of those whose events are `known`
-/// that these may be gone soon, where older ones are `forgotten` already. When they are gone everything is written anew,
-/// and that waits: the machine has no time for it just now.
-fn is_due(waiting: u64, known: u64, forgotten: bool) -> bool {
-    let urgent =
-        forgotten && 4 * waiting >= known && waiting >= ENTRIES_TOGETHER_MIN.min(known / 2);
-    (waiting >= ENTRIES_TOGETHER || urgent) && waiting <= known
-}
-
-/// Processor time of this thread.
-fn worked() -> Duration {
-    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    spent.try_into().unwrap_or_default()
-}
-
 /// Frees the pages that sled has replaced. Else other threads would: whoever notes how long something took frees some,
 /// since histograms and sled have one place (crossbeam's) for what is to be freed later.
 fn clear_away() {
@@ -387,31 +368,4 @@ fn request_rows(
         let key = Key::Requests(row.first()?.index);
         Some((key.bytes(), rows::seal(&key, &row)))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_wait_for_others_but_not_until_their_events_are_gone() {
-        let many = ENTRIES_TOGETHER;
-        for (waiting, known, forgotten, due) in [
-            // A young cluster: nothing is in danger.
-            (0, 0, false, false),
-            (600, 600, false, false),
-            (many, many, false, true),
-            (600, 2_500, true, false),
-            (600, 2_400, true, true),
-            (500, 2_000, true, false),
-            // Events of many rows: there are few of them.
-            (49, 100, true, false),
-            (50, 100, true, true),
-            // They are gone.
-            (101, 100, true, false),
-            (many, many - 1, true, false),
-        ] {
-            assert_eq!(is_due(waiting, known, forgotten), due, "{waiting} of {known}");
-        }
-    }
 }
