@@ -53,6 +53,8 @@ pub struct Compared {
     pub lives: usize,
     /// Times in which hosts executed a guest.
     pub executions: usize,
+    /// Those of them of real guests.
+    pub real: usize,
     /// VMs that one host executed and then another.
     pub moved: usize,
     /// Elements that were appended to lists.
@@ -70,7 +72,7 @@ pub struct Compared {
 impl Compared {
     /// What nothing was found of.
     pub(crate) fn lacking(&self) -> impl Iterator<Item = &'static str> {
-        let Compared { keys, grants, lives, executions, moved, .. } = *self;
+        let Compared { keys, grants, lives, executions, real, moved, .. } = *self;
         let Compared { appended, operations, backups, restored, watched, .. } = *self;
         let all = [
             (keys, "registers"),
@@ -78,6 +80,7 @@ impl Compared {
             (grants, "grants of locks"),
             (lives, "VMs"),
             (executions, "executions"),
+            (real, "executions of real guests"),
             (moved, "VMs on several hosts"),
             (operations, "operations"),
             (backups, "backups"),
@@ -90,10 +93,11 @@ impl Compared {
 
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Compared { keys, grants, lives, executions, moved, .. } = self;
+        let Compared { keys, grants, lives, executions, real, moved, .. } = self;
         let Compared { appended, operations, backups, restored, watched, .. } = self;
         writeln!(f, "{keys} registers, {appended} appended to lists, {grants} grants of locks")?;
-        writeln!(f, "{lives} VMs, executed {executions} times, {moved} of them on several hosts")?;
+        write!(f, "{lives} VMs, executed {executions} times, {real} of these by real hosts; ")?;
+        writeln!(f, "{moved} on several hosts")?;
         write!(f, "{operations} operations, {backups} backups, {restored} registers restored, ")?;
         write!(f, "{watched} events sent to watchers")
     }

@@ -9,6 +9,7 @@ mod full_disk;
 mod hung_disk;
 mod kill;
 mod late;
+mod libvirtd;
 mod limits;
 mod loss;
 mod narrow;
@@ -16,6 +17,7 @@ mod panics;
 mod partition;
 mod pause;
 mod power;
+mod qemu;
 mod restart;
 mod slow_disk;
 pub(crate) mod spare;
@@ -83,7 +85,7 @@ pub(crate) struct Kind {
 }
 
 /// All kinds.
-pub(crate) const KINDS: [Kind; 30] = [
+pub(crate) const KINDS: [Kind; 32] = [
     kind("leader-alone", Lane::Network, || partition::make(Shape::LeaderAlone)),
     kind("leader-deaf", Lane::Network, || partition::make(Shape::LeaderDeaf)),
     kind("leader-mute", Lane::Network, || partition::make(Shape::LeaderMute)),
@@ -109,6 +111,8 @@ pub(crate) const KINDS: [Kind; 30] = [
     kind("little-memory", Lane::Means, || Box::new(limits::Limits::of(Limit::Memory(256 << 10)))),
     kind("frozen", Lane::Means, || Box::new(limits::Limits::of(Limit::Frozen))),
     kind("guests-crash", Lane::Means, || Box::new(crash::Crash::default())),
+    kind("libvirtd-killed", Lane::Means, || Box::new(libvirtd::LibvirtdKilled::default())),
+    kind("qemus-killed", Lane::Means, || Box::new(qemu::QemusKilled::default())),
     kind("actors-panic", Lane::Means, || Box::new(panics::Panics::default())),
     kind("clock-jump", Lane::Order, || Box::<clock::ClockJump>::default()),
     kind("fewer-voters", Lane::Order, || Box::new(voters::Voters::default())),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use lab::{Broken, Cluster, ClusterOptions, HostRecords, Hosts, Storage};
+use lab::{Broken, Cluster, ClusterOptions, Guest, HostRecords, Hosts, Storage};
 
 use crate::{
     afterwards::{AFTERWARDS, Afterwards, VOTERS, note_bodies, votes_max},
@@ -17,7 +17,7 @@ use crate::{
     page,
     summary::Summary,
     users::Users,
-    workload::{lists, lives, locks, queue, registers, watches},
+    workload::{GUEST, HostKind, lists, lives, locks, queue, registers, watches},
 };
 
 /// What a run is to be like.
@@ -51,6 +51,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// # Errors
 /// The reason in a sentence.
 pub fn is_possible() -> Result<(), String> {
+    lab::is_possible()?;
     lab::disks_are_possible()?;
     lab::bridges_are_possible()?;
     lab::tampered_syncs_are_possible()?;
@@ -95,10 +96,14 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
         settings: vec![(LEASE, LEASE_MS), (VOTERS, votes_max(plan.nodes))],
         previous: plan.previous.clone(),
         spare: true,
+        real_too: true,
         ..ClusterOptions::new(plan.nodes, Hosts::Apart, plan.programs.clone())
     };
+    let guest = Guest::make(&plan.programs)?;
     let cluster = Cluster::start(options, |step| tell(step)).await?;
     cluster.await_voters(plan.nodes).await?;
+    guest.import(&cluster, GUEST)?;
+    HostKind::label(&cluster, plan.nodes).await?;
     let history = History::begin(&plan.out.join("history.jsonl"))?;
     let mut users = Users::begin(&cluster, history.clone(), &plan.out, plan.seed).await?;
 
@@ -192,6 +197,7 @@ fn keep_logs(site: &Site, out: &Path) -> Result<()> {
     for node in 0..=site.cluster.spare().0 {
         std::fs::write(out.join(format!("n{}.log", node + 1)), site.cluster.log(node))?;
         std::fs::write(out.join(format!("h{}.log", node + 1)), site.cluster.driver_log(node))?;
+        std::fs::write(out.join(format!("r{}.log", node + 1)), site.cluster.real_driver_log(node))?;
     }
     Ok(())
 }

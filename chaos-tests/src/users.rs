@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::{
     history::History,
     workload::{
-        Load, backups::Backups, lists::Lists, lives::Lives, locks, queue::Queue,
+        HostKind, Load, backups::Backups, lists::Lists, lives::Lives, locks, queue::Queue,
         registers::Registers, watches::Watchers,
     },
 };
@@ -18,6 +18,8 @@ use crate::{
 const CLIENTS: u64 = 24;
 const HOLDERS: u64 = 10;
 const LEADERS: u64 = 10;
+/// The same, of real guests.
+const REAL_LEADERS: u64 = 5;
 /// Clients that read lists and append to them.
 const APPENDERS: u64 = 4;
 /// Clients that have drivers asked.
@@ -58,7 +60,8 @@ impl Users {
             registers.use_them(&load, CLIENTS, seed),
             lists.use_them(&load, APPENDERS, seed),
             locks::take(&load, HOLDERS, seed),
-            lives.lead(&load, LEADERS, seed),
+            lives.lead(&load, HostKind::Simulated, LEADERS, seed),
+            lives.lead(&load, HostKind::Real, REAL_LEADERS, seed),
             Arc::<Queue>::default().fill(&load, ASKERS, seed),
             backups.make_them(&load, seed),
         ];

@@ -13,14 +13,59 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::Result;
-use client::{Changes, Client};
+use anyhow::{Result, ensure};
+use client::{Changes, Client, v1};
 use lab::Cluster;
 
 use crate::history::History;
+
+/// What real guests boot from.
+pub(crate) const GUEST: &str = "tiny";
+/// The label that tells hosts apart.
+const KIND: &str = "kind";
+
+/// What hosts are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HostKind {
+    /// Simulated: `h1`, `h2` ….
+    Simulated,
+    /// Hypervisors: `r1`, `r2` ….
+    Real,
+}
+
+impl HostKind {
+    fn name(self) -> &'static str {
+        match self {
+            HostKind::Simulated => "simulated",
+            HostKind::Real => "real",
+        }
+    }
+
+    /// A VM is to be on one of these.
+    pub(crate) fn only(self) -> v1::PlacementRules {
+        let host_labels = [(KIND.to_owned(), self.name().to_owned())].into();
+        v1::PlacementRules { host_labels, ..Default::default() }
+    }
+
+    /// Tells all hosts of a cluster apart, once each is known.
+    pub(crate) async fn label(cluster: &Cluster, nodes: usize) -> Result<()> {
+        let begun = Instant::now();
+        for (letter, kind) in [('h', HostKind::Simulated), ('r', HostKind::Real)] {
+            for number in 1..=nodes {
+                let (host, label) =
+                    (format!("{letter}{number}"), format!("{KIND}={}", kind.name()));
+                while let Err(why) = cluster.novacron(0, &["host", "label", &host, &label]) {
+                    ensure!(begun.elapsed() < PATIENT, "{why:#}");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Longest time that a client of one node waits for an answer.
 const ONE_NODE: Duration = Duration::from_secs(3);

@@ -7,14 +7,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use drivers::simulator::{self, Record};
+use drivers::simulator;
 
 /// The port where guests come from other hosts.
 const GUESTS_PORT: u16 = 7300;
 
 pub(crate) struct Apart {
     program: PathBuf,
-    state: PathBuf,
+    pub(crate) state: PathBuf,
     /// On the node's disk: it loses its power with that.
     durable: PathBuf,
     guests: SocketAddr,
@@ -80,39 +80,5 @@ impl Apart {
     /// See [`simulator::lose_power`].
     pub(crate) fn lose_power(&self) -> Result<()> {
         Ok(simulator::lose_power(&self.state)?)
-    }
-}
-
-/// Where simulated hosts write down what becomes of their bodies.
-#[derive(Clone, Debug)]
-pub struct HostRecords(Vec<PathBuf>);
-
-/// What one host has written down of one body.
-#[derive(Clone, Debug)]
-pub struct Told {
-    /// The number of the host, from 0.
-    pub host: usize,
-    /// The VM.
-    pub vm: String,
-    /// What it has written down.
-    pub record: Record,
-}
-
-impl HostRecords {
-    pub(crate) fn of<'a>(hosts: impl Iterator<Item = &'a Apart>) -> HostRecords {
-        HostRecords(hosts.map(|host| host.state.clone()).collect())
-    }
-
-    /// What they have written down so far.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn read(&self) -> Result<Vec<Told>> {
-        let mut all = Vec::new();
-        for (host, state) in self.0.iter().enumerate() {
-            let records = simulator::records(state)?.into_iter();
-            all.extend(records.map(|(vm, record)| Told { host, vm: vm.to_string(), record }));
-        }
-        Ok(all)
     }
 }

@@ -110,3 +110,10 @@ pub async fn status(client: &Client) -> Result<v1::Cluster, client::Error> {
     });
     call.await
 }
+
+/// When a step of an operation began, microseconds since 1970, if it did.
+#[must_use]
+pub fn begun_us(operation: &v1::Operation, step: &str) -> Option<u64> {
+    let begun = operation.steps.iter().find(|begun| begun.name == step)?;
+    begun.begun_at.parse::<jiff::Timestamp>().ok()?.as_microsecond().try_into().ok()
+}

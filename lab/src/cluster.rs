@@ -9,11 +9,11 @@ use std::{
 
 use crate::{
     apart::Apart,
-    config::Config,
-    disk::Disk,
+    config::{Config, Real},
+    disk::{self, Disk},
     down,
     guard::{self, Boot},
-    hypervisor::Hypervisor,
+    hypervisor::{self, Hypervisor},
     network::{BRIDGE, Network},
     node::Node,
     options::{ClusterOptions, Fencing, Hosts, Storage},
@@ -38,18 +38,38 @@ pub struct Cluster {
 }
 
 /// The directory in which all of a lab lies; removed when dropped.
-pub(crate) struct Root(tempfile::TempDir);
+pub(crate) struct Root {
+    directory: tempfile::TempDir,
+    is_shared: bool,
+}
 
 impl Root {
     pub(crate) fn make() -> Result<Root> {
         // Short: QEMU's sockets lie in it.
         let root = tempfile::Builder::new().prefix("nc").tempdir_in("/tmp")?;
         std::fs::write(root.path().join(down::OWNER), std::process::id().to_string())?;
-        Ok(Root(root))
+        Ok(Root { directory: root, is_shared: false })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        self.directory.path()
+    }
+
+    /// Lets those who have mounts of their own see what is mounted in it from now on, and what is no more.
+    fn share(&mut self) -> Result<()> {
+        let path = self.path();
+        disk::tool(Command::new("mount").arg("--bind").args([path, path]))?;
+        self.is_shared = true;
+        disk::tool(Command::new("mount").arg("--make-shared").arg(self.path()))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if self.is_shared {
+            // Lazily: somebody may still end.
+            let _ = disk::tool(Command::new("umount").arg("--lazy").arg(self.path()));
+        }
     }
 }
 
@@ -73,7 +93,11 @@ impl Cluster {
     /// # Errors
     /// When a step fails; what was started is ended again.
     pub async fn start(options: ClusterOptions, mut tell: impl FnMut(&str)) -> Result<Cluster> {
-        let root = Root::make()?;
+        let mut root = Root::make()?;
+        if options.real_too {
+            // What guests boot from lies on the nodes' disks.
+            root.share()?;
+        }
         let access = Access {
             endpoints: Vec::new(),
             authority: String::new(),
@@ -89,7 +113,7 @@ impl Cluster {
         let mut cluster = Cluster { options, nodes: Vec::new(), network, access, root };
         let mut inside = Vec::new();
         for number in 0..cluster.options.nodes {
-            if cluster.options.hosts == Hosts::Real {
+            if cluster.options.hosts == Hosts::Real || cluster.options.real_too {
                 tell(&format!("hypervisor {}", number + 1));
             }
             inside.push(cluster.add(number)?);
@@ -152,12 +176,14 @@ impl Cluster {
         // A spare node has no host, but a place on the hosts' network.
         let spare = self.options.spare && number == self.options.nodes;
         let hosts = if spare { Hosts::Bridged } else { self.options.hosts };
-        let hypervisor = match (&self.network, hosts) {
-            (Some(network), Hosts::Real) => {
+        let real = hosts == Hosts::Real;
+        let real_too = self.options.real_too && !spare;
+        let hypervisor = match &self.network {
+            Some(network) if real || real_too => {
                 let (files, ledgers) = (directory.join("h"), self.ledgers());
                 Some(Hypervisor::start(&files, number, network, &programs, &ledgers)?)
             }
-            (_, Hosts::Simulated | Hosts::Bridged | Hosts::Apart | Hosts::Real) => None,
+            Some(_) | None => None,
         };
         let disk = match self.options.storage {
             Storage::Directory => None,
@@ -170,7 +196,6 @@ impl Cluster {
             }
             None => (free_address()?, free_address()?),
         };
-        let real = hosts == Hosts::Real;
         let watched = real && self.options.fencing == Fencing::Watchdogs;
         let apart = (hosts == Hosts::Apart)
             .then(|| Apart::new(&directory, &programs, Network::address(number)));
@@ -185,6 +210,7 @@ impl Cluster {
                 .movable_clocks
                 .then(|| WallClock::make(&directory))
                 .transpose()?,
+            real: directory.join(if real { "d" } else { "r" }),
             directory,
             programs,
             spare,
@@ -196,7 +222,8 @@ impl Cluster {
             process: None,
         };
         node.run_guard()?;
-        let state = node.directory.join("d");
+        let driver = real_too.then(|| hypervisor::driver(&node.directory, &node.programs));
+        let driver = driver.transpose()?;
         let config = Config {
             number,
             nodes: self.options.nodes,
@@ -208,8 +235,12 @@ impl Cluster {
                 Storage::Disk => 1_000,
             },
             has_host: !spare,
-            hypervisor: node.hypervisor.as_ref().map(|hypervisor| (hypervisor, state.as_path())),
             apart: node.apart.as_ref(),
+            real: node.hypervisor.as_ref().map(|hypervisor| Real {
+                hypervisor,
+                state: &node.real,
+                program: driver.as_deref(),
+            }),
             pool: &self.pool(),
             pace: self.options.pace,
             more_hosts: self.options.more_hosts,
@@ -296,6 +327,18 @@ impl Cluster {
     #[must_use]
     pub fn libvirt_uri(&self, node: usize) -> Option<String> {
         self.nodes[node].hypervisor.as_ref().map(Hypervisor::uri)
+    }
+
+    /// Has `virsh` ask a node's libvirt for something; the answer is what it says.
+    ///
+    /// # Errors
+    /// With what it complains of, and when the node has no libvirt.
+    pub fn virsh(&self, node: usize, arguments: &[&str]) -> Result<String> {
+        let uri = self.libvirt_uri(node).context("it has no libvirt")?;
+        let said = self.on_host(node, "virsh").args(["-q", "-c", &uri]).args(arguments).output()?;
+        let complaint = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.success(), "virsh {}: {complaint}", arguments.join(" "));
+        Ok(String::from_utf8_lossy(&said.stdout).into_owned())
     }
 
     /// The file that operator commands take.

@@ -1,7 +1,6 @@
 //! The cluster.toml of a lab's node.
 
 use std::{
-    fmt::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -24,10 +23,10 @@ pub(crate) struct Config<'a> {
     pub(crate) snapshot_entries: u64,
     /// Whether it drives a host.
     pub(crate) has_host: bool,
-    /// The host's hypervisor and where its driver keeps its state; none is simulated.
-    pub(crate) hypervisor: Option<(&'a Hypervisor, &'a Path)>,
-    /// The host, when it is a simulated one apart from its node.
+    /// Its host, when that is a simulated one apart from it.
     pub(crate) apart: Option<&'a Apart>,
+    /// Its hypervisor: its host, or one more where that is simulated.
+    pub(crate) real: Option<Real<'a>>,
     /// The pool that all hosts see.
     pub(crate) pool: &'a Path,
     /// Where its host's guard listens, if it has one.
@@ -42,6 +41,16 @@ pub(crate) struct Config<'a> {
     pub(crate) traces: Option<Traces>,
     /// What cuts the power of every host, and where the hosts lie.
     pub(crate) agents: Option<(PathBuf, PathBuf)>,
+}
+
+/// What is told of a hypervisor.
+#[derive(Clone, Copy)]
+pub(crate) struct Real<'a> {
+    pub(crate) hypervisor: &'a Hypervisor,
+    /// Where its driver keeps its state.
+    pub(crate) state: &'a Path,
+    /// The driver, when it is not the one beside the node's program.
+    pub(crate) program: Option<&'a Path>,
 }
 
 impl Config<'_> {
@@ -75,22 +84,15 @@ impl Config<'_> {
             return text;
         }
         text.push_str(&format!("[[host]]\nname = \"h{me}\"\n"));
-        let host = match (self.hypervisor, self.apart) {
-            (Some((hypervisor, state)), _) => write!(
-                text,
-                "driver = \"libvirt\"\nvirt_type = \"qemu\"\nuri = \"{}\"\n\
-                 migration_uri = \"{}\"\n\
-                 state_directory = \"{}\"\ncpus = 8\nmemory_mib = 2048\n\
-                 pools = {{ shared = \"{}\" }}\n",
-                hypervisor.uri(),
-                hypervisor.migration_uri(),
-                state.display(),
-                self.pool.display(),
-            ),
-            (None, Some(apart)) => write!(text, "{}", apart.text()),
-            (None, None) => writeln!(text, "driver = \"simulator\"{room}"),
-        };
-        host.expect("a string takes what is written");
+        match (self.apart, self.real) {
+            (Some(apart), None) => text.push_str(&apart.text()),
+            (Some(apart), Some(real)) => {
+                let real = self.real_text(real);
+                text.push_str(&format!("{}\n[[host]]\nname = \"r{me}\"\n{real}", apart.text()));
+            }
+            (None, Some(real)) => text.push_str(&self.real_text(real)),
+            (None, None) => text.push_str(&format!("driver = \"simulator\"{room}\n")),
+        }
         for more in 2..self.more_hosts + 2 {
             let host =
                 format!("\n[[host]]\nname = \"h{me}-{more}\"\ndriver = \"simulator\"{room}\n");
@@ -109,5 +111,20 @@ impl Config<'_> {
             }
         }
         text
+    }
+
+    fn real_text(&self, Real { hypervisor, state, program }: Real<'_>) -> String {
+        let program = program.map(|program| format!("program = \"{}\"\n", program.display()));
+        format!(
+            "driver = \"libvirt\"\nvirt_type = \"qemu\"\nuri = \"{}\"\n\
+             migration_uri = \"{}\"\n\
+             state_directory = \"{}\"\ncpus = 8\nmemory_mib = 2048\n\
+             pools = {{ shared = \"{}\" }}\n{}",
+            hypervisor.uri(),
+            hypervisor.migration_uri(),
+            state.display(),
+            self.pool.display(),
+            program.unwrap_or_default(),
+        )
     }
 }

@@ -191,7 +191,8 @@ fn go_down(root: &File) -> Result<(), Errno> {
     unsafe { ioctl(root, Setter::<EXT4_IOC_SHUTDOWN, u32>::new(WITHOUT_JOURNAL)) }
 }
 
-fn tool(command: &mut Command) -> Result<()> {
+/// Runs one of the system's tools.
+pub(crate) fn tool(command: &mut Command) -> Result<()> {
     let command = command.env("PATH", programs::path());
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("cannot run {command:?}"))?;

@@ -76,7 +76,10 @@ fn has_part(path: &str, part: &OsStr) -> bool {
 fn mounts_of(lab: &Path) -> Vec<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-    points.filter(|point| point.starts_with(lab)).collect()
+    let mut ours: Vec<PathBuf> = points.filter(|point| point.starts_with(lab)).collect();
+    // What is mounted in another comes before that.
+    ours.reverse();
+    ours
 }
 
 fn mentions(argument: &OsStr, lab: &Path) -> bool {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
 
 use crate::{
     cgroup::{Limit, Limited},
@@ -323,6 +326,22 @@ impl Cluster {
         let guests = self.guests_of(node, vm);
         for pid in guests.iter().copied().filter_map(Pid::from_raw) {
             kill_process(pid, Signal::KILL)?;
+        }
+        Ok(guests.len())
+    }
+
+    /// Kills every process of a host that executes a guest; the answer is how many there were.
+    ///
+    /// # Errors
+    /// When one cannot be killed.
+    pub fn kill_guests(&self, node: usize) -> Result<usize> {
+        let guests = self.guests(node);
+        for pid in guests.iter().copied().filter_map(Pid::from_raw) {
+            match kill_process(pid, Signal::KILL) {
+                // It has just ended.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(guests.len())
     }

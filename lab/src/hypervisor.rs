@@ -50,6 +50,20 @@ for tenth in $(seq 1200); do
 done
 "#;
 
+/// Makes a libvirt driver that goes by the machine's clock, whatever the clock of who starts it; the answer is the
+/// program.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn driver(directory: &Path, programs: &Path) -> Result<PathBuf> {
+    let program = programs.join("novacron-driver-libvirt");
+    let script = format!("#!/bin/sh\nunset LD_PRELOAD\nexec '{}' \"$@\"\n", program.display());
+    let driver = directory.join("driver");
+    std::fs::write(&driver, script)?;
+    std::fs::set_permissions(&driver, Permissions::from_mode(0o755))?;
+    Ok(driver)
+}
+
 /// A running libvirtd.
 pub struct Hypervisor {
     directory: PathBuf,
@@ -141,12 +155,17 @@ impl Hypervisor {
         pids(&self.directory.join("run/qemu"))
     }
 
+    /// The process of libvirtd, unless it is just being started.
+    pub(crate) fn daemon(&self) -> Option<i32> {
+        pid_in(&self.directory.join("run/libvirtd.pid"))
+    }
+
     /// Kills libvirtd; it is started again, as on any machine. Its guests run on.
     ///
     /// # Errors
     /// When it does not run.
     pub(crate) fn kill_daemon(&self) -> Result<()> {
-        let daemon = pid_in(&self.directory.join("run/libvirtd.pid")).and_then(Pid::from_raw);
+        let daemon = self.daemon().and_then(Pid::from_raw);
         Ok(kill_process(daemon.context("libvirtd does not run")?, Signal::KILL)?)
     }
 
@@ -175,7 +194,7 @@ impl Hypervisor {
     pub fn stop(&mut self) {
         const PATIENCE: Duration = Duration::from_secs(5);
         let _ = std::fs::write(self.directory.join(STOPPED), "");
-        let daemon = pid_in(&self.directory.join("run/libvirtd.pid"));
+        let daemon = self.daemon();
         let guests = self.guests();
         let helpers = pids(&self.directory.join("run/network"));
         for pid in daemon.into_iter().chain(guests).chain(helpers) {
@@ -252,8 +271,9 @@ fn spawn(directory: &Path, name: &str, space: &Space, built: &Path) -> Result<Ch
     const SCRIPT: &str = r#"
         set -e
         hostname "$2"
-        # A lab's disk that was mounted here too could not be unmounted by its lab.
-        grep -o ' /tmp/nc[^ ]*/data ' /proc/mounts | xargs -r umount --lazy || true
+        # A disk of another lab that was mounted here too could not be unmounted there; those of this one come and go.
+        grep -o ' /tmp/nc[^ ]*/data ' /proc/mounts | grep -v "^ ${1%/*/*}/" |
+            xargs -r umount --lazy || true
         mount --bind "$1/run" /run/libvirt
         mount --bind "$1/lib" /var/lib/libvirt
         mount --bind "$1/log" /var/log/libvirt
@@ -268,7 +288,7 @@ fn spawn(directory: &Path, name: &str, space: &Space, built: &Path) -> Result<Ch
     path.push(programs::path());
     space
         .command("unshare")
-        .args(["--mount", "--uts", "--propagation", "private", "sh", "-c", SCRIPT, "sh"])
+        .args(["--mount", "--uts", "--propagation", "slave", "sh", "-c", SCRIPT, "sh"])
         .arg(directory)
         .arg(name)
         .arg(built.join("novacron-lab-reaper"))

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::{
-    apart::HostRecords, cluster::Cluster, hypervisor::Hypervisor, ledger::Ledger, witness::Witness,
+    cluster::Cluster, hypervisor::Hypervisor, ledger::Ledger, records::HostRecords,
+    witness::Witness,
 };
 
 impl Cluster {
@@ -65,10 +66,10 @@ impl Cluster {
         Ledger::read(&self.ledgers().join(vm))
     }
 
-    /// Where simulated hosts that are apart from their nodes write down what becomes of bodies.
+    /// Where real hosts, and simulated ones that are apart from their nodes, write down what they execute.
     #[must_use]
     pub fn host_records(&self) -> HostRecords {
-        HostRecords::of(self.nodes.iter().filter_map(|node| node.apart.as_ref()))
+        HostRecords::of(&self.nodes)
     }
 
     /// How many bodies' files lie on a node's host.
@@ -89,10 +90,22 @@ impl Cluster {
         read(&self.nodes[node].directory.join("guard.log"))
     }
 
-    /// What a node's driver has logged.
+    /// What the driver of a node's host has logged.
     #[must_use]
     pub fn driver_log(&self, node: usize) -> String {
         read(&self.nodes[node].directory.join("d/driver.log"))
+    }
+
+    /// What the driver of a node's hypervisor has logged.
+    #[must_use]
+    pub fn real_driver_log(&self, node: usize) -> String {
+        read(&self.nodes[node].real.join("driver.log"))
+    }
+
+    /// The process of a node's libvirtd, if it has one that runs.
+    #[must_use]
+    pub fn libvirtd(&self, node: usize) -> Option<i32> {
+        self.nodes[node].hypervisor.as_ref().and_then(Hypervisor::daemon)
     }
 }
 

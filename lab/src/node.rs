@@ -33,6 +33,8 @@ pub(crate) struct Node {
     /// The host's own network, if it has one.
     pub(crate) space: Option<Arc<Space>>,
     pub(crate) hypervisor: Option<Hypervisor>,
+    /// Where the driver of its hypervisor keeps its state.
+    pub(crate) real: PathBuf,
     /// Its host, when that is a simulated one apart from it.
     pub(crate) apart: Option<Apart>,
     pub(crate) disk: Option<Disk>,
@@ -180,9 +182,14 @@ impl Node {
         self.disk.as_ref().context("the node has no disk of its own")
     }
 
-    /// The driver's pid: the one process of ours that holds the lock of the driver's state.
+    /// The pid of its host's driver.
     pub(crate) fn driver(&self) -> Option<Pid> {
-        let lock = self.directory.join("d/lock");
+        self.driver_in(&self.directory.join("d"))
+    }
+
+    /// The one process of ours that holds the lock of a driver's state.
+    fn driver_in(&self, state: &Path) -> Option<Pid> {
+        let lock = state.join("lock");
         let processes = std::fs::read_dir("/proc").ok()?.flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         pids.into_iter().filter(|pid| is_driver(*pid, &lock)).find_map(Pid::from_raw)
@@ -215,8 +222,10 @@ impl Drop for Node {
         }
         let _ = self.kill();
         let _ = self.kill_guard();
-        if let Some(driver) = self.driver() {
-            let _ = kill_process(driver, Signal::KILL);
+        for state in [&self.directory.join("d"), &self.real] {
+            if let Some(driver) = self.driver_in(state) {
+                let _ = kill_process(driver, Signal::KILL);
+            }
         }
         if self.apart.is_some() {
             // Its disk is in use as long as anything runs there.

@@ -27,6 +27,9 @@ pub struct ClusterOptions {
     pub pace: Pace,
     /// Simulated hosts of each node besides its first.
     pub more_hosts: usize,
+    /// Whether each node has a real hypervisor too, besides the simulated host apart from it: `r1`, `r2` …. They have
+    /// no guards.
+    pub real_too: bool,
     /// From which level on nodes log, as JSON; none for lines from `info` on.
     pub json_log: Option<&'static str>,
     /// Where nodes tell traces, if they do.
@@ -53,6 +56,7 @@ impl ClusterOptions {
             settings: Vec::new(),
             pace: Pace::default(),
             more_hosts: 0,
+            real_too: false,
             json_log: None,
             traces: None,
             previous: None,

@@ -2,7 +2,7 @@
 //! guest's first instruction there, and an end after its last: so intervals are never too short, and what
 //! they show as one after the other was so. Of a QEMU that was killed the end is when it was collected.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -60,24 +60,40 @@ struct Record {
 impl Witness {
     /// Reads what the hosts that lie in these directories have of a VM's guest.
     pub(crate) fn read(hosts: &[&Path], vm: &str) -> Result<Witness> {
-        let (mut intervals, mut processes) = (Vec::new(), Vec::new());
+        Ok(Witness::read_those(hosts, |of| of == vm)?.remove(vm).unwrap_or_default())
+    }
+
+    /// Reads what the hosts that lie in these directories have of all guests, by their VMs.
+    pub(crate) fn read_all(hosts: &[&Path]) -> Result<BTreeMap<String, Witness>> {
+        Witness::read_those(hosts, |_| true)
+    }
+
+    fn read_those(
+        hosts: &[&Path],
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<BTreeMap<String, Witness>> {
+        let mut all: BTreeMap<String, Witness> = BTreeMap::new();
         for (host, directory) in hosts.iter().enumerate() {
             let ends = std::fs::read_to_string(qemu::ends(directory))?;
             for file in std::fs::read_dir(qemu::records(directory))? {
                 let path = file?.path();
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                let Some((pid, started_us)) = named(name, vm) else { continue };
+                let Some((vm, pid, started_us)) = named(name) else { continue };
+                if !wanted(vm) {
+                    continue;
+                }
                 // One that could not be read away between is one that is just being made.
                 let text = std::fs::read_to_string(&path)?;
                 let changes =
                     changes(&text).with_context(|| format!("{} is damaged", path.display()))?;
-                processes.push((host, started_us));
+                let witness = all.entry(vm.to_owned()).or_default();
+                witness.processes.push((host, started_us));
                 let record = Record { host, pid, started_us, changes };
-                intervals.extend(record.intervals(end(&ends, pid, started_us)?)?);
+                witness.intervals.extend(record.intervals(end(&ends, pid, started_us)?)?);
             }
         }
-        intervals.sort_unstable();
-        Ok(Witness { intervals, processes })
+        all.values_mut().for_each(|witness| witness.intervals.sort_unstable());
+        Ok(all)
     }
 
     /// The pairs of processes that executed the guest at one time. There may never be one.
@@ -113,10 +129,11 @@ impl Witness {
     }
 }
 
-/// The process and when it was started, from the name of a record of this VM.
-fn named(name: &str, vm: &str) -> Option<(i32, u64)> {
-    let (pid, started_ns) = name.strip_prefix(vm)?.strip_prefix('.')?.split_once('.')?;
-    Some((pid.parse().ok()?, started_ns.parse::<u64>().ok()? / 1_000))
+/// The VM, the process and when it was started, from the name of a record.
+fn named(name: &str) -> Option<(&str, i32, u64)> {
+    let mut parts = name.split('.');
+    let (vm, pid, started_ns) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((vm, pid.parse().ok()?, started_ns.parse::<u64>().ok()? / 1_000))
 }
 
 /// What a process wrote. It is killed in the middle of a line at worst, and then before what the line says:
@@ -272,7 +289,7 @@ mod tests {
             assert_eq!(end(ends, pid, started).unwrap(), wanted, "{pid} {started}");
         }
         assert!(end("7\n", 7, 0).is_err());
-        assert_eq!(named("vm-1.7.5000000", "vm-1"), Some((7, 5_000)));
-        assert_eq!(named("vm-11.7.5000000", "vm-1"), None);
+        assert_eq!(named("vm-1.7.5000000"), Some(("vm-1", 7, 5_000)));
+        assert_eq!(named("vm-1.7"), None);
     }
 }

@@ -19,17 +19,18 @@ pub(crate) const MODEL: &str = "body";
 /// What one host has written down of a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Body {
-    /// The number of the host, from 0.
-    host: usize,
+    /// The host.
+    host: String,
     executions: Vec<Execution>,
-    fences: Vec<u64>,
+    /// Nothing of a real guest: under which fences it was executed nobody has written down.
+    fences: Option<Vec<u64>>,
 }
 
 impl Body {
     /// The VM, and what is told of it.
     pub(crate) fn of(told: Told) -> (String, Body) {
-        let (executions, fences) = (told.record.executions, told.record.fences);
-        (told.vm, Body { host: told.host, executions, fences })
+        let Told { host, vm, executions, fences } = told;
+        (vm, Body { host, executions, fences })
     }
 }
 
@@ -85,13 +86,16 @@ pub(crate) fn judge_bodies<'a>(
         for body in &bodies {
             judge_body(vm, body, judgement);
         }
-        let all = bodies.iter().flat_map(|body| body.executions.iter().map(|it| (it, body.host)));
-        let mut all: Vec<(&Execution, usize)> = all.collect();
+        let all = bodies.iter().flat_map(|body| body.executions.iter().map(|it| (it, &*body.host)));
+        let mut all: Vec<(&Execution, &str)> = all.collect();
         all.sort_by_key(|(it, _)| it.begun_ns);
         judge_overlaps(vm, &all, judgement);
         judge_order(vm, &all, judgement);
         judgement.compared.executions += all.len();
-        let hosts: BTreeSet<usize> = all.iter().map(|(_, host)| *host).collect();
+        if bodies.iter().any(|body| body.fences.is_none()) {
+            judgement.compared.real += all.len();
+        }
+        let hosts: BTreeSet<&str> = all.iter().map(|(_, host)| *host).collect();
         judgement.compared.moved += usize::from(hosts.len() > 1);
         executing.insert(vm, all.iter().filter(|(it, _)| it.ended_ns.is_none()).count());
     }
@@ -99,24 +103,24 @@ pub(crate) fn judge_bodies<'a>(
 }
 
 fn judge_body(vm: &str, body: &Body, judgement: &mut Judgement) {
-    let host = body.host + 1;
-    for pair in body.fences.windows(2) {
+    let (host, Some(fences)) = (&body.host, &body.fences) else { return };
+    for pair in fences.windows(2) {
         if let [before, after] = pair
             && after < before
         {
-            let what = format!("h{host} acted under fence {after} after it had seen {before}");
+            let what = format!("{host} acted under fence {after} after it had seen {before}");
             judgement.complain(MODEL, vm, what);
         }
     }
     for execution in body.executions.iter().filter(|it| it.fence.is_none()) {
-        let what = format!("h{host} executed it at {} ns unasked", execution.begun_ns);
+        let what = format!("{host} executed it at {} ns unasked", execution.begun_ns);
         judgement.complain(MODEL, vm, what);
     }
 }
 
 /// Executions come in the order in which they began.
-fn judge_overlaps(vm: &str, all: &[(&Execution, usize)], judgement: &mut Judgement) {
-    let mut told: BTreeSet<(usize, usize)> = BTreeSet::new();
+fn judge_overlaps(vm: &str, all: &[(&Execution, &str)], judgement: &mut Judgement) {
+    let mut told: BTreeSet<(&str, &str)> = BTreeSet::new();
     for (at, (one, host)) in all.iter().enumerate() {
         let end = one.ended_ns.unwrap_or(u64::MAX);
         let later = all.iter().skip(at + 1).take_while(|(other, _)| other.begun_ns < end);
@@ -125,9 +129,7 @@ fn judge_overlaps(vm: &str, all: &[(&Execution, usize)], judgement: &mut Judgeme
             let overlap_ns = end.min(other.ended_ns.unwrap_or(u64::MAX)) - other.begun_ns;
             if overlap_ns > 0 && told.insert((*host, *there)) {
                 let what = format!(
-                    "h{} and h{} executed it at one time, from {} ns on",
-                    host + 1,
-                    there + 1,
+                    "{host} and {there} executed it at one time, from {} ns on",
                     other.begun_ns
                 );
                 judgement.complain(MODEL, vm, what);
@@ -137,16 +139,13 @@ fn judge_overlaps(vm: &str, all: &[(&Execution, usize)], judgement: &mut Judgeme
 }
 
 /// Where it is executed next, that is under a later fence than where it was.
-fn judge_order(vm: &str, all: &[(&Execution, usize)], judgement: &mut Judgement) {
+fn judge_order(vm: &str, all: &[(&Execution, &str)], judgement: &mut Judgement) {
     for pair in all.windows(2) {
         let [(before, from), (after, to)] = pair else { continue };
         if from != to && after.fence < before.fence && after.fence.is_some() {
             let what = format!(
-                "h{} executed it under fence {:?} after h{} had under {:?}",
-                to + 1,
-                after.fence,
-                from + 1,
-                before.fence
+                "{to} executed it under fence {:?} after {from} had under {:?}",
+                after.fence, before.fence
             );
             judgement.complain(MODEL, vm, what);
         }

@@ -490,7 +490,8 @@ fn bodies() {
     let body = |host: usize, executions: &str, fences: &str| {
         format!(
             r#"7 invoke body record a
-               7 ok body record a {{"host":{host},"executions":[{executions}],"fences":[{fences}]}}"#
+               7 ok body record a {{"host":"h{}","executions":[{executions}],"fences":[{fences}]}}"#,
+            host + 1
         )
     };
     let ran =

@@ -1,8 +1,9 @@
-//! Lives of VMs on simulated hosts: each is made by a client, then started, stopped, moved and deleted by the same one,
-//! one thing after the other. Some requests are sent once more when they have been answered.
+//! Lives of VMs, on simulated and on real hosts: each is made by a client, then started, stopped, moved and deleted by
+//! the same one, one thing after the other. Some requests are sent once more when they have been answered.
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,15 +18,13 @@ use client::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{Load, registers, think};
+use super::{GUEST, HostKind, Load, registers, think};
 use crate::history::Process;
 
 pub(crate) const MODEL: &str = "life";
 
-/// What is done to one at most, before it is deleted or, now and then, left as it is: all that are left
-/// take room on the hosts to the end of a run.
+/// What is done to one at most, before it is deleted or, now and then, left as it is.
 const STEPS_MAX: u8 = 6;
-const LEFT_PERCENT: u8 = 30;
 /// How long what cannot be done just now is asked again, under the same request id.
 const PERSISTS: Duration = Duration::from_secs(20);
 /// VMs that are made anew elsewhere when their host is lost; the others wait for it.
@@ -59,18 +58,61 @@ pub(crate) struct Lives {
     begun: AtomicU64,
 }
 
+impl HostKind {
+    /// VMs that are left as they are: they take room on the hosts to the end of a run.
+    fn left_percent(self) -> u8 {
+        match self {
+            HostKind::Simulated => 30,
+            HostKind::Real => 0,
+        }
+    }
+
+    /// Between two things that are done to a VM. A guest that boots has much of this machine to itself.
+    fn pause_ms(self) -> Range<u64> {
+        match self {
+            HostKind::Simulated => 100..3_000,
+            HostKind::Real => 3_000..10_000,
+        }
+    }
+
+    fn spec(self, random: &mut fastrand::Rng) -> v1::VmSpec {
+        match self {
+            HostKind::Simulated => {
+                let elsewhere = random.u8(..100) < GO_ELSEWHERE_PERCENT;
+                let failover = if elsewhere { "rebuild" } else { "stay" }.to_owned();
+                v1::VmSpec { failover, ..registers::spec(0) }
+            }
+            // Nothing tells the cluster for certain that a real host's guests have ended.
+            HostKind::Real => v1::VmSpec {
+                vcpus: 1,
+                memory_mib: 96,
+                image: GUEST.to_owned(),
+                cmdline: "g.tick=1 g.noshell=1".to_owned(),
+                placement: Some(HostKind::Real.only()),
+                ..Default::default()
+            },
+        }
+    }
+}
+
 impl Lives {
     /// So many clients lead VMs through their lives until the load is over.
-    pub(crate) fn lead(self: &Arc<Lives>, load: &Load, clients: u64, seed: u64) -> JoinSet<()> {
+    pub(crate) fn lead(
+        self: &Arc<Lives>,
+        load: &Load,
+        kind: HostKind,
+        clients: u64,
+        seed: u64,
+    ) -> JoinSet<()> {
         let mut all = JoinSet::new();
         for number in 0..clients {
             let (lives, load) = (self.clone(), load.clone());
-            let mut random = fastrand::Rng::with_seed(seed ^ (number << 24));
+            let mut random = fastrand::Rng::with_seed(seed ^ (number << 24) ^ kind as u64);
             all.spawn(async move {
                 let mut process = load.history.process(MODEL);
                 while !load.is_over() {
                     let name = format!("v{}", lives.begun.fetch_add(1, Ordering::Relaxed));
-                    live(&load, &mut process, &name, &mut random).await;
+                    live(&load, kind, &mut process, &name, &mut random).await;
                     think(&mut random, 50..500).await;
                 }
             });
@@ -127,13 +169,17 @@ async fn list(client: &Client) -> Result<BTreeMap<String, v1::Vm>, Error> {
 }
 
 /// A life, until something is not known or there is enough of it.
-async fn live(load: &Load, process: &mut Process, name: &str, random: &mut fastrand::Rng) {
+async fn live(
+    load: &Load,
+    kind: HostKind,
+    process: &mut Process,
+    name: &str,
+    random: &mut fastrand::Rng,
+) {
     let mut runs = random.u8(..100) < RUN_PERCENT;
     let asked = json!({ "runs": runs });
     let stopped = !runs;
-    let elsewhere = random.u8(..100) < GO_ELSEWHERE_PERCENT;
-    let failover = if elsewhere { "rebuild" } else { "stay" }.to_owned();
-    let spec = v1::VmSpec { failover, ..registers::spec(0) };
+    let spec = kind.spec(random);
     let create = |mutation| {
         Ask::Create(Box::new(v1::CreateVmRequest {
             mutation: Some(mutation),
@@ -147,7 +193,7 @@ async fn live(load: &Load, process: &mut Process, name: &str, random: &mut fastr
         return;
     }
     for _ in 0..random.u8(..STEPS_MAX) {
-        think(random, 100..3_000).await;
+        think(random, kind.pause_ms()).await;
         let vm = name.to_owned();
         if random.u8(..100) < MOVE_PERCENT {
             let migrate = |mutation| {
@@ -176,7 +222,7 @@ async fn live(load: &Load, process: &mut Process, name: &str, random: &mut fastr
         }
         runs = !runs;
     }
-    if random.u8(..100) >= LEFT_PERCENT {
+    if random.u8(..100) >= kind.left_percent() {
         let delete = |mutation| {
             let (mutation, vm) = (Some(mutation), name.to_owned());
             Ask::Delete(v1::DeleteVmRequest { mutation, vm, ..Default::default() })

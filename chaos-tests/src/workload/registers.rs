@@ -20,7 +20,7 @@ use client::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{Load, Way, think};
+use super::{HostKind, Load, Way, think};
 use crate::history::Process;
 
 pub(crate) const MODEL: &str = "register";
@@ -367,6 +367,7 @@ pub(super) fn spec(value: u64) -> v1::VmSpec {
         memory_mib: 16,
         image: IMAGE.to_owned(),
         labels: [(LABEL.to_owned(), value.to_string())].into(),
+        placement: Some(HostKind::Simulated.only()),
         ..Default::default()
     }
 }

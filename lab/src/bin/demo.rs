@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what speaks to people")]
 
 use std::{
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    path::Path,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use client::{
     Client,
     v1::{self, vms_client::VmsClient},
 };
-use novacron_lab::{Cluster, ClusterOptions, Fencing, Hosts, is_possible, sweep};
+use novacron_lab::{Cluster, ClusterOptions, Fencing, Guest, Hosts, is_possible, sweep};
 
 /// How long a guest may take to boot without acceleration, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -83,7 +83,7 @@ async fn demo() -> Result<()> {
     let begun = Instant::now();
     let mut steps = Steps(begun);
     println!("A NovaCron cluster of three nodes on this machine:\n");
-    let guest = if real { Some(build_guest(&programs)?) } else { None };
+    let guest = real.then(|| Guest::make(&programs)).transpose()?;
     if real {
         steps.done("the guest's kernel and its initial file system are made");
     }
@@ -102,7 +102,10 @@ async fn demo() -> Result<()> {
     steps.done(&format!("three nodes run, each with {hosts}, over mutual TLS"));
     let client = cluster.client()?;
 
-    import(&cluster, guest.as_ref())?;
+    match &guest {
+        Some(guest) => guest.import(&cluster, "tiny")?,
+        None => drop(cluster.novacron(0, &["image", "create", "tiny"])?),
+    }
     steps.done("the image `tiny` is imported");
     let mut operations = Vec::new();
     for name in VMS {
@@ -176,31 +179,6 @@ fn farewell(cluster: &Cluster, programs: &Path) {
     println!("  novacron vm logs mine -f");
     println!("  novacron event list -f");
     println!("Ctrl-C ends everything and leaves nothing behind.");
-}
-
-/// Builds the tiny guest beside the programs.
-fn build_guest(programs: &Path) -> Result<(PathBuf, PathBuf)> {
-    let out = programs.join("guest");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build");
-    let built = Command::new(script).arg(&out).output().context("cannot build the guest")?;
-    if !built.status.success() {
-        bail!("cannot build the guest: {}", String::from_utf8_lossy(&built.stderr));
-    }
-    let kernels = [out.join("vmlinux"), out.join("vmlinuz")];
-    let kernel = kernels.into_iter().find(|path| path.exists()).context("there is no kernel")?;
-    Ok((kernel, out.join("initrd.cpio")))
-}
-
-fn import(cluster: &Cluster, guest: Option<&(PathBuf, PathBuf)>) -> Result<()> {
-    let said = match guest {
-        Some((kernel, initrd)) => {
-            let (kernel, initrd) = (kernel.to_string_lossy(), initrd.to_string_lossy());
-            let files = ["--kernel", &kernel, "--initrd", &initrd];
-            cluster.novacron(0, &[&["image", "create", "tiny"], files.as_slice()].concat())
-        }
-        None => cluster.novacron(0, &["image", "create", "tiny"]),
-    };
-    said.map(drop)
 }
 
 fn spec() -> v1::VmSpec {

@@ -20,7 +20,7 @@ use domain::{
 };
 use drivers::{Driver, Order, conformance, protocol::RemoteDriver};
 use newtype_uuid::{GenericUuid, TypedUuid, TypedUuidKind};
-use novacron_lab::DriverHost;
+use novacron_lab::{DriverHost, Guest};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -52,7 +52,7 @@ fn file(part: Part, path: &Path) -> File {
 impl Libvirt {
     /// The driver of a host, once it answers.
     async fn of(host: DriverHost) -> Libvirt {
-        let (kernel, initrd) = guest();
+        let Guest { kernel, initrd, .. } = guest().clone();
         let files = vec![file(Part::Kernel, &kernel), file(Part::Initrd, &initrd)];
         let paths = [files[0].sha256, files[1].sha256].into_iter().zip([kernel, initrd]).collect();
         let image = Image {

@@ -1,14 +1,13 @@
 //! What the tests share.
 
 use std::{
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use client::{Client, v1};
-use novacron_lab::{Cluster, ClusterOptions, Fencing, Hosts};
+use novacron_lab::{Cluster, ClusterOptions, Fencing, Guest, Hosts};
 use v1::{images_client::ImagesClient, vms_client::VmsClient};
 
 /// Where the programs lie: cargo builds them beside the tests.
@@ -38,20 +37,10 @@ pub async fn start(options: ClusterOptions) -> Cluster {
     Cluster::start(options, |step| println!("{step}")).await.unwrap()
 }
 
-/// The tiny guest: its kernel and its initial file system. The first test that asks builds it.
-pub fn guest() -> (PathBuf, PathBuf) {
-    static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
-    BUILT.get_or_init(build_guest).clone()
-}
-
-fn build_guest() -> (PathBuf, PathBuf) {
-    let out = programs().join("guest");
-    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build");
-    let built = Command::new(build).arg(&out).output().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let kernel = [out.join("vmlinux"), out.join("vmlinuz")];
-    let kernel = kernel.into_iter().find(|path| path.exists()).unwrap();
-    (kernel, out.join("initrd.cpio"))
+/// The tiny guest. The first test that asks makes it.
+pub fn guest() -> &'static Guest {
+    static MADE: OnceLock<Guest> = OnceLock::new();
+    MADE.get_or_init(|| Guest::make(&programs()).unwrap())
 }
 
 pub fn spec(image: &str) -> v1::VmSpec {

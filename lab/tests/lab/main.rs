@@ -5,7 +5,6 @@
 mod consoles;
 mod driver;
 mod failover;
-mod figures;
 mod harness;
 mod logs;
 mod migration;

@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use client::{Client, v1};
-use novacron_lab::{Broken, Cluster, Fencing};
+use novacron_lab::{Broken, Cluster, Fencing, begun_us};
 
 use crate::{
     harness::{await_phase, get},
-    traveller::{PATIENCE, Traveller, begun, migrate, possible, real_cluster},
+    traveller::{PATIENCE, Traveller, migrate, possible, real_cluster},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +59,7 @@ async fn move_still(cluster: &Cluster, client: &Client, vm: &v1::Vm) -> v1::Vm {
     let after = get(client, &vm.name).await.unwrap();
     assert_ne!(after.host, vm.host);
     assert_eq!(after.phase, vm.phase);
-    let since = begun(&ended, "reserve").unwrap();
+    let since = begun_us(&ended, "reserve").unwrap();
     let witness = cluster.witness(&vm.id).unwrap();
     let executed: Vec<_> = (0..3).filter_map(|host| witness.begun_since(host, since)).collect();
     assert!(executed.is_empty(), "it was executed: {executed:?}");

@@ -120,10 +120,7 @@ async fn call_late(cluster: &Cluster) -> Late {
     await_phase(&client, NAME, "stopped", PATIENCE).await;
 
     // The start needs the network again.
-    let uri = cluster.libvirt_uri(home).unwrap();
-    let destroyed =
-        cluster.on_host(home, "virsh").args(["-c", &uri, "net-destroy", "novacron-nat"]).output();
-    assert!(destroyed.unwrap().status.success());
+    cluster.virsh(home, &["net-destroy", "novacron-nat"]).unwrap();
     cluster.hold_networks(home).unwrap();
     act(&client, NAME, "start").await;
     cluster.await_held_network(home).await.unwrap();

@@ -6,7 +6,6 @@ use client::{Client, v1};
 use novacron_lab::{Broken, Cluster, Fencing};
 
 use crate::{
-    figures::try_virsh,
     harness::get,
     traveller::{PATIENCE, Traveller, migrate, operation_of, possible, real_cluster},
 };
@@ -22,7 +21,7 @@ fn set(cluster: &Cluster, words: &[&str]) {
 /// Waits until a guest has answered what its agent was asked.
 async fn tell_agent(cluster: &Cluster, node: usize, vm: &str, command: &str) {
     let (begun, command) = (Instant::now(), format!(r#"{{"execute":"{command}"}}"#));
-    while let Err(why) = try_virsh(cluster, node, &["qemu-agent-command", vm, &command]) {
+    while let Err(why) = cluster.virsh(node, &["qemu-agent-command", vm, &command]) {
         assert!(begun.elapsed() < PATIENCE, "its agent does not answer {command}: {why}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -7,7 +7,7 @@ use novacron_lab::{Broken, Cluster, Fencing};
 
 use crate::{
     failover::{await_elsewhere, await_hosts},
-    harness::{await_phase, create, get, spec},
+    harness::{self, await_phase, create, get, spec},
     traveller::{PATIENCE, Traveller, migrate, possible, real_cluster},
 };
 
@@ -111,8 +111,7 @@ async fn disks_in_a_pool_outlive_their_host() {
     assert!(!cluster.pool().join("vms").join(&guest.id).exists(), "its disks are left");
 
     // The disk that an image brings is copied into the pool.
-    let disk = crate::harness::guest().1.with_file_name("disk.raw");
-    let disk = disk.to_str().unwrap();
+    let disk = harness::guest().disk.to_str().unwrap();
     cluster.novacron(0, &["image", "create", "disk", "--raw", disk]).unwrap();
     let wanted = v1::VmSpec { pool: "shared".to_owned(), root_disk_mib: 100, ..spec("disk") };
     create(&client, "root", wanted).await.unwrap();

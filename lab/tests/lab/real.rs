@@ -67,13 +67,10 @@ async fn a_real_guest_lives_and_dies() {
         println!("SKIPPED real VMs: {why}");
         return;
     }
-    let (kernel, initrd) = guest();
+    let guest = guest();
     let mut cluster = cluster(Hosts::Real).await;
     let client = cluster.client().unwrap();
-    let (kernel, initrd) = (kernel.to_str().unwrap(), initrd.to_str().unwrap());
-    cluster
-        .novacron(0, &["image", "create", "tiny", "--kernel", kernel, "--initrd", initrd])
-        .unwrap();
+    guest.import(&cluster, "tiny").unwrap();
 
     // It boots through the API, and says so itself, with its own id.
     let begun = Instant::now();
@@ -179,7 +176,7 @@ async fn a_guest_has_disks_networks_and_a_seed() {
         println!("SKIPPED a guest with disks and networks: {why}");
         return;
     }
-    let disk = guest().1.with_file_name("disk.raw");
+    let disk = &guest().disk;
     let cluster = cluster_of(1, Hosts::Real).await;
     let client = cluster.client().unwrap();
     let run = |arguments: &[&str]| cluster.novacron(0, arguments).unwrap();
@@ -188,17 +185,11 @@ async fn a_guest_has_disks_networks_and_a_seed() {
     assert!(cluster.on_host(0, "ip").args(bridge).status().unwrap().success());
 
     // Somebody else's domain.
-    let uri = cluster.libvirt_uri(0).unwrap();
     let theirs = std::env::temp_dir().join(format!("theirs-{}.xml", std::process::id()));
     let xml = "<domain type='qemu'><name>theirs</name><memory unit='MiB'>16</memory>\
                <os><type>hvm</type></os></domain>";
     std::fs::write(&theirs, xml).unwrap();
-    let virsh = |arguments: &[&str]| {
-        let output = cluster.on_host(0, "virsh").args(["-q", "-c", &uri]).args(arguments).output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let virsh = |arguments: &[&str]| cluster.virsh(0, arguments).unwrap();
     virsh(&["define", theirs.to_str().unwrap()]);
     virsh(&["start", "theirs"]);
     std::fs::remove_file(&theirs).unwrap();

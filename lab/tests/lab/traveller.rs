@@ -6,7 +6,7 @@ use client::{
     Client,
     v1::{self, operations_client::OperationsClient, vms_client::VmsClient},
 };
-use novacron_lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, is_possible};
+use novacron_lab::{Broken, Cluster, ClusterOptions, Fencing, Hosts, begun_us, is_possible};
 
 use crate::{
     consoles::Consoles,
@@ -32,12 +32,9 @@ pub async fn real_cluster(fencing: Fencing, broken: Broken) -> Cluster {
 
 /// The same, in every respect as is said.
 pub async fn real_cluster_of(options: ClusterOptions) -> Cluster {
-    let (kernel, initrd) = guest();
+    let guest = guest();
     let cluster = start(options).await;
-    let (kernel, initrd) = (kernel.to_str().unwrap(), initrd.to_str().unwrap());
-    cluster
-        .novacron(0, &["image", "create", "tiny", "--kernel", kernel, "--initrd", initrd])
-        .unwrap();
+    guest.import(&cluster, "tiny").unwrap();
     cluster.await_voters(3).await.unwrap();
     cluster
 }
@@ -144,34 +141,9 @@ impl Traveller {
         target: usize,
     ) -> Option<String> {
         let there = cluster.witness(&self.id).unwrap();
-        let there = there.begun_since(target, begun(migration, "reserve").unwrap())?;
-        let switched = begun(migration, "validate");
+        let there = there.begun_since(target, begun_us(migration, "reserve").unwrap())?;
+        let switched = begun_us(migration, "validate");
         let asked = switched.is_some_and(|at| at <= there.begun_us);
         (!asked).then(|| format!("{there:?}, and the switch was at {switched:?}"))
     }
-}
-
-/// Microseconds since 1970, from an RFC 3339 time in UTC.
-pub fn micros(time: &str) -> u64 {
-    let part = |range: std::ops::Range<usize>| time[range].parse::<u64>().unwrap();
-    let (year, month, day) = (part(0..4), part(5..7), part(8..10));
-    // Years that begin in March: the day that some have more is the last one.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days =
-        365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 719_469;
-    let seconds = ((days * 24 + part(11..13)) * 60 + part(14..16)) * 60 + part(17..19);
-    let fraction = time[19..].trim_start_matches('.').trim_end_matches('Z');
-    seconds * 1_000_000 + format!("{fraction:0<6}")[..6].parse::<u64>().unwrap()
-}
-
-/// When a step of an operation began, microseconds since 1970.
-pub fn begun(operation: &v1::Operation, step: &str) -> Option<u64> {
-    operation.steps.iter().find(|begun| begun.name == step).map(|step| micros(&step.begun_at))
-}
-
-#[test]
-fn times_are_read() {
-    assert_eq!(micros("1970-01-01T00:00:00Z"), 0);
-    assert_eq!(micros("2024-02-29T12:00:00.25Z"), 1_709_208_000_250_000);
-    assert_eq!(micros("2026-11-24T18:04:56.553563Z"), 1_795_543_496_553_563);
 }
