@@ -52,7 +52,7 @@ soak: ## The same for HOURS=2, in runs of half an hour that are summed; it goes 
 .PHONY: bench
 bench: ## How fast it is, beside etcd and the disk: writes docs/benchmarks.md. About 15 minutes, and the release build.
 	scripts/packages etcd-server
-	cargo build --release -p novacron -p novacron-benchmarks
+	cargo build --release -p novacron -p novacron-benchmarks -p novacron-lab -p novacron-driver-libvirt
 	target/release/benchmarks --page docs/benchmarks.md --json docs/benchmarks.json
 
 .PHONY: bench-growth

@@ -34,6 +34,8 @@ pub(crate) struct Extent {
     pub(crate) mixed: Duration,
     /// How many watch.
     pub(crate) watchers: usize,
+    /// How often a guest is booted, and how often moved.
+    pub(crate) guests: usize,
 }
 
 impl Extent {
@@ -50,6 +52,7 @@ impl Extent {
             idle: Duration::from_secs(60),
             mixed: Duration::from_secs(300),
             watchers: 1_000,
+            guests: 12,
         }
     }
 
@@ -66,6 +69,7 @@ impl Extent {
             idle: Duration::from_secs(1),
             mixed: Duration::from_secs(1),
             watchers: 10,
+            guests: 1,
         }
     }
 }

@@ -29,7 +29,10 @@ use crate::{
     book::Book,
     field::{Extent, Field},
     page::Circumstances,
-    row::{append, failover, idle, lists, many, mixed, placement, reads, traces, watches, writes},
+    row::{
+        append, failover, guests, idle, lists, many, mixed, placement, reads, traces, watches,
+        writes,
+    },
 };
 
 /// Measures NovaCron beside its peers, and writes a page of it.
@@ -110,6 +113,9 @@ async fn rows(cli: &Cli, programs: PathBuf, book: &mut Book) -> Result<()> {
     }
     if wanted(&[14]) {
         traces::measure(&extent, programs.clone(), book).await?;
+    }
+    if wanted(&[11]) {
+        guests::measure(&extent, &programs, book).await?;
     }
     if wanted(&[3, 4, 5, 8, 9, 10, 13]) {
         let mut field = Field::start(programs.clone(), extent.clone()).await?;

@@ -43,6 +43,7 @@ the highest. “Per s” is better when higher, times are better when lower.
     (8, "Memory, and a restart"),
     (9, "Who watches everything: how late it hears of a change, from when that was asked for"),
     (10, "A leader is killed: time to the next acknowledged change"),
+    (11, "A real guest: asked for, and moved, beside what `virsh` does with the same guest on the same hosts"),
     (12, "The log by itself"),
     (13, "Nobody asks for anything"),
     (14, "Traces are told to a collector, beside the same without"),

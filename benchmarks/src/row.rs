@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 pub(crate) mod failover;
+pub(crate) mod guests;
 pub(crate) mod idle;
 pub(crate) mod lists;
 pub(crate) mod many;

@@ -32,8 +32,14 @@ fn every_row_is_measured() {
         assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "it must be installed here");
         return;
     }
+    let guests = lab::is_possible();
+    if let Err(why) = &guests {
+        println!("SKIPPED: real guests: {why}");
+        assert!(std::env::var_os("REQUIRE_REAL_VMS").is_none(), "they must be possible here");
+    }
+    let rows = (1..=14).filter(|row| *row != 11 || guests.is_ok());
     // What an idle process used may round to nothing.
-    check(&[], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14], |figure| {
+    check(&[], &rows.collect::<Vec<_>>(), |figure| {
         [9, 13].contains(&figure["row"].as_u64().unwrap())
     });
 }
