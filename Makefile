@@ -50,7 +50,7 @@ soak: ## The same for HOURS=2, in runs of half an hour that are summed; it goes 
 	target/debug/chaos-tests soak --hours $(or $(HOURS),2) $(PREVIOUS)
 
 .PHONY: bench
-bench: ## How fast it is, beside etcd and the disk: writes docs/benchmarks.md. About 15 minutes, and the release build.
+bench: ## How fast it is, beside etcd, virsh and the disk: writes docs/benchmarks.md. About 40 minutes; real guests need root.
 	scripts/packages etcd-server
 	cargo build --release -p novacron -p novacron-benchmarks -p novacron-lab -p novacron-driver-libvirt
 	target/release/benchmarks --page docs/benchmarks.md --json docs/benchmarks.json

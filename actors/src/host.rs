@@ -254,11 +254,19 @@ impl HostState {
             row.node == node && row.boot == self.tools.host.boot && row.status == Status::Ready
         });
         if held {
+            self.claim = Claim::default();
             return true;
         }
         self.seen = None;
         // Only a member can drive; a node that has just joined waits until it knows itself.
-        if !state.nodes.contains_key(&node) || !self.claim.is_due() {
+        if !state.nodes.contains_key(&node) {
+            return false;
+        }
+        if self.claim.must_end {
+            self.claim.must_end = !guarding::end_all(&self.tools.host).await;
+        }
+        let standing = claim::standing(state, &self.tools.host);
+        if !self.claim.is_due(standing) {
             return false;
         }
         let inventory = match instance::within(self.tools.host.driver.inventory()).await {
@@ -281,7 +289,6 @@ impl HostState {
         let command = Command::Host(HostCommand::Grant(Box::new(grant)));
         match self.tools.store.propose_as_node(command).await {
             Ok(outcome) => {
-                self.claim = Claim::default();
                 tracing::info!(host = %host.name, "this node drives the host");
                 // The beat tells the guard too; this only lets guests start without waiting for it.
                 let store = &self.tools.store;
@@ -290,10 +297,12 @@ impl HostState {
                 }
             }
             Err(error) => {
-                if self.claim.refused(&error) {
+                if self.claim.refused(&error, standing) {
                     tracing::warn!(host = %host.name, %error, "the host was not taken up");
                 }
-                guarding::refused(host, &error).await;
+                if guarding::says_dead(&error) {
+                    self.claim.must_end = !guarding::end_all(host).await;
+                }
             }
         }
         false

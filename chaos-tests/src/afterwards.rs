@@ -42,7 +42,7 @@ pub(crate) struct Afterwards {
 }
 
 impl Afterwards {
-    fn complain(&mut self, key: &str, what: String) {
+    pub(crate) fn complain(&mut self, key: &str, what: String) {
         self.violations.push(Violation { model: AFTERWARDS, key: key.to_owned(), what });
     }
 

@@ -55,6 +55,8 @@ pub struct Compared {
     pub executions: usize,
     /// Those of them of real guests.
     pub real: usize,
+    /// VMs with real guests that were looked at in the end.
+    pub real_lives: usize,
     /// VMs that one host executed and then another.
     pub moved: usize,
     /// Elements that were appended to lists.
@@ -72,7 +74,7 @@ pub struct Compared {
 impl Compared {
     /// What nothing was found of.
     pub(crate) fn lacking(&self) -> impl Iterator<Item = &'static str> {
-        let Compared { keys, grants, lives, executions, real, moved, .. } = *self;
+        let Compared { keys, grants, lives, executions, real, real_lives, moved, .. } = *self;
         let Compared { appended, operations, backups, restored, watched, .. } = *self;
         let all = [
             (keys, "registers"),
@@ -81,6 +83,7 @@ impl Compared {
             (lives, "VMs"),
             (executions, "executions"),
             (real, "executions of real guests"),
+            (real_lives, "VMs with real guests in the end"),
             (moved, "VMs on several hosts"),
             (operations, "operations"),
             (backups, "backups"),
@@ -93,11 +96,11 @@ impl Compared {
 
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Compared { keys, grants, lives, executions, real, moved, .. } = self;
+        let Compared { keys, grants, lives, executions, real, real_lives, moved, .. } = self;
         let Compared { appended, operations, backups, restored, watched, .. } = self;
         writeln!(f, "{keys} registers, {appended} appended to lists, {grants} grants of locks")?;
-        write!(f, "{lives} VMs, executed {executions} times, {real} of these by real hosts; ")?;
-        writeln!(f, "{moved} on several hosts")?;
+        writeln!(f, "{lives} VMs, executed {executions} times, {moved} of them on several hosts")?;
+        writeln!(f, "{real} of these times by real hosts, {real_lives} VMs there in the end")?;
         write!(f, "{operations} operations, {backups} backups, {restored} registers restored, ")?;
         write!(f, "{watched} events sent to watchers")
     }

@@ -23,7 +23,7 @@ use lab::Cluster;
 use crate::history::History;
 
 /// What real guests boot from.
-pub(crate) const GUEST: &str = "tiny";
+pub(crate) const GUEST: &str = "idle";
 /// The label that tells hosts apart.
 const KIND: &str = "kind";
 

@@ -13,7 +13,7 @@ use crate::{
     disk::{self, Disk},
     down,
     guard::{self, Boot},
-    hypervisor::{self, Hypervisor},
+    hypervisor::{self, Hypervisor, LIBVIRT_DRIVER},
     network::{BRIDGE, Network},
     node::Node,
     options::{ClusterOptions, Fencing, Hosts, Storage},
@@ -93,6 +93,15 @@ impl Cluster {
     /// # Errors
     /// When a step fails; what was started is ended again.
     pub async fn start(options: ClusterOptions, mut tell: impl FnMut(&str)) -> Result<Cluster> {
+        ensure!(!options.real_too || options.hosts == Hosts::Apart, "only beside hosts apart");
+        if options.real_too || options.hosts == Hosts::Real {
+            let driver = options.programs.join(LIBVIRT_DRIVER);
+            ensure!(
+                driver.exists(),
+                "{} is not built: `scripts/cargo-all build`",
+                driver.display()
+            );
+        }
         let mut root = Root::make()?;
         if options.real_too {
             // What guests boot from lies on the nodes' disks.
@@ -210,7 +219,7 @@ impl Cluster {
                 .movable_clocks
                 .then(|| WallClock::make(&directory))
                 .transpose()?,
-            real: directory.join(if real { "d" } else { "r" }),
+            real_state: directory.join(if real { "d" } else { "r" }),
             directory,
             programs,
             spare,
@@ -222,7 +231,7 @@ impl Cluster {
             process: None,
         };
         node.run_guard()?;
-        let driver = real_too.then(|| hypervisor::driver(&node.directory, &node.programs));
+        let driver = real_too.then(|| hypervisor::write_driver(&node.directory, &node.programs));
         let driver = driver.transpose()?;
         let config = Config {
             number,
@@ -238,7 +247,7 @@ impl Cluster {
             apart: node.apart.as_ref(),
             real: node.hypervisor.as_ref().map(|hypervisor| Real {
                 hypervisor,
-                state: &node.real,
+                state: &node.real_state,
                 program: driver.as_deref(),
             }),
             pool: &self.pool(),
@@ -323,6 +332,12 @@ impl Cluster {
         self.nodes[node].hypervisor.as_ref().map(Hypervisor::migration_uri)
     }
 
+    /// Where what guests have in memory comes to a node's hypervisor.
+    #[must_use]
+    pub fn memory_uri(&self, node: usize) -> String {
+        format!("tcp://{}", Network::address(node))
+    }
+
     /// Where a node's libvirt is reached, if it has one.
     #[must_use]
     pub fn libvirt_uri(&self, node: usize) -> Option<String> {
@@ -335,7 +350,8 @@ impl Cluster {
     /// With what it complains of, and when the node has no libvirt.
     pub fn virsh(&self, node: usize, arguments: &[&str]) -> Result<String> {
         let uri = self.libvirt_uri(node).context("it has no libvirt")?;
-        let said = self.on_host(node, "virsh").args(["-q", "-c", &uri]).args(arguments).output()?;
+        let mut command = self.on_host(node, "timeout");
+        let said = command.args(["60", "virsh", "-q", "-c", &uri]).args(arguments).output()?;
         let complaint = String::from_utf8_lossy(&said.stderr);
         ensure!(said.status.success(), "virsh {}: {complaint}", arguments.join(" "));
         Ok(String::from_utf8_lossy(&said.stdout).into_owned())

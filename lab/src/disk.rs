@@ -38,6 +38,9 @@ pub(crate) struct Disk {
 
 const BYTES: u64 = 1 << 30;
 
+/// How long it may take until nobody uses it any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Written until the power is gone and never synced; a disk that has all of it was not cut.
 const WITNESS: &str = "witness";
 
@@ -60,10 +63,21 @@ impl Disk {
         tool(Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(&self.mount))
     }
 
+    /// Unmounts it as soon as those who have ended have let go of it.
+    fn unmount(&self) -> Result<()> {
+        let begun = Instant::now();
+        while let Err(error) = tool(Command::new("umount").arg(&self.mount)) {
+            if begun.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Waits until the kernel has let go of the file system: mounted again before, it would still be
     /// what it was in memory.
     fn await_detached(&self) -> Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(10);
         let begun = Instant::now();
         while self.is_attached()? {
             ensure!(begun.elapsed() < PATIENCE, "{} stays mounted somewhere", self.mount.display());
@@ -137,7 +151,7 @@ impl Disk {
         }
         go_down(&File::open(&self.mount)?).context("cannot cut the power")?;
         let written = writer.join().map_err(|_| anyhow!("the witness' writer has panicked"))?;
-        tool(Command::new("umount").arg(&self.mount))?;
+        self.unmount()?;
         self.await_detached()?;
         self.mount()?;
         let kept = std::fs::metadata(&witness).map_or(0, |metadata| metadata.len());

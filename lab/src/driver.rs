@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cluster::Root, hypervisor::Hypervisor, network::Network};
+use crate::{
+    cluster::Root,
+    hypervisor::{Hypervisor, LIBVIRT_DRIVER},
+    network::Network,
+};
 
 /// A driver process and its host; both end when this is dropped.
 pub struct DriverHost {
@@ -56,7 +60,7 @@ impl DriverHost {
         let log = std::fs::File::create(directory.join("driver.log"))?;
         let driver = network
             .space(number)
-            .command(programs.join("novacron-driver-libvirt"))
+            .command(programs.join(LIBVIRT_DRIVER))
             .arg("--socket")
             .arg(directory.join("driver.sock"))
             .arg("--state")

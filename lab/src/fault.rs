@@ -323,11 +323,7 @@ impl Cluster {
     /// # Errors
     /// When one cannot be killed.
     pub fn kill_guest(&self, node: usize, vm: &str) -> Result<usize> {
-        let guests = self.guests_of(node, vm);
-        for pid in guests.iter().copied().filter_map(Pid::from_raw) {
-            kill_process(pid, Signal::KILL)?;
-        }
-        Ok(guests.len())
+        kill_all(self.guests_of(node, vm))
     }
 
     /// Kills every process of a host that executes a guest; the answer is how many there were.
@@ -335,15 +331,7 @@ impl Cluster {
     /// # Errors
     /// When one cannot be killed.
     pub fn kill_guests(&self, node: usize) -> Result<usize> {
-        let guests = self.guests(node);
-        for pid in guests.iter().copied().filter_map(Pid::from_raw) {
-            match kill_process(pid, Signal::KILL) {
-                // It has just ended.
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(guests.len())
+        kill_all(self.guests(node))
     }
 
     /// The processes of a host that execute, or are about to execute, a VM's guest.
@@ -452,6 +440,12 @@ impl Cluster {
         self.nodes[node].driver()
     }
 
+    /// The driver process of a node's hypervisor, if there is one.
+    #[must_use]
+    pub fn real_driver(&self, node: usize) -> Option<Pid> {
+        self.nodes[node].real_driver()
+    }
+
     /// Has all guests of a node's host crash, when that is apart from it.
     ///
     /// # Errors
@@ -469,6 +463,14 @@ impl Cluster {
         counts.filter_map(|count| count.parse::<usize>().ok()).sum()
     }
 
+    /// Kills the driver process of a node's hypervisor, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill_real_driver(&self, node: usize) -> Result<()> {
+        kill_all(self.real_driver(node).map(|pid| pid.as_raw_nonzero().get())).map(drop)
+    }
+
     /// Kills the driver process of a node.
     ///
     /// # Errors
@@ -479,4 +481,17 @@ impl Cluster {
         let _ = kill_process(pid, Signal::KILL);
         Ok(())
     }
+}
+
+/// Kills processes; the answer is how many there still were.
+fn kill_all(pids: impl IntoIterator<Item = i32>) -> Result<usize> {
+    let mut killed = 0;
+    for pid in pids.into_iter().filter_map(Pid::from_raw) {
+        match kill_process(pid, Signal::KILL) {
+            Ok(()) => killed += 1,
+            Err(Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(killed)
 }

@@ -1,4 +1,4 @@
-//! The tiny guest that real hosts of a lab execute.
+//! The guests that real hosts of a lab execute.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cluster::Cluster;
 
-/// What it is made of, as files. It says `GUEST-UP` on its console once it is up, and reads from its kernel's
+/// The tiny guest, as files. It says `GUEST-UP` on its console once it is up, and reads from its kernel's
 /// arguments what else it is to do.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -17,7 +17,7 @@ pub struct Guest {
     pub kernel: PathBuf,
     /// Its initial file system.
     pub initrd: PathBuf,
-    /// The same on a disk that boots by itself.
+    /// The same on a disk that boots by itself, where syslinux and mtools are installed.
     pub disk: PathBuf,
 }
 
@@ -46,4 +46,29 @@ impl Guest {
         let files = ["--kernel", &*kernel, "--initrd", &*initrd];
         cluster.novacron(0, &[&["image", "create", image], files.as_slice()].concat()).map(drop)
     }
+}
+
+/// A kernel for a guest that only waits for the clock, 18 times a second: it executes as soon as it is loaded, and is
+/// hardly any work for this machine.
+///
+/// It looks like Linux, of which a loader first runs some code in real mode, where the firmware's interrupts still work: this one
+/// never leaves it.
+#[must_use]
+pub fn idle_kernel() -> Vec<u8> {
+    const SECTOR: usize = 512;
+    /// Where the header says how many sectors of code for real mode follow the first one.
+    const SETUP_SECTORS: usize = 0x1f1;
+    const CODE: usize = 0x23c;
+    // The first sector, one of code, and one that would be the kernel.
+    let mut kernel = vec![0; 3 * SECTOR];
+    let mut put = |at: usize, bytes: &[u8]| kernel[at..at + bytes.len()].copy_from_slice(bytes);
+    put(SETUP_SECTORS, &[1]);
+    put(SECTOR - 2, &[0x55, 0xaa]);
+    // jmp CODE; the rest of the header: that it is one, its version 2.3, and that the kernel lies high.
+    put(SECTOR, &[0xeb, 0x3a]);
+    put(SECTOR + 2, b"HdrS\x03\x02");
+    put(0x211, &[1]);
+    // sti; hlt; jmp back to hlt.
+    put(CODE, &[0xfb, 0xf4, 0xeb, 0xfd]);
+    kernel
 }

@@ -50,15 +50,19 @@ for tenth in $(seq 1200); do
 done
 "#;
 
-/// Makes a libvirt driver that goes by the machine's clock, whatever the clock of who starts it; the answer is the
+/// The program that drives it.
+pub(crate) const LIBVIRT_DRIVER: &str = "novacron-driver-libvirt";
+
+/// Writes a libvirt driver that goes by the machine's clock, whatever the clock of who starts it; the answer is the
 /// program.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(crate) fn driver(directory: &Path, programs: &Path) -> Result<PathBuf> {
-    let program = programs.join("novacron-driver-libvirt");
-    let script = format!("#!/bin/sh\nunset LD_PRELOAD\nexec '{}' \"$@\"\n", program.display());
-    let driver = directory.join("driver");
+pub(crate) fn write_driver(directory: &Path, programs: &Path) -> Result<PathBuf> {
+    let program = programs.join(LIBVIRT_DRIVER).display().to_string().replace('\'', r"'\''");
+    let script = format!("#!/bin/sh\nunset LD_PRELOAD\nexec '{program}' \"$@\"\n");
+    // By such a name those are found that run on a host without power.
+    let driver = directory.join("novacron-driver");
     std::fs::write(&driver, script)?;
     std::fs::set_permissions(&driver, Permissions::from_mode(0o755))?;
     Ok(driver)
@@ -152,12 +156,14 @@ impl Hypervisor {
     /// The pids of the QEMUs that run here, as libvirtd wrote them down.
     #[must_use]
     pub fn guests(&self) -> Vec<i32> {
-        pids(&self.directory.join("run/qemu"))
+        let mut pids = pids(&self.directory.join("run/qemu"));
+        pids.retain(|pid| is_called(*pid, "qemu-system"));
+        pids
     }
 
-    /// The process of libvirtd, unless it is just being started.
+    /// The process of libvirtd, unless it has ended or is just being started.
     pub(crate) fn daemon(&self) -> Option<i32> {
-        pid_in(&self.directory.join("run/libvirtd.pid"))
+        pid_in(&self.directory.join("run/libvirtd.pid")).filter(|pid| is_called(*pid, "libvirtd"))
     }
 
     /// Kills libvirtd; it is started again, as on any machine. Its guests run on.
@@ -218,6 +224,11 @@ impl Drop for Hypervisor {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Whether a process runs whose name begins so.
+fn is_called(pid: i32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(name))
 }
 
 fn pid_in(file: &Path) -> Option<i32> {

@@ -44,7 +44,7 @@ pub use down::sweep;
 pub use driver::DriverHost;
 pub use drivers::simulator::Execution;
 pub use fault::PLANTED;
-pub use guest::Guest;
+pub use guest::{Guest, idle_kernel};
 pub use hypervisor::is_possible;
 pub use late::{Late, Lateness, is_possible as late_packets_are_possible};
 pub use ledger::Ledger;

@@ -99,7 +99,7 @@ impl Cluster {
     /// What the driver of a node's hypervisor has logged.
     #[must_use]
     pub fn real_driver_log(&self, node: usize) -> String {
-        read(&self.nodes[node].real.join("driver.log"))
+        read(&self.nodes[node].real_state.join("driver.log"))
     }
 
     /// The process of a node's libvirtd, if it has one that runs.

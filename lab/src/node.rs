@@ -34,7 +34,7 @@ pub(crate) struct Node {
     pub(crate) space: Option<Arc<Space>>,
     pub(crate) hypervisor: Option<Hypervisor>,
     /// Where the driver of its hypervisor keeps its state.
-    pub(crate) real: PathBuf,
+    pub(crate) real_state: PathBuf,
     /// Its host, when that is a simulated one apart from it.
     pub(crate) apart: Option<Apart>,
     pub(crate) disk: Option<Disk>,
@@ -172,6 +172,10 @@ impl Node {
     pub(crate) fn cut_power(&self) -> Result<u64> {
         ensure!(self.process.is_none(), "the node still runs");
         if let Some(apart) = &self.apart {
+            if let Some(hypervisor) = &self.hypervisor {
+                // It is back in a moment; until then it starts nothing. It may be just on its way.
+                let _ = hypervisor.kill_daemon();
+            }
             power::cut(&self.directory)?;
             apart.lose_power()?;
         }
@@ -185,6 +189,11 @@ impl Node {
     /// The pid of its host's driver.
     pub(crate) fn driver(&self) -> Option<Pid> {
         self.driver_in(&self.directory.join("d"))
+    }
+
+    /// The pid of its hypervisor's driver.
+    pub(crate) fn real_driver(&self) -> Option<Pid> {
+        self.driver_in(&self.real_state)
     }
 
     /// The one process of ours that holds the lock of a driver's state.
@@ -222,10 +231,8 @@ impl Drop for Node {
         }
         let _ = self.kill();
         let _ = self.kill_guard();
-        for state in [&self.directory.join("d"), &self.real] {
-            if let Some(driver) = self.driver_in(state) {
-                let _ = kill_process(driver, Signal::KILL);
-            }
+        for driver in self.driver().into_iter().chain(self.real_driver()) {
+            let _ = kill_process(driver, Signal::KILL);
         }
         if self.apart.is_some() {
             // Its disk is in use as long as anything runs there.

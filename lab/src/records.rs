@@ -37,7 +37,8 @@ impl HostRecords {
                 simulated.push((format!("h{number}"), apart.state.clone()));
             }
             if let Some(hypervisor) = &node.hypervisor {
-                real.push((format!("r{number}"), hypervisor.directory().to_owned()));
+                let letter = if node.apart.is_some() { 'r' } else { 'h' };
+                real.push((format!("{letter}{number}"), hypervisor.directory().to_owned()));
             }
         }
         HostRecords { simulated, real }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use domain::{Revision, State};
 use raft_store::ProposeError;
 use tokio::time::Instant;
+
+use super::LocalHost;
 
 /// After the first refusal, and after many: each is an entry of the cluster's log.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -12,34 +15,80 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What came of asking so far.
 pub(super) struct Claim {
     not_before: Instant,
+    /// After the next refusal.
     pause: Duration,
+    /// What the cluster knew when it refused.
+    standing: Option<Standing>,
     /// Why it was not given, as was told last.
     told: Option<String>,
+    /// Whether the host's guests must be ended: they may run elsewhere.
+    pub(super) must_end: bool,
+}
+
+/// By what the cluster decides who is given a host: the row of the host, and of the one that has its name.
+pub(super) type Standing = [Option<Revision>; 2];
+
+pub(super) fn standing(state: &State, host: &LocalHost) -> Standing {
+    let rows = [state.hosts.get(&host.id), state.host_named(&host.name)];
+    rows.map(|row| row.map(|row| row.revision))
 }
 
 impl Default for Claim {
     fn default() -> Claim {
-        Claim { not_before: Instant::now(), pause: PAUSE, told: None }
+        let not_before = Instant::now();
+        Claim { not_before, pause: PAUSE, standing: None, told: None, must_end: false }
     }
 }
 
 impl Claim {
-    /// Whether the host may be asked for.
-    pub(super) fn is_due(&self) -> bool {
-        Instant::now() >= self.not_before
+    /// Whether the host may be asked for: it was not lately, or what was decided by has changed since.
+    pub(super) fn is_due(&self, now: Standing) -> bool {
+        Instant::now() >= self.not_before || self.standing.is_some_and(|then| then != now)
     }
 
     /// The host was not given. The answer is whether that is news to whoever reads the log.
-    pub(super) fn refused(&mut self, error: &ProposeError) -> bool {
-        self.pause = match error {
-            // It was decided, and is decided in the same way until something else is.
-            ProposeError::Rejected(_) => (self.pause * 2).min(PAUSE_MAX),
-            ProposeError::Unavailable(_) | ProposeError::Unknown(_) => PAUSE,
+    pub(super) fn refused(&mut self, error: &ProposeError, standing: Standing) -> bool {
+        let (pause, next) = match error {
+            // It is decided in the same way until something else is.
+            ProposeError::Rejected(_) => (self.pause, (self.pause * 2).min(PAUSE_MAX)),
+            ProposeError::Unavailable(_) | ProposeError::Unknown(_) => (PAUSE, PAUSE),
         };
-        self.not_before = Instant::now() + self.pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        self.pause = next;
+        self.standing = Some(standing);
+        self.not_before = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
         let why = error.to_string();
         let is_news = self.told.as_ref() != Some(&why);
         self.told = Some(why);
         is_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::rejected::{Reason, Rejected};
+
+    use super::*;
+
+    const NOW: Standing = [None, None];
+
+    #[test]
+    fn who_is_refused_asks_less_and_less_until_something_has_changed() {
+        let refusal = ProposeError::from(Rejected::new(Reason::NameTaken, "another one's"));
+        let mut claim = Claim::default();
+        assert!(claim.is_due(NOW));
+        for pause_ms in [500, 1_000, 2_000, 4_000, 5_000, 5_000] {
+            let before = Instant::now();
+            let is_news = claim.refused(&refusal, NOW);
+            assert_eq!(is_news, pause_ms == 500, "it was told already");
+            let pause = claim.not_before - before;
+            assert!(pause >= Duration::from_millis(pause_ms * 3 / 4), "{pause:?}");
+            assert!(pause <= Duration::from_millis(pause_ms * 5 / 4 + 100), "{pause:?}");
+            assert!(!claim.is_due(NOW));
+        }
+        assert!(claim.is_due([Some(Revision::ZERO), None]));
+        // Nobody has decided: it is asked for again soon.
+        let before = Instant::now();
+        assert!(claim.refused(&ProposeError::Unavailable("no leader".to_owned()), NOW));
+        assert!(claim.not_before - before < Duration::from_secs(1));
     }
 }

@@ -75,16 +75,20 @@ async fn hold(local: &LocalHost, warrant: Warrant, before: Fencing) -> Result<Le
     Ok(level)
 }
 
-/// The host was not taken up. If it was said to be off, its guests may run elsewhere by now.
-pub(super) async fn refused(local: &LocalHost, error: &ProposeError) {
-    if !matches!(error, ProposeError::Rejected(why) if why.reason == Reason::HostSaidDead) {
-        return;
-    }
+/// Whether a host was not given because it was said to be off: its guests may run elsewhere by now.
+pub(super) fn says_dead(error: &ProposeError) -> bool {
+    matches!(error, ProposeError::Rejected(why) if why.reason == Reason::HostSaidDead)
+}
+
+/// Ends the guests of a host; whether they have ended.
+pub(super) async fn end_all(local: &LocalHost) -> bool {
     let ended = match &local.guard {
         Some(guard) => guard.end().await.map_err(|error| error.to_string()),
         None => Err("it has no guard".to_owned()),
     };
     if let Err(error) = ended {
         tracing::error!(host = %local.name, error, "guests may run twice: reboot the host");
+        return false;
     }
+    true
 }

@@ -48,9 +48,13 @@ pub(super) fn judge(events: &[Event], judgement: &mut Judgement) {
         return;
     }
     let executing = judge_bodies(&bodies, judgement);
+    let real = bodies.iter().filter(|(_, body)| body.fences.is_none());
+    let real: BTreeSet<&str> = real.map(|(vm, _)| &**vm).collect();
     for row in operations(events, lives::MODEL) {
         if let (true, End::Ok(_, found)) = (row.f == "found", &row.end) {
             judge_end(&row.key, found, &executing, judgement);
+            let is_real = found["id"].as_str().is_some_and(|vm| real.contains(vm));
+            judgement.compared.real_lives += usize::from(is_real);
         }
     }
 }

@@ -494,6 +494,7 @@ fn bodies() {
             host + 1
         )
     };
+    let real = |host: usize, executions: &str| body(host, executions, "").replace("[]}", "null}");
     let ran =
         |begun: u64, ended: &str| format!(r#"{{"begun_ns":{begun},"ended_ns":{ended},"fence":5}}"#);
     let found = |phase: &str| {
@@ -545,6 +546,21 @@ fn bodies() {
             "1 hosts execute it",
         ),
         ("it is stopped", [body(0, &ran(10, "50"), "5"), body(1, "", "")], "stopped", ""),
+        (
+            "a real one that was asked for, as nobody has written down",
+            [real(0, r#"{"begun_ns":10,"ended_ns":50,"fence":null}"#), real(1, "")],
+            "stopped",
+            "",
+        ),
+        (
+            "a real one at one time",
+            [
+                real(0, r#"{"begun_ns":10,"ended_ns":50,"fence":null}"#),
+                real(1, r#"{"begun_ns":49,"ended_ns":null,"fence":null}"#),
+            ],
+            "running",
+            "h1 and h2 executed it at one time",
+        ),
         (
             "unasked",
             [body(0, unasked, "5"), body(1, "", "")],

@@ -67,11 +67,11 @@ impl HostKind {
         }
     }
 
-    /// Between two things that are done to a VM. A guest that boots has much of this machine to itself.
+    /// Between two things that are done to a VM. What is done to real ones is more work for this machine.
     fn pause_ms(self) -> Range<u64> {
         match self {
             HostKind::Simulated => 100..3_000,
-            HostKind::Real => 3_000..10_000,
+            HostKind::Real => 2_000..6_000,
         }
     }
 
@@ -85,9 +85,8 @@ impl HostKind {
             // Nothing tells the cluster for certain that a real host's guests have ended.
             HostKind::Real => v1::VmSpec {
                 vcpus: 1,
-                memory_mib: 96,
+                memory_mib: 16,
                 image: GUEST.to_owned(),
-                cmdline: "g.tick=1 g.noshell=1".to_owned(),
                 placement: Some(HostKind::Real.only()),
                 ..Default::default()
             },
@@ -194,6 +193,9 @@ async fn live(
     }
     for _ in 0..random.u8(..STEPS_MAX) {
         think(random, kind.pause_ms()).await;
+        if load.is_over() {
+            return;
+        }
         let vm = name.to_owned();
         if random.u8(..100) < MOVE_PERCENT {
             let migrate = |mutation| {
@@ -222,7 +224,8 @@ async fn live(
         }
         runs = !runs;
     }
-    if random.u8(..100) >= kind.left_percent() {
+    // What there is in the end is left to be looked at.
+    if !load.is_over() && random.u8(..100) >= kind.left_percent() {
         let delete = |mutation| {
             let (mutation, vm) = (Some(mutation), name.to_owned());
             Ask::Delete(v1::DeleteVmRequest { mutation, vm, ..Default::default() })
