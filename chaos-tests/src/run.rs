@@ -43,6 +43,10 @@ pub struct Plan {
 /// How long a host's lease lasts: as short as can be, so that hosts are lost.
 const LEASE: &str = "host-lease-ttl-ms";
 const LEASE_MS: u64 = 10_000;
+/// In a longer run the state becomes large, and to write all of it as often as in a short one would keep two processors
+/// busy with nothing else.
+const LONG: Duration = Duration::from_secs(600);
+const SNAPSHOT_ENTRIES: u64 = 10_000;
 /// Between two looks of the checkers at a run in which something is broken.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -96,6 +100,7 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
         settings: vec![(LEASE, LEASE_MS), (VOTERS, votes_max(plan.nodes))],
         previous: plan.previous.clone(),
         spare: true,
+        snapshot_entries: (plan.storm > LONG).then_some(SNAPSHOT_ENTRIES),
         real_too: true,
         ..ClusterOptions::new(plan.nodes, Hosts::Apart, plan.programs.clone())
     };

@@ -239,10 +239,10 @@ impl Cluster {
             data: &node.data(),
             peer,
             api,
-            snapshot_entries: match self.options.storage {
+            snapshot_entries: self.options.snapshot_entries.unwrap_or(match self.options.storage {
                 Storage::Directory => 50_000,
                 Storage::Disk => 1_000,
-            },
+            }),
             has_host: !spare,
             apart: node.apart.as_ref(),
             real: node.hypervisor.as_ref().map(|hypervisor| Real {

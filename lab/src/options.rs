@@ -13,6 +13,8 @@ pub struct ClusterOptions {
     pub programs: PathBuf,
     /// How each node keeps its data.
     pub storage: Storage,
+    /// Entries of the log between two snapshots; as is best for that storage, if absent.
+    pub snapshot_entries: Option<u64>,
     /// What is known to end guests of real hosts.
     pub fencing: Fencing,
     /// What is broken on purpose.
@@ -49,6 +51,7 @@ impl ClusterOptions {
             hosts,
             programs,
             storage: Storage::default(),
+            snapshot_entries: None,
             fencing: Fencing::default(),
             broken: Broken::default(),
             slow_clock: None,

@@ -220,6 +220,10 @@ async fn live(
             act(load, process, "start", name, Value::Null, start, random).await
         };
         if !done {
+            // Of real ones none is left: they would fill their hosts.
+            if kind.left_percent() == 0 {
+                break;
+            }
             return;
         }
         runs = !runs;
