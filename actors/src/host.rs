@@ -22,9 +22,8 @@ use std::{
 
 use domain::{
     Revision, State,
-    envelope::Command,
     event::Change,
-    host::{Capacity, Grant, HostCommand, Status},
+    host::Capacity,
     id::{BootId, HostId, InstanceId, OperationId, VmId},
     instance::{Action, Instance},
     name::Name,
@@ -246,68 +245,6 @@ impl Actor for HostActor {
 }
 
 impl HostState {
-    /// Whether this node may act on the host; takes it up if nobody drives it.
-    async fn hold_lease(&mut self, state: &State) -> bool {
-        let node = self.tools.store.node();
-        let row = state.hosts.get(&self.tools.host.id);
-        let held = row.is_some_and(|row| {
-            row.node == node && row.boot == self.tools.host.boot && row.status == Status::Ready
-        });
-        if held {
-            self.claim = Claim::default();
-            return true;
-        }
-        self.seen = None;
-        // Only a member can drive; a node that has just joined waits until it knows itself.
-        if !state.nodes.contains_key(&node) {
-            return false;
-        }
-        if self.claim.must_end {
-            self.claim.must_end = !guarding::end_all(&self.tools.host).await;
-        }
-        let standing = claim::standing(state, &self.tools.host);
-        if !self.claim.is_due(standing) {
-            return false;
-        }
-        let inventory = match instance::within(self.tools.host.driver.inventory()).await {
-            Ok(inventory) => inventory,
-            Err(error) => {
-                tracing::warn!(host = %self.tools.host.name, %error, "the host does not answer");
-                return false;
-            }
-        };
-        let grant = Grant {
-            host: self.tools.host.id,
-            name: self.tools.host.name.clone(),
-            driver: inventory.kind,
-            capacity: (self.tools.host.offered)(inventory.capacity),
-            reserved: self.tools.host.reserved,
-            boot: self.tools.host.boot,
-            foreign: inventory.foreign,
-        };
-        let (host, asked) = (&self.tools.host, since_boot());
-        let command = Command::Host(HostCommand::Grant(Box::new(grant)));
-        match self.tools.store.propose_as_node(command).await {
-            Ok(outcome) => {
-                tracing::info!(host = %host.name, "this node drives the host");
-                // The beat tells the guard too; this only lets guests start without waiting for it.
-                let store = &self.tools.store;
-                if let Ok(view) = store.read(Consistency::AtLeast(outcome.revision)).await {
-                    guarding::renewed(store, &view.state, host, outcome.revision, asked).await;
-                }
-            }
-            Err(error) => {
-                if self.claim.refused(&error, standing) {
-                    tracing::warn!(host = %host.name, %error, "the host was not taken up");
-                }
-                if guarding::says_dead(&error) {
-                    self.claim.must_end = !guarding::end_all(host).await;
-                }
-            }
-        }
-        false
-    }
-
     /// Finds bodies that something happened to.
     fn gather(&mut self, state: &State) {
         let news = self.seen.and_then(|seen| {

@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    cluster::Root,
     hypervisor::{Hypervisor, LIBVIRT_DRIVER},
     network::Network,
+    root::Root,
 };
 
 /// A driver process and its host; both end when this is dropped.

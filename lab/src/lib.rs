@@ -28,6 +28,7 @@ mod programs;
 mod proxy;
 mod qemu;
 mod records;
+mod root;
 pub mod rpc;
 mod spare;
 mod syncs;
