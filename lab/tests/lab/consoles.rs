@@ -77,6 +77,22 @@ impl Consoles {
         })
     }
 
+    /// The last lines of each console.
+    pub fn last_words(&mut self) -> String {
+        let mut words = String::new();
+        for (path, file) in &mut self.0 {
+            let mut text = Vec::new();
+            file.rewind().unwrap();
+            file.read_to_end(&mut text).unwrap();
+            let text = String::from_utf8_lossy(&text);
+            let last: Vec<_> = text.lines().rev().take(8).collect();
+            words += &path.display().to_string();
+            words.extend(last.iter().rev().flat_map(|line| ["\n  ", line]));
+            words.push('\n');
+        }
+        words
+    }
+
     pub fn ticks(&mut self) -> usize {
         self.runs().iter().map(|run| run.ticks.len()).sum()
     }

@@ -111,7 +111,11 @@ async fn is_taken_back(cluster: &Cluster, client: &Client, name: &str) -> bool {
         .wait(&operation, PATIENCE * 2, |_| guest.consoles.look(cluster, &guest.id))
         .await
         .unwrap();
-    assert_eq!(ended.status, "rolled_back", "{}", ended.message);
+    if ended.status != "rolled_back" {
+        let (message, words) = (&ended.message, guest.consoles.last_words());
+        assert!(guest.consoles.crash().is_some(), "{}: {message}\n{words}", ended.status);
+        return false;
+    }
     assert_eq!(guest.host(client).await, home);
     if !guest.goes_on(cluster, 5).await {
         assert!(guest.consoles.crash().is_some(), "it does not go on where it was taken back to");
