@@ -24,13 +24,17 @@ use crate::{
 /// |---|---|
 /// | 1 | |
 /// | 2 | the version of a cluster is raised; a state says since when its version is in force; leaders ask others whether they have promised themselves to somebody else |
-pub const PROTOCOL_VERSION: u32 = 2;
+/// | 3 | a VM whose host was lost starts elsewhere without waiting for what its guest's crashes were to cost it |
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The version of clusters that were founded before the founding said which.
 pub(crate) const PROTOCOL_FIRST: u32 = 1;
 
 /// Since this version a leader asks others whether they have promised themselves to somebody else.
 pub const PROTOCOL_CONFIRM: u32 = 2;
+
+/// Since this version the crashes of a guest whose host was lost are forgiven.
+pub(crate) const PROTOCOL_FORGIVE: u32 = 3;
 
 /// Who the cluster is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

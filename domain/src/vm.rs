@@ -64,6 +64,14 @@ pub struct Restarts {
     pub started_ms: u64,
 }
 
+impl Restarts {
+    /// As if the guest had never crashed.
+    #[must_use]
+    pub(crate) const fn forgiven(self) -> Restarts {
+        Restarts { count: 0, not_before_ms: 0, ..self }
+    }
+}
+
 /// A VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

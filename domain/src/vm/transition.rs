@@ -245,7 +245,7 @@ fn wish(
     operation::open(draft, operation, kind, &vm.project, &vm.name, id)?;
     change(&mut vm);
     vm.desired_since_ms = draft.state().now_ms;
-    vm.restarts = Restarts { started_ms: vm.restarts.started_ms, ..Restarts::default() };
+    vm.restarts = vm.restarts.forgiven();
     vm.operation = Some(operation);
     draft.put(vm);
     draft.reply_operation(operation);

@@ -78,6 +78,10 @@ impl Stage {
                 let row = (host.id, host.fence);
                 return answer(self.world.node(Command::Host(HostCommand::Renew(vec![row]))));
             }
+            ["speak", protocol] => {
+                self.world.state.protocol_version = protocol.parse().unwrap();
+                return vec!["ok".into()];
+            }
             // The cluster goes on with its first node, in its next epoch.
             ["recover"] => {
                 let (state, wall_ms) = (&self.world.state, 1_700_000_000_000);
