@@ -62,14 +62,14 @@ pub(crate) fn relocate(draft: &mut Draft, id: VmId, operation: OperationId) {
         draft.delete::<Instance>(spare);
     }
     instance::retire(draft, Instance::clone(&body));
-    let mut vm = Vm::clone(&vm);
     // A guest that ended with its host, as often as that may be, did not crash.
-    if draft.state().protocol_version >= PROTOCOL_FORGIVE {
-        vm.restarts = vm.restarts.forgiven();
-    }
+    let forgives = draft.state().protocol_version >= PROTOCOL_FORGIVE;
+    let restarts = if forgives { vm.restarts.forgiven() } else { vm.restarts };
     // One that is under way goes on with the new body.
     if vm.operation.is_some() {
-        draft.put(vm);
+        if restarts != vm.restarts {
+            draft.put(Vm { restarts, ..Vm::clone(&vm) });
+        }
         return operation::begin(draft, id);
     }
     let opened = operation::open(draft, operation, Kind::Failover, &vm.project, &vm.name, id);
@@ -80,7 +80,7 @@ pub(crate) fn relocate(draft: &mut Draft, id: VmId, operation: OperationId) {
         };
         let message = format!("{}; {disks}", lost(&host));
         draft.put(Operation { message, priority: vm.spec.failover_priority, ..opened });
-        draft.put(Vm { operation: Some(operation), ..vm });
+        draft.put(Vm { operation: Some(operation), restarts, ..Vm::clone(&vm) });
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use novacron_domain::{
     Revision,
-    cluster::{ClusterCommand, Mark},
+    cluster::{ClusterCommand, Mark, PROTOCOL_VERSION},
     codec::{decode, encode},
     credential::CredentialCommand,
     envelope::{Command, Envelope, Request},
@@ -94,7 +94,7 @@ fn every_command() -> Vec<(&'static str, Command)> {
     };
     let mark = Mark { index: 8, chain: digest };
     vec![
-        ("cluster.found", founding()),
+        ("cluster.found", founding(PROTOCOL_VERSION)),
         ("cluster.tick", Command::Cluster(ClusterCommand::Tick(mark))),
         ("cluster.raise", Command::Cluster(ClusterCommand::Raise { to: 2 })),
         ("node.join", Command::Node(NodeCommand::Join(Box::new(join)))),

@@ -145,6 +145,6 @@ fn a_state_of_a_newer_protocol_is_refused() {
 #[test]
 fn a_new_cluster_begins_with_the_newest() {
     let mut world = World { state: State::default(), now_ms: 1_000 };
-    world.apply(Principal::Founder, None, founding()).reply.unwrap();
+    world.apply(Principal::Founder, None, founding(PROTOCOL_VERSION)).reply.unwrap();
     assert_eq!((world.state.protocol_version, world.state.protocol_since), (PROTOCOL_VERSION, 1));
 }

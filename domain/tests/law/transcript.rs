@@ -2,10 +2,15 @@
 //! that begins with `>` is asked, the lines below it are what was answered. `UPDATE=1` writes the
 //! answers anew; review the difference.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use novacron_domain::{
     State,
+    cluster::PROTOCOL_VERSION,
     credential::CredentialCommand,
     envelope::{Command, Outcome},
     host::{Fencing, Grant, HostCommand, Schedule},
@@ -25,13 +30,9 @@ use crate::world::{World, grant, id, name, spec};
 
 #[test]
 fn transcripts() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
-    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty());
-    for file in files {
+    for file in files() {
         let text = fs::read_to_string(&file).unwrap();
-        let now = play(&text);
+        let now = play(&text, &mut Stage::speaking(PROTOCOL_VERSION));
         if std::env::var_os("UPDATE").is_some() {
             fs::write(&file, &now).unwrap();
             continue;
@@ -40,8 +41,33 @@ fn transcripts() {
     }
 }
 
-fn play(text: &str) -> String {
-    let mut stage = Stage { world: World::new(), operations: 0 };
+/// Nodes with older and newer programs agree on the history: what an entry does at a protocol it does for ever. A line
+/// here that a change of the rules changes, and not one of its transcript, means that the change is to wait for the next
+/// protocol.
+#[test]
+fn what_entries_do_at_a_protocol_stays() {
+    let mut table = String::new();
+    for file in files() {
+        let text = fs::read_to_string(&file).unwrap();
+        let subject = file.file_stem().unwrap().to_str().unwrap();
+        for protocol in 1..=PROTOCOL_VERSION {
+            let mut stage = Stage::speaking(protocol);
+            play(&text, &mut stage);
+            let _ = writeln!(table, "{subject} {protocol} {}", stage.world.state.chain);
+        }
+    }
+    insta::assert_snapshot!(table);
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+fn play(text: &str, stage: &mut Stage) -> String {
     let mut out = String::new();
     for line in text.lines() {
         match line.strip_prefix("> ") {
@@ -66,6 +92,10 @@ struct Stage {
 }
 
 impl Stage {
+    fn speaking(protocol: u32) -> Stage {
+        Stage { world: World::speaking(protocol), operations: 0 }
+    }
+
     fn ask(&mut self, line: &str) -> Vec<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {

@@ -48,10 +48,11 @@ pub fn spec() -> VmSpec {
     }
 }
 
-pub fn founding() -> Command {
+/// The entry by which a cluster begins, at a protocol.
+pub fn founding(protocol_version: u32) -> Command {
     Command::Cluster(ClusterCommand::Found(Box::new(Founding {
         cluster: Cluster { id: id(1), name: name("test") },
-        protocol_version: PROTOCOL_VERSION,
+        protocol_version,
         node: 1,
         node_name: name("n1"),
         peer_address: "127.0.0.1:1".into(),
@@ -108,8 +109,13 @@ pub struct World {
 impl World {
     /// Founded, with three hosts, an image, an operator (credential 2) and a viewer (3).
     pub fn new() -> World {
+        World::speaking(PROTOCOL_VERSION)
+    }
+
+    /// The same, at a protocol.
+    pub fn speaking(protocol: u32) -> World {
         let mut world = World { state: State::default(), now_ms: 1_000 };
-        world.apply(Principal::Founder, None, founding()).reply.unwrap();
+        world.apply(Principal::Founder, None, founding(protocol)).reply.unwrap();
         world.node(grant(1)).unwrap();
         world.node(grant(2)).unwrap();
         world.node(grant(3)).unwrap();
