@@ -16,14 +16,11 @@ use rcgen::{
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::{
-    api::{StatusRequest, maintenance_client::MaintenanceClient},
-    ours::SETTLE,
-};
+use crate::api::{StatusRequest, maintenance_client::MaintenanceClient};
 
 const MEMBERS: usize = 3;
 /// How long it may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running cluster.
 pub(crate) struct Etcd {
@@ -98,10 +95,10 @@ impl Etcd {
         self.signal(Signal::STOP)
     }
 
-    /// Lets them go on, and waits until they have a leader and have settled.
-    pub(crate) async fn resume(&self) -> Result<()> {
+    /// Lets them go on, and waits for so long and until they have a leader.
+    pub(crate) async fn resume(&self, settle: Duration) -> Result<()> {
         self.signal(Signal::CONT)?;
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(settle).await;
         self.await_ready().await
     }
 
@@ -159,6 +156,7 @@ impl Etcd {
     /// # Errors
     /// When none does.
     pub(crate) async fn channels(&self, count: usize) -> Result<Vec<Channel>> {
+        self.await_ready().await?;
         let leader = self.leader().await?;
         (0..count).map(|_| self.channel(leader)).collect()
     }

@@ -36,6 +36,8 @@ pub(crate) struct Extent {
     pub(crate) watchers: usize,
     /// How often a guest is booted, and how often moved.
     pub(crate) guests: usize,
+    /// Before something is measured, for what was before to be over: an election after a pause, a guest's end.
+    pub(crate) settle: Duration,
 }
 
 impl Extent {
@@ -53,6 +55,7 @@ impl Extent {
             mixed: Duration::from_secs(300),
             watchers: 1_000,
             guests: 12,
+            settle: Duration::from_secs(2),
         }
     }
 
@@ -70,6 +73,7 @@ impl Extent {
             mixed: Duration::from_secs(1),
             watchers: 10,
             guests: 1,
+            settle: Duration::from_millis(300),
         }
     }
 }
@@ -116,9 +120,9 @@ impl Field {
             self.etcd.pause()?;
             both.ours.push(drive(ours(round).await?, self.extent.lasting).await?);
             self.ours.pause()?;
-            self.etcd.resume().await?;
+            self.etcd.resume(self.extent.settle).await?;
             both.etcd.push(drive(etcd().await?, self.extent.lasting).await?);
-            self.ours.resume().await?;
+            self.ours.resume(self.extent.settle).await?;
         }
         Ok(both)
     }

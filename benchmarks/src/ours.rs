@@ -18,8 +18,6 @@ use lab::{Cluster, ClusterOptions, Hosts, Pace, Traces};
 pub(crate) const NODES: usize = 3;
 /// What VMs boot from, if they ever do.
 pub(crate) const IMAGE: &str = "none";
-/// After a pause, for an election.
-pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// How long one call may take.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -110,13 +108,13 @@ impl Ours {
         (0..self.nodes).try_for_each(|node| self.cluster.pause(node))
     }
 
-    /// Lets them go on, and waits until they have a leader and have settled.
+    /// Lets them go on, and waits for so long and until they have a leader.
     ///
     /// # Errors
     /// When one does not run, or they have no leader in time.
-    pub(crate) async fn resume(&self) -> Result<()> {
+    pub(crate) async fn resume(&self, settle: Duration) -> Result<()> {
         (0..self.nodes).try_for_each(|node| self.cluster.resume(node))?;
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(settle).await;
         self.cluster.await_voters(self.nodes).await
     }
 

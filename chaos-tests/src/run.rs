@@ -129,7 +129,7 @@ pub async fn run(plan: &Plan, tell: impl Fn(&str) + Sync) -> Result<Summary> {
         }
         let over = begun.elapsed() > plan.storm;
         // A fault that was not seen to happen comes again; but not for ever.
-        let proven = storm.missing().is_empty() || begun.elapsed() > plan.storm * 4;
+        let proven = storm.missing().is_empty() || begun.elapsed() > plan.storm * 10;
         noticed.is_some() || (over && (proven || plan.broken != Broken::Nothing))
     });
     let storm = storm.await?;

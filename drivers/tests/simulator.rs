@@ -166,7 +166,7 @@ async fn guarded(directory: &Path) -> (Simulator, Order, Duration) {
     Arc::make_mut(&mut order.spec).failover = Failover::Rebuild;
     order.lease = Fence::from_u64(4);
     let driver = apart(directory).await;
-    let ttl = Duration::from_millis(2_800);
+    let ttl = Duration::from_secs(6);
     let warrant = Warrant { lease: 4, asked: since_boot(), ttl };
     driver.hold(warrant).await.unwrap();
     driver.prepare(&order).await.unwrap();

@@ -2,8 +2,13 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -390,16 +395,19 @@ impl Cluster {
     }
 }
 
-/// An address that nobody listens on. It is below the ports that the kernel hands out: one of
-/// those could be somebody's before the node listens.
+/// An address that nobody listens on, and that this process has not handed out before: a node that is not started yet,
+/// or was killed, keeps its own. It is below the ports that the kernel hands out: one of those could be somebody's
+/// before the node listens.
 ///
 /// # Errors
 /// When none is found.
 pub fn free_address() -> Result<SocketAddr> {
     const TRIES: usize = 64;
+    const PORTS: Range<u16> = 10_240..32_768;
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
     for _ in 0..TRIES {
-        let address = (Ipv4Addr::LOCALHOST, fastrand::u16(10_240..32_768));
-        if let Ok(listener) = TcpListener::bind(address) {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, PORTS.start + step)) {
             return Ok(listener.local_addr()?);
         }
     }

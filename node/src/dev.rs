@@ -8,7 +8,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU16, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actors::LocalHost;
@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use domain::{host::Capacity, id::HostId, name::Name};
 use drivers::simulator::Options as SimulatorOptions;
 use newtype_uuid::GenericUuid;
-use raft_store::{Timing, WalOptions};
+use raft_store::{DamageError, StoreError, Timing, WalOptions};
 
 use crate::{
     config::ApiSection,
@@ -224,9 +224,6 @@ impl DevCluster {
     pub async fn stop_node(&mut self, number: usize) {
         if let Some(daemon) = self.daemons[number].take() {
             daemon.stop().await;
-            // Raft's own tasks may outlive its shutdown for a moment; the lock on the directory
-            // goes with the last of them.
-            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
 
@@ -235,8 +232,20 @@ impl DevCluster {
     /// # Errors
     /// When it cannot be started.
     pub async fn start_node(&mut self, number: usize) -> Result<()> {
-        self.daemons[number] = Some(self.run(number).await?);
-        Ok(())
+        let begun = Instant::now();
+        loop {
+            match self.run(number).await {
+                // Raft's own tasks may outlive its shutdown for a moment; the lock on the directory goes with the
+                // last of them.
+                Err(error) if is_in_use(&error) && begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                started => {
+                    self.daemons[number] = Some(started?);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Stops all nodes.
@@ -249,6 +258,14 @@ impl DevCluster {
 
 fn name(number: usize) -> Name {
     Name::new(&format!("n{number}")).expect("digits make a name")
+}
+
+/// How long a node that was stopped may take until it is gone altogether.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref();
+    matches!(error, Some(StoreError::Damage(DamageError::InUse { .. })))
 }
 
 /// An address that nobody listens on, and that this process has not handed out before: a node that is

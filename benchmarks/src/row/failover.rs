@@ -17,7 +17,7 @@ const EACH: Duration = Duration::from_millis(20);
 /// No attempt is waited for longer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Nothing takes longer.
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(90);
 
 /// Measures the row.
 pub(crate) async fn measure(field: &mut Field, book: &mut Book) -> Result<()> {
@@ -41,7 +41,7 @@ pub(crate) async fn measure(field: &mut Field, book: &mut Book) -> Result<()> {
 async fn kill_ours(field: &mut Field, kill: usize) -> Result<f64> {
     field.etcd.pause()?;
     let took = kill_leader(&mut field.ours, kill).await?;
-    field.etcd.resume().await?;
+    field.etcd.resume(field.extent.settle).await?;
     Ok(took)
 }
 
@@ -84,7 +84,7 @@ async fn kill_etcd(field: &mut Field) -> Result<f64> {
     let took = until_answered(&doors, begun).await?;
     etcd.run(leader)?;
     etcd.await_ready().await?;
-    field.ours.resume().await?;
+    field.ours.resume(field.extent.settle).await?;
     Ok(took)
 }
 

@@ -34,8 +34,6 @@ const FOREIGN: &str = "foreign";
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at what a guest says, or at who executes it.
 const LOOK: Duration = Duration::from_millis(2);
-/// Before something is measured, for what was before to be over.
-const QUIET: Duration = Duration::from_secs(2);
 
 /// Measures the row where guests can be had.
 pub(crate) async fn measure(extent: &Extent, programs: &Path, book: &mut Book) -> Result<()> {
@@ -48,7 +46,7 @@ pub(crate) async fn measure(extent: &Extent, programs: &Path, book: &mut Book) -
     let cluster = Cluster::start(options, |_| ()).await?;
     cluster.await_voters(NODES).await?;
     guest.import(&cluster, IMAGE)?;
-    let mut hosts = Beside { client: cluster.client()?, cluster, home: 0 };
+    let mut hosts = Beside { client: cluster.client()?, cluster, home: 0, settle: extent.settle };
     // It may move, and so not be meant for one host alone.
     let model = hosts.create(MODEL, "").await?;
     hosts.home = hosts.host_of(MODEL).await?;
@@ -62,6 +60,7 @@ struct Beside {
     client: Client,
     /// The host of the model, from 0, on which the others boot too.
     home: usize,
+    settle: Duration,
 }
 
 /// How a move went.
@@ -80,10 +79,10 @@ impl Beside {
         let (mut ours, mut virsh) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             let name = format!("boot-{round}");
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(self.settle).await;
             ours.push(self.boot(&name).await?);
             self.delete(&name).await?;
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(self.settle).await;
             let twin = self.twin(model)?;
             virsh.push(twin.boot(&self.cluster, self.home).await?);
             twin.delete(&self.cluster, self.home)?;
@@ -100,9 +99,9 @@ impl Beside {
         let (mut ours, mut virsh) = (Vec::new(), Vec::new());
         let (mut here, mut there) = (self.home, (self.home + 1) % NODES);
         for _ in 0..rounds {
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(self.settle).await;
             ours.push(self.migrate(model, there).await?);
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(self.settle).await;
             virsh.push(twin.migrate(&self.cluster, here, there).await?);
             (here, there) = (there, here);
         }

@@ -31,7 +31,7 @@ pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
     let mixed = |client: Client| Mixed { maker: Maker::calls(client.clone()), client, vms };
     let askers: Askers = clients.map(|client| Box::new(mixed(client)) as _).collect();
     let seen = pace(askers, PER_S, extent.mixed).await?;
-    field.etcd.resume().await?;
+    field.etcd.resume(field.extent.settle).await?;
     let case = format!("{PER_S} a second, {READS} % reads, of {vms} VMs");
     let held = Aim::AtLeast(f64::from(PER_S) * 0.99);
     book.alone(4, &case, "per s", vec![seen.per_s], held);

@@ -55,7 +55,7 @@ pub(crate) async fn measure(extent: &Extent, programs: PathBuf, book: &mut Book)
         for cluster in [one, other] {
             let idle = if std::ptr::eq(cluster, one) { other } else { one };
             idle.pause()?;
-            cluster.resume().await?;
+            cluster.resume(extent.settle).await?;
             let seen = drive(lockers(cluster, round).await?, extent.lasting).await?;
             if std::ptr::eq(cluster, &traced) { with.push(seen) } else { without.push(seen) }
         }

@@ -53,7 +53,7 @@ pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
             }
             ours.push(watched(follow, askers, changes, field, begun).await?);
             field.ours.pause()?;
-            field.etcd.resume().await?;
+            field.etcd.resume(field.extent.settle).await?;
             let mut follow: Vec<Box<dyn Follow>> = Vec::new();
             for channel in field.channels(watchers).await? {
                 follow.push(Box::new(Etcd::begin(channel).await?));
@@ -61,7 +61,7 @@ pub(crate) async fn measure(field: &Field, book: &mut Book) -> Result<()> {
             let channels = field.channels(CHANGERS).await?.into_iter();
             let put = |channel| Box::new(Stamp { put: Put::new(channel), begun }) as _;
             etcd.push(watched(follow, channels.map(put).collect(), changes, field, begun).await?);
-            field.ours.resume().await?;
+            field.ours.resume(field.extent.settle).await?;
         }
         let all = |figure: fn(&Watched) -> f64| {
             (ours.iter().map(figure).collect(), etcd.iter().map(figure).collect())

@@ -115,10 +115,11 @@ impl Registers {
     /// The name of that one.
     pub(crate) async fn read_all(&self, load: &Load, node: usize) -> Result<(), String> {
         let mut process = load.history.process(MODEL);
+        let patient = load.node(node).clone().within(super::PATIENT);
         let all: Vec<_> =
             [&self.in_use, &self.left].iter().flat_map(|all| lock(all).clone()).collect();
         for register in all {
-            if !read(load.node(node), &mut process, &register, "read", None).await {
+            if !read(&patient, &mut process, &register, "read", None).await {
                 return Err(register.name.clone());
             }
         }

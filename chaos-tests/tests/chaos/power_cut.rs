@@ -1,5 +1,5 @@
 //! The power of nodes fails under full load: everything that was not synced is gone.
-//! `POWER_CUTS` says how many times (6), `SEED` repeats a run's choices.
+//! `POWER_CUTS` says how many times (4), `SEED` repeats a run's choices.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ async fn nothing_acknowledged_is_lost() {
     if !is_possible() {
         return;
     }
-    let cuts = number("POWER_CUTS").unwrap_or(6);
+    let cuts = number("POWER_CUTS").unwrap_or(4);
     let seed = number("SEED").unwrap_or_else(|| fastrand::u64(..));
     let mut random = fastrand::Rng::with_seed(seed);
     let (begun, mut acknowledged, mut lost) = (Instant::now(), 0, 0);

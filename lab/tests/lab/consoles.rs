@@ -66,7 +66,8 @@ impl Consoles {
 
     /// What its kernel said when it found its memory damaged, on whichever host, if it did.
     pub fn crash(&mut self) -> Option<String> {
-        const WORDS: [&str; 4] = ["general protection fault", "BUG: ", "Oops: ", "Kernel panic"];
+        const WORDS: [&str; 5] =
+            ["general protection fault", "BUG: ", "Oops: ", "Kernel panic", "segfault at"];
         self.0.iter_mut().rev().find_map(|(_, file)| {
             let mut text = Vec::new();
             file.rewind().unwrap();

@@ -7,7 +7,7 @@ use novacron_lab::{Broken, Cluster, Fencing};
 
 use crate::{
     harness::get,
-    traveller::{PATIENCE, Traveller, migrate, operation_of, possible, real_cluster},
+    traveller::{ATTEMPTS, PATIENCE, Traveller, migrate, operation_of, possible, real_cluster},
 };
 
 /// A guest that writes over 12 MiB as fast as it can: what it has written in the two seconds that copying
@@ -34,10 +34,20 @@ async fn a_policy_says_what_becomes_of_a_guest_that_is_too_busy() {
     }
     let cluster = real_cluster(Fencing::None, Broken::Nothing).await;
     let client = cluster.client().unwrap();
-    let mut guest = Traveller::create(&client, "busy", BUSY, vec![]).await;
+    for attempt in 1..=ATTEMPTS {
+        if follows_its_policy(&cluster, &client, &format!("busy-{attempt}")).await {
+            return;
+        }
+    }
+    panic!("QEMU damaged {ATTEMPTS} guests");
+}
+
+/// Has a guest moved by one policy after the other; false when QEMU damaged it on its way.
+async fn follows_its_policy(cluster: &Cluster, client: &Client, vm: &str) -> bool {
+    let mut guest = Traveller::create(client, vm, BUSY, vec![]).await;
     let slow = ["-l", "pace=slow", "--bandwidth", "6", "--rounds", "3", "--never-slow-down"];
-    set(&cluster, &[&["patient"], &slow[2..], &["-p", "default"]].concat());
-    cluster.novacron(0, &["vm", "update", "busy", "--label", "pace=slow"]).unwrap();
+    set(cluster, &[&["patient"], &slow[2..], &["-p", "default"]].concat());
+    cluster.novacron(0, &["vm", "update", vm, "--label", "pace=slow"]).unwrap();
     let cases = [
         // One for labels comes before one for a project.
         ("gives-up", "0", "rolled_back", "the guest writes faster than can be copied"),
@@ -45,10 +55,10 @@ async fn a_policy_says_what_becomes_of_a_guest_that_is_too_busy() {
     ];
     for (name, stalled_ms, status, why) in cases {
         let words = ["--stalled-downtime", stalled_ms, "--connections", "2"];
-        set(&cluster, &[&[name], &slow[..], &words].concat());
-        assert!(guest.goes_on(&cluster, 5).await);
-        let (asked, before) = (Instant::now(), get(&client, "busy").await.unwrap());
-        let operation = migrate(&client, "busy", "", 0).await;
+        set(cluster, &[&[name], &slow[..], &words].concat());
+        assert!(guest.goes_on(cluster, 5).await);
+        let (asked, before) = (Instant::now(), get(client, vm).await.unwrap());
+        let operation = migrate(client, vm, "", 0).await;
         let mut allowed_ms = 0;
         let ended = client.wait(&operation, PATIENCE, |seen| {
             allowed_ms = seen.progress.map_or(allowed_ms, |copy| copy.allowed_downtime_ms);
@@ -56,13 +66,17 @@ async fn a_policy_says_what_becomes_of_a_guest_that_is_too_busy() {
         let ended = ended.await.unwrap();
         assert_eq!((&*ended.status, &*ended.migration_policy), (status, name), "{ended:?}");
         assert!(ended.message.contains(why), "{}", ended.message);
-        let after = get(&client, "busy").await.unwrap();
+        let after = get(client, vm).await.unwrap();
         assert_eq!(after.host == before.host, status == "rolled_back");
-        assert!(guest.goes_on(&cluster, 5).await);
-        assert_eq!(guest.complaints(&cluster), [""; 0]);
+        if !guest.arrived_whole(cluster).await {
+            cluster.novacron(0, &["migration-policy", "delete", name]).unwrap();
+            return false;
+        }
+        assert_eq!(guest.complaints(cluster), [""; 0]);
         println!("{name}: {status} after {:.1?}, {allowed_ms} ms allowed", asked.elapsed());
         cluster.novacron(0, &["migration-policy", "delete", name]).unwrap();
     }
+    true
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,13 +92,10 @@ async fn a_guest_whose_agent_is_silent_is_taken_back() {
             return;
         }
     }
-    panic!("QEMU damaged {ATTEMPTS} guests");
+    panic!("none of {ATTEMPTS} guests was taken back");
 }
 
-/// How many guests QEMU may damage: see `Loss::Damaged`.
-const ATTEMPTS: usize = 3;
-
-/// Has a guest taken back; false when QEMU damaged it on its way.
+/// Has a guest taken back; false when QEMU damaged it on its way, or it was there too soon.
 async fn is_taken_back(cluster: &Cluster, client: &Client, name: &str) -> bool {
     let disks = vec![v1::Disk { size_mib: 16 }];
     let mut guest = Traveller::create(client, name, "g.agent=1", disks).await;
@@ -94,8 +105,7 @@ async fn is_taken_back(cluster: &Cluster, client: &Client, name: &str) -> bool {
     let moved = client.wait(&moved, PATIENCE, |_| ()).await.unwrap();
     assert_eq!(moved.status, "done", "{}", moved.message);
 
-    if !guest.goes_on(cluster, 5).await {
-        assert!(guest.consoles.crash().is_some(), "it does not go on where it came");
+    if !guest.arrived_whole(cluster).await {
         return false;
     }
     // It falls silent while it is copied.
@@ -111,14 +121,18 @@ async fn is_taken_back(cluster: &Cluster, client: &Client, name: &str) -> bool {
         .wait(&operation, PATIENCE * 2, |_| guest.consoles.look(cluster, &guest.id))
         .await
         .unwrap();
+    // It may have come before it was told, and shown that it lives.
+    if ended.status == "done" {
+        println!("it was told too late: {}", ended.message);
+        return false;
+    }
     if ended.status != "rolled_back" {
         let (message, words) = (&ended.message, guest.consoles.last_words());
         assert!(guest.consoles.crash().is_some(), "{}: {message}\n{words}", ended.status);
         return false;
     }
     assert_eq!(guest.host(client).await, home);
-    if !guest.goes_on(cluster, 5).await {
-        assert!(guest.consoles.crash().is_some(), "it does not go on where it was taken back to");
+    if !guest.arrived_whole(cluster).await {
         return false;
     }
     assert_eq!(guest.complaints(cluster), [""; 0]);

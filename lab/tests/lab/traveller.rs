@@ -13,7 +13,7 @@ use crate::{
     harness::{await_phase, create, get, guest, options, spec, start},
 };
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// How long one answer is waited for, of many.
 const ASK: Duration = Duration::from_secs(10);
 
@@ -64,6 +64,10 @@ pub async fn operation_of(client: &Client, operation: &str) -> Option<v1::Operat
     tokio::time::timeout(ASK, seen).await.ok()?.ok()
 }
 
+/// How many guests are tried: QEMU damages some on their way, more of them the longer they are copied. See
+/// `Loss::Damaged`.
+pub const ATTEMPTS: usize = 5;
+
 /// A ticking guest.
 pub struct Traveller {
     pub name: String,
@@ -110,7 +114,9 @@ impl Traveller {
         self.consoles.look(cluster, &self.id);
         let before = self.consoles.ticks();
         while self.consoles.ticks() < before + count {
-            if begun.elapsed() > PATIENCE {
+            let waited = begun.elapsed();
+            // Nothing more comes from one that has crashed.
+            if waited > PATIENCE || (waited > PATIENCE / 9 && self.consoles.crash().is_some()) {
                 let said = self.consoles.crash();
                 println!("it stands still; its kernel said {said:?}; it was executed as");
                 println!("{:?}", cluster.witness(&self.id).map(|witness| witness.intervals));
@@ -119,6 +125,17 @@ impl Traveller {
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.consoles.look(cluster, &self.id);
         }
+        true
+    }
+
+    /// The same for one that has just moved; false when QEMU damaged it on its way.
+    pub async fn arrived_whole(&mut self, cluster: &Cluster) -> bool {
+        let goes_on = self.goes_on(cluster, 5).await;
+        if let Some(said) = self.consoles.crash() {
+            println!("QEMU damaged it: {said}");
+            return false;
+        }
+        assert!(goes_on, "it does not go on where it came");
         true
     }
 

@@ -288,7 +288,7 @@ async fn whatever_dies_one_guest_is_left() {
     let only = std::env::var("MIGRATION_ONLY").unwrap_or_default();
     let all = Case::all().into_iter().filter(|case| case.to_string().contains(&only));
     let mut all: Vec<Case> = all.collect();
-    let count = usize::try_from(number("MIGRATION_FAULTS", 8)).unwrap();
+    let count = usize::try_from(number("MIGRATION_FAULTS", 5)).unwrap();
     let mut cases = Vec::new();
     // Each time in another order: so each case meets both guests.
     while cases.len() < count && !all.is_empty() {

@@ -64,7 +64,7 @@ async fn an_owner_that_slept_too_long_writes_nothing() {
     let client = lab.client();
     let resource = Resource::default();
 
-    let first = acquire(&client, ask(&client, "a", 1_000, 0).await).await.unwrap();
+    let first = acquire(&client, ask(&client, "a", 5_000, 0).await).await.unwrap();
     assert!(first.held && resource.write(first.fence));
     let refused = acquire(&client, ask(&client, "b", 1_000, 0).await).await.unwrap_err();
     assert_eq!(refused.reason(), "LOCK_HELD", "{refused}");

@@ -371,10 +371,19 @@ async fn a_prometheus_takes_it_and_answers() {
             prometheus.await_series(&query, 1).await;
         }
     }
-    let rules = prometheus.rules().await;
-    assert!(rules.len() > 10);
-    for rule in rules {
-        assert_eq!((&rule["health"], &rule["state"]), (&"ok".into(), &"inactive".into()), "{rule}");
+    // One look that came late makes a rule pending; slow and full disks are the machine's own.
+    const OF_THE_MACHINE: [&str; 2] = ["NovaCronSlowDisk", "NovaCronDiskFilling"];
+    let is_well = |rule: &Value| {
+        let is_ours = OF_THE_MACHINE.iter().all(|name| rule["name"] != *name);
+        rule["health"] == "ok" && (rule["state"] == "inactive" || !is_ours)
+    };
+    let begun = Instant::now();
+    loop {
+        let rules = prometheus.rules().await;
+        assert!(rules.len() > 10);
+        let Some(rule) = rules.iter().find(|rule| !is_well(rule)) else { break };
+        assert!(begun.elapsed() < Duration::from_secs(90), "{rule}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
     lab.cluster.stop().await;
 }
