@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{Read, Seek},
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use novacron_lab::Cluster;
@@ -28,17 +28,23 @@ impl Consoles {
         }
     }
 
+    /// What each file holds by now.
+    fn texts(&mut self) -> impl DoubleEndedIterator<Item = (&Path, String)> {
+        self.0.iter_mut().map(|(path, file)| {
+            let mut text = Vec::new();
+            file.rewind().unwrap();
+            file.read_to_end(&mut text).unwrap();
+            (&**path, String::from_utf8_lossy(&text).into_owned())
+        })
+    }
+
     /// The ticks of each file, in runs that begin with a boot. Only a guest that came from elsewhere
     /// begins without one.
     fn runs(&mut self) -> Vec<Run> {
         let mut runs = Vec::new();
-        for (path, file) in &mut self.0 {
-            let mut text = Vec::new();
-            file.rewind().unwrap();
-            file.read_to_end(&mut text).unwrap();
-            let text = without_kernel(&String::from_utf8_lossy(&text));
-            for (n, part) in text.split("GUEST-UP").enumerate() {
-                let run = Run::of(path.clone(), n == 0, part);
+        for (path, text) in self.texts() {
+            for (n, part) in without_kernel(&text).split("GUEST-UP").enumerate() {
+                let run = Run::of(path.to_owned(), n == 0, part);
                 runs.extend(Some(run).filter(|run| !run.ticks.is_empty()));
             }
         }
@@ -68,11 +74,7 @@ impl Consoles {
     pub fn crash(&mut self) -> Option<String> {
         const WORDS: [&str; 5] =
             ["general protection fault", "BUG: ", "Oops: ", "Kernel panic", "segfault at"];
-        self.0.iter_mut().rev().find_map(|(_, file)| {
-            let mut text = Vec::new();
-            file.rewind().unwrap();
-            file.read_to_end(&mut text).unwrap();
-            let text = String::from_utf8_lossy(&text);
+        self.texts().rev().find_map(|(_, text)| {
             let said = text.lines().find(|line| WORDS.iter().any(|word| line.contains(word)));
             said.map(str::to_owned)
         })
@@ -81,11 +83,7 @@ impl Consoles {
     /// The last lines of each console.
     pub fn last_words(&mut self) -> String {
         let mut words = String::new();
-        for (path, file) in &mut self.0 {
-            let mut text = Vec::new();
-            file.rewind().unwrap();
-            file.read_to_end(&mut text).unwrap();
-            let text = String::from_utf8_lossy(&text);
+        for (path, text) in self.texts() {
             let last: Vec<_> = text.lines().rev().take(8).collect();
             words += &path.display().to_string();
             words.extend(last.iter().rev().flat_map(|line| ["\n  ", line]));
