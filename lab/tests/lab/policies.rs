@@ -117,12 +117,16 @@ async fn is_taken_back(cluster: &Cluster, client: &Client, name: &str) -> bool {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tell_agent(cluster, home, &guest.id, "guest-hush").await;
+    let told = operation_of(client, &operation).await;
+    let in_time =
+        told.is_some_and(|seen| seen.steps.last().is_some_and(|step| step.name == "copy"));
     let ended = client
         .wait(&operation, PATIENCE * 2, |_| guest.consoles.look(cluster, &guest.id))
         .await
         .unwrap();
     // It may have come before it was told, and shown that it lives.
     if ended.status == "done" {
+        assert!(!in_time, "it was silent before it came, and was not taken back");
         println!("it was told too late: {}", ended.message);
         return false;
     }

@@ -133,6 +133,8 @@ impl Traveller {
         let goes_on = self.goes_on(cluster, 5).await;
         if let Some(said) = self.consoles.crash() {
             println!("QEMU damaged it: {said}");
+            // And nobody else: two that execute one guest would damage it too.
+            assert_eq!(cluster.witness(&self.id).unwrap().overlaps(), []);
             return false;
         }
         assert!(goes_on, "it does not go on where it came");
