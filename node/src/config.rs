@@ -1,19 +1,16 @@
 //! `cluster.toml`: what a node is told by the machine's administrator. What can change while the
 //! cluster runs is a setting of the cluster and not here.
 
+pub(crate) mod problems;
+mod terms;
+
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
-    net::SocketAddr,
     num::{NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
 };
 
-use actors::{FencingAgent, Receiver};
-use domain::{alert::Severity, host::Capacity, limit::HOST_POOLS_MAX, name::Name};
-use raft_store::Timing;
+use domain::{alert::Severity, name::Name};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -280,25 +277,6 @@ fn default_sample_percent() -> f64 {
     5.0
 }
 
-impl TracesSection {
-    /// How traces are told of a node of this name.
-    ///
-    /// # Errors
-    /// Why the certificates cannot be read.
-    pub fn told_by(&self, node: &str) -> Result<telemetry::trace::Options, String> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-        };
-        Ok(telemetry::trace::Options {
-            endpoint: self.endpoint.get_ref().clone(),
-            authority: self.authority.as_ref().map(read).transpose()?,
-            percent: self.sample_percent,
-            node: Some(node.to_owned()),
-            version: env!("CARGO_PKG_VERSION"),
-        })
-    }
-}
-
 /// Limits of the API.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -322,17 +300,6 @@ impl Default for ApiSection {
 pub struct ConfigError(String);
 
 impl Config {
-    /// How fast things are expected to go on this node.
-    #[must_use]
-    pub fn timing(&self) -> Timing {
-        let snapshot_entries = self.node.snapshot_entries.get();
-        let preset = match self.cluster.timing {
-            TimingPreset::Normal => Timing::default(),
-            TimingPreset::Relaxed => Timing::relaxed(),
-        };
-        Timing { snapshot_entries, kept_entries: snapshot_entries / 4, ..preset }
-    }
-
     /// Reads and checks a file.
     ///
     /// # Errors
@@ -350,249 +317,8 @@ impl Config {
     /// As [`Config::read`].
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         let config: Config =
-            toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
-        let mut problems = Problems { text, found: String::new() };
-        problems.name("cluster.name", &config.cluster.name);
-        for name in &config.cluster.expect {
-            problems.name("cluster.expect", name);
-        }
-        problems.name("node.name", &config.node.name);
-        problems.address("node.peer_address", &config.node.peer_address);
-        problems.address("node.api_address", &config.node.api_address);
-        if config.node.peer_address.get_ref() == config.node.api_address.get_ref() {
-            problems.add(
-                "node.api_address",
-                &config.node.api_address,
-                "is the peer address too; use another port",
-            );
-        }
-        let peer = config.node.peer_listen.as_ref().unwrap_or(&config.node.peer_address);
-        problems.socket("node.peer_listen", peer);
-        let api = config.node.api_listen.as_ref().unwrap_or(&config.node.api_address);
-        problems.socket("node.api_listen", api);
-        let mut names = std::collections::BTreeSet::new();
-        for host in &config.host {
-            problems.name("host.name", &host.name);
-            if !names.insert(host.name.get_ref()) {
-                problems.add("host.name", &host.name, "appears twice; use another");
-            }
-            if !matches!(host.driver.get_ref().as_str(), "libvirt" | "simulator") {
-                problems.add("host.driver", &host.driver, "is not known; use libvirt or simulator");
-            }
-            if host.pools.len() > HOST_POOLS_MAX {
-                let what = format!("has more than {HOST_POOLS_MAX} pools");
-                problems.add("host.name", &host.name, &what);
-            }
-            for (pool, directory) in &host.pools {
-                if !directory.is_absolute() {
-                    let what = format!("has pool {pool} at a relative path; use an absolute one");
-                    problems.add("host.name", &host.name, &what);
-                }
-            }
-        }
-        let mut fenced = std::collections::BTreeSet::new();
-        for agent in &config.fencing {
-            problems.name("fencing.host", &agent.host);
-            if !fenced.insert(agent.host.get_ref()) {
-                problems.add("fencing.host", &agent.host, "appears twice; one agent is enough");
-            }
-        }
-        let mut receivers = std::collections::BTreeSet::new();
-        for receiver in &config.receiver {
-            problems.name("receiver.name", &receiver.name);
-            if !receivers.insert(receiver.name.get_ref()) {
-                problems.add("receiver.name", &receiver.name, "appears twice; use another");
-            }
-            let url = receiver.url.get_ref();
-            if !url.starts_with("https://") && !url.starts_with("http://") {
-                let what = "is no address; use http://HOST:PORT or https://HOST";
-                problems.add("receiver.url", &receiver.url, what);
-            }
-        }
-        if let Some(traces) = &config.traces {
-            let endpoint = traces.endpoint.get_ref();
-            let is_https = endpoint.starts_with("https://");
-            if !is_https && !endpoint.starts_with("http://") {
-                let what =
-                    "is no address of a collector; use http://HOST:PORT or https://HOST:PORT";
-                problems.add("traces.endpoint", &traces.endpoint, what);
-            }
-            if is_https && traces.authority.is_none() {
-                let what = "wants traces.authority, the certificates that it is trusted by";
-                problems.add("traces.endpoint", &traces.endpoint, what);
-            }
-            if !(0.0..=100.0).contains(&traces.sample_percent) {
-                let _ = writeln!(problems.found, "  traces.sample_percent must be 0 to 100");
-            }
-        }
-        if !(1..=100_000).contains(&config.api.connections) {
-            let _ = writeln!(problems.found, "  api.connections must be 1 to 100000");
-        }
-        if problems.found.is_empty() { Ok(config) } else { Err(ConfigError(problems.found)) }
-    }
-
-    /// Where this node listens for other nodes.
-    ///
-    /// # Panics
-    /// Never: it was checked when the file was read.
-    #[must_use]
-    pub fn peer_listen(&self) -> SocketAddr {
-        let address = self.node.peer_listen.as_ref().unwrap_or(&self.node.peer_address);
-        address.get_ref().parse().expect("checked when the file was read")
-    }
-
-    /// Where this node listens for clients.
-    ///
-    /// # Panics
-    /// Never: it was checked when the file was read.
-    #[must_use]
-    pub fn api_listen(&self) -> SocketAddr {
-        let address = self.node.api_listen.as_ref().unwrap_or(&self.node.api_address);
-        address.get_ref().parse().expect("checked when the file was read")
-    }
-
-    /// What cuts the power of hosts.
-    ///
-    /// # Panics
-    /// Never: names were checked when the file was read.
-    #[must_use]
-    pub fn agents(&self) -> Arc<[FencingAgent]> {
-        let agents = self.fencing.iter().map(|section| FencingAgent {
-            host: Name::new(section.host.get_ref()).expect("checked when the file was read"),
-            program: section.program.clone(),
-            arguments: section.arguments.clone(),
-            timeout: Duration::from_secs(section.timeout_seconds.get().into()),
-        });
-        agents.collect()
-    }
-
-    /// Who is told of alerts.
-    ///
-    /// # Errors
-    /// Which of their files cannot be read, and why.
-    pub fn receivers(&self) -> Result<Arc<[Receiver]>, String> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-        };
-        let receivers = self.receiver.iter().map(|section| {
-            let bearer = section.bearer_file.as_ref().map(read).transpose()?;
-            Ok(Receiver {
-                name: Name::new(section.name.get_ref()).expect("checked when the file was read"),
-                kind: match section.kind {
-                    ReceiverKind::Alertmanager => actors::ReceiverKind::Alertmanager,
-                    ReceiverKind::Webhook => actors::ReceiverKind::Webhook,
-                },
-                url: section.url.get_ref().clone(),
-                bearer: bearer.map(|bearer| bearer.trim().to_owned()),
-                authority: section.authority.as_ref().map(read).transpose()?,
-                least: section.least,
-            })
-        });
-        receivers.collect()
-    }
-
-    /// This node's name.
-    ///
-    /// # Panics
-    /// Never: it was checked when the file was read.
-    #[must_use]
-    pub fn node_name(&self) -> Name {
-        Name::new(self.node.name.get_ref()).expect("checked when the file was read")
-    }
-}
-
-impl HostSection {
-    /// What may be given out; what is not told is `whole`'s.
-    #[must_use]
-    pub fn capacity(&self, whole: Capacity) -> Capacity {
-        Capacity {
-            cpu_millicores: self.cpus.map_or(whole.cpu_millicores, |cpus| u64::from(cpus) * 1_000),
-            memory_mib: self.memory_mib.unwrap_or(whole.memory_mib),
-            disk_mib: self.disk_mib.unwrap_or(whole.disk_mib),
-        }
-    }
-}
-
-/// Problems of a file, gathered so that all are told at once.
-struct Problems<'a> {
-    text: &'a str,
-    found: String,
-}
-
-impl Problems<'_> {
-    fn add(&mut self, field: &str, value: &Spanned<String>, what: &str) {
-        let line = self.text[..value.span().start].matches('\n').count() + 1;
-        let _ = writeln!(self.found, "  line {line}: {field} = {:?} {what}", value.get_ref());
-    }
-
-    fn name(&mut self, field: &str, value: &Spanned<String>) {
-        if Name::new(value.get_ref()).is_err() {
-            self.add(field, value, "is not a name: use 1 to 63 of a-z, 0-9 and '-'");
-        }
-    }
-
-    fn address(&mut self, field: &str, value: &Spanned<String>) {
-        let parts = value.get_ref().rsplit_once(':');
-        let good =
-            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if !good {
-            self.add(field, value, "is not host:port");
-        }
-    }
-
-    fn socket(&mut self, field: &str, value: &Spanned<String>) {
-        if value.get_ref().parse::<SocketAddr>().is_err() {
-            let what = "is not ip:port; set it when the address others use is a name";
-            self.add(field, value, what);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-[cluster]
-name = "prod"
-expect = ["n2"]
-[node]
-name = "n1"
-data_directory = "/var/lib/novacron"
-peer_address = "10.0.0.1:7401"
-api_address = "10.0.0.1:7400"
-[[host]]
-name = "h1"
-driver = "simulator"
-"#;
-
-    #[test]
-    fn the_example_of_the_repository_is_good() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cluster.toml");
-        let config = Config::read(&path).unwrap();
-        assert_eq!(config.cluster.timing, TimingPreset::Normal);
-    }
-
-    #[test]
-    fn every_problem_is_told_with_its_line() {
-        assert!(Config::parse(GOOD).is_ok());
-        let bad = GOOD
-            .replace("\"prod\"", "\"Prod!\"")
-            .replace("\"n2\"", "\"../n2\"")
-            .replace("10.0.0.1:7401", "nowhere")
-            .replace("\"simulator\"", "\"vmware\"");
-        let error = Config::parse(&bad).unwrap_err().to_string();
-        for part in [
-            "line 3: cluster.name",
-            "line 4: cluster.expect",
-            "line 8: node.peer_address",
-            "node.peer_listen",
-            "line 12: host.driver = \"vmware\" is not known",
-        ] {
-            assert!(error.contains(part), "{part} is missing in\n{error}");
-        }
-        let unknown = format!("{GOOD}colour = \"red\"\n");
-        let error = Config::parse(&unknown).unwrap_err().to_string();
-        assert!(error.contains("colour") && error.contains("13"), "{error}");
+            toml::from_str(text).map_err(|error| ConfigError(problems::of_toml(&error, text)))?;
+        problems::check(&config, text)?;
+        Ok(config)
     }
 }
