@@ -11,12 +11,20 @@ use client::{
 use crate::cluster::{Cluster, PATIENCE};
 
 impl Cluster {
-    /// A client of one node alone.
+    /// A client of one node alone, which may be away: its calls soon give up.
     ///
     /// # Errors
     /// Never, for an access that was written by `novacron init`.
     pub fn client_of(&self, node: usize) -> Result<Client> {
         self.client_with(vec![self.access.endpoints[node].clone()], Duration::from_secs(2))
+    }
+
+    /// A client of one node alone, which must answer, however slow the machine is.
+    ///
+    /// # Errors
+    /// As [`Cluster::client_of`].
+    pub fn patient_client_of(&self, node: usize) -> Result<Client> {
+        self.client_with(vec![self.access.endpoints[node].clone()], PATIENCE)
     }
 
     /// A client of all nodes.

@@ -39,7 +39,7 @@ pub(crate) struct Disk {
 const BYTES: u64 = 1 << 30;
 
 /// How long it may take until nobody uses it any more.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Written until the power is gone and never synced; a disk that has all of it was not cut.
 const WITNESS: &str = "witness";

@@ -48,7 +48,7 @@ pub(crate) fn socket(directory: &Path) -> PathBuf {
 
 /// Starts the guard of a host, and waits until it guards.
 pub(crate) fn start(mut command: Command, directory: &Path, bodies: &Path) -> Result<Child> {
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
     let file = directory.join("guard.log");
     let log = std::fs::OpenOptions::new().create(true).append(true).open(&file)?;
     let socket = socket(directory);

@@ -15,9 +15,9 @@ const PROGRAMS: &[&str] = &["novacron", "novacron-driver", "novacron-guard", "qe
 /// Cuts the power of the host that lies in `directory`; the answer is how many processes were ended.
 ///
 /// # Errors
-/// When some have not ended after ten seconds.
+/// When some have not ended after a minute.
 pub fn cut(directory: &Path) -> Result<usize> {
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(60);
     let (begun, mut ended) = (Instant::now(), 0);
     loop {
         let running = running(directory);

@@ -38,7 +38,7 @@ impl Proxy {
         directory: &Path,
         strike: Strike,
     ) -> Result<Proxy> {
-        const PATIENCE: Duration = Duration::from_secs(10);
+        const PATIENCE: Duration = Duration::from_secs(60);
         let (orders, proof) = (directory.join("strike"), directory.join("struck"));
         let _ = std::fs::remove_file(&proof);
         std::fs::write(&orders, strike.to_string())?;

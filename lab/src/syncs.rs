@@ -45,7 +45,7 @@ pub struct TamperedSyncs {
 }
 
 /// How long it may take to stand between a process and the system.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take to let go of it in peace.
 const DETACH: Duration = Duration::from_secs(2);
 

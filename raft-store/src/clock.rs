@@ -58,7 +58,7 @@ mod tests {
         let first = clock.stamp(1, 1_000);
         assert!((1_000..1_100).contains(&first));
         // The state may be ahead of this leader's segment, never behind what was stamped.
-        assert_eq!(clock.stamp(1, 9_000), 9_000);
+        assert_eq!(clock.stamp(1, 9_000_000), 9_000_000);
         // A new term begins where the state stands.
         assert!((500..600).contains(&clock.stamp(2, 500)));
     }

@@ -140,8 +140,9 @@ mod tests {
 
     const NOW: Standing = [None, None];
 
-    #[test]
-    fn who_is_refused_asks_less_and_less_until_something_has_changed() {
+    // The clock stands still: the machine may be slow, and lets no pause pass meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_refused_asks_less_and_less_until_something_has_changed() {
         let refusal = ProposeError::from(Rejected::new(Reason::NameTaken, "another one's"));
         let mut claim = Claim::default();
         assert!(claim.is_due(NOW));

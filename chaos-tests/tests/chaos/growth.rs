@@ -116,7 +116,8 @@ async fn three_nodes_become_five_and_three_again_under_load() {
     );
     assert!(answers.len() > 100, "the request was answered {} times only", answers.len());
     for node in 0..NODES {
-        let lost = trial.counters.check(&trial.cluster.client_of(node).unwrap()).await.unwrap();
+        let client = trial.cluster.patient_client_of(node).unwrap();
+        let lost = trial.counters.check(&client).await.unwrap();
         assert!(lost.is_ok(), "n{}: {lost:?}", node + 1);
     }
 }

@@ -59,7 +59,7 @@ impl Trial {
             self.cluster.await_ready(*victim).await?;
         }
         for node in 0..NODES {
-            let client = self.cluster.client_of(node)?;
+            let client = self.cluster.patient_client_of(node)?;
             if let Err(all) = self.counters.check(&client).await? {
                 let all: Vec<String> = all.iter().map(ToString::to_string).collect();
                 bail!("node {} has lost what was acknowledged: {}", node + 1, all.join("; "));

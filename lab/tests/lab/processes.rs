@@ -29,7 +29,7 @@ async fn any_process_may_be_killed_and_wiped() {
         await_phase(&client, &name, "running", PATIENCE).await;
         cluster.run(node).unwrap();
         cluster.await_ready(node).await.unwrap();
-        get(&cluster.client_of(node).unwrap(), &name).await.unwrap();
+        get(&cluster.patient_client_of(node).unwrap(), &name).await.unwrap();
     }
 
     // A node whose disk is lost is removed and joins as a new one. Its old self would be told.
@@ -65,7 +65,7 @@ async fn any_process_may_be_killed_and_wiped() {
     let after = status(&client).await.unwrap();
     let new = after.nodes.iter().find(|node| node.name == "n3").unwrap().id;
     assert!(new > old, "an id came back: {new}");
-    get(&cluster.client_of(lost).unwrap(), "meanwhile").await.unwrap();
+    get(&cluster.patient_client_of(lost).unwrap(), "meanwhile").await.unwrap();
     for node in 0..3 {
         assert!(!cluster.log(node).contains("panicked"), "{}", cluster.log(node));
     }

@@ -1,7 +1,10 @@
 //! A cluster that has lost its majority for good goes on with one node; one that is gone begins again
 //! from a backup.
 
-use client::{Client, Options};
+use client::{
+    Client, Options,
+    v1::{self, projects_client::ProjectsClient},
+};
 use novacron_lab::{Cluster, Hosts, status};
 use std::time::{Duration, Instant};
 
@@ -43,15 +46,19 @@ async fn a_cluster_goes_on_with_one_node_and_begins_again_from_a_backup() {
     assert!(again.contains("exists already"), "{again}");
     vm(&client, "later").await;
     let before = status(&client).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
 
-    // Two of three are gone.
+    // Two of three are gone. What two decide is on the disks of both, with all that came before.
     let survivor = 2;
     let running = refused(&cluster, survivor, &["node", "recover", "--lost", "n1", "--lost", "n2"]);
     assert!(running.contains("in use"), "{running}");
-    for node in 0..2 {
-        cluster.kill(node).unwrap();
-    }
+    cluster.kill(0).unwrap();
+    let mutation = client.mutation().await.unwrap();
+    let request = v1::CreateProjectRequest { mutation, name: "decided".to_owned() };
+    let made = client.call(request, async |channel, request| {
+        ProjectsClient::new(channel).create_project(request).await
+    });
+    made.await.unwrap();
+    cluster.kill(1).unwrap();
     // The one that is left says so, as soon as it knows.
     let said = refused(&cluster, survivor, &["cluster", "status"]);
     assert!(said.contains("does not decide"), "{said}");
@@ -68,7 +75,7 @@ async fn a_cluster_goes_on_with_one_node_and_begins_again_from_a_backup() {
     cluster.novacron(survivor, &yes).unwrap();
     cluster.run(survivor).unwrap();
     cluster.await_ready(survivor).await.unwrap();
-    let alone = cluster.client_of(survivor).unwrap();
+    let alone = cluster.patient_client_of(survivor).unwrap();
     let after = status(&alone).await.unwrap();
     assert!(after.revision >> 48 == (before.revision >> 48) + 1, "the epoch is the next one");
     assert_eq!((after.nodes.len(), &*after.leader), (1, "n3"));
@@ -102,7 +109,7 @@ async fn a_cluster_goes_on_with_one_node_and_begins_again_from_a_backup() {
     cluster.kill(0).unwrap();
     cluster.run(0).unwrap();
     cluster.await_ready(0).await.unwrap();
-    assert_eq!(status(&cluster.client_of(0).unwrap()).await.unwrap().nodes.len(), 3);
+    assert_eq!(status(&cluster.patient_client_of(0).unwrap()).await.unwrap().nodes.len(), 3);
     assert_eq!(status(&alone).await.unwrap().hosts, hosts, "a host came back as another");
     for name in ["saved", "later", "alone"] {
         await_phase(&alone, name, "running", PATIENCE).await;

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -26,6 +25,7 @@ use tokio::{
 use v1::{alerts_client::AlertsClient, operations_client::OperationsClient};
 
 use crate::{
+    doctor::free,
     harness::{Lab, create, spec},
     kinds::act,
     scripted::Fault,
@@ -178,9 +178,7 @@ impl Alertmanager {
             "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n",
         )
         .unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap().to_string();
-        drop(free);
+        let address = free();
         let process = Command::new("prometheus-alertmanager")
             .current_dir(directory)
             .args(["--config.file=alertmanager.yml", "--storage.path=told", "--log.level=warn"])

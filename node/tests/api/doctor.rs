@@ -1,9 +1,14 @@
 //! The doctor finds what is wrong with a machine, names it, and says what to do.
 
 use std::{
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
+    ops::Range,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use cli::{Finding, Verdict};
@@ -25,9 +30,17 @@ struct Machine {
     taken: Option<TcpListener>,
 }
 
-fn free() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+/// An address that nobody listens on, and that was not handed out before. It is below the ports that
+/// the kernel hands out: one of those could soon be somebody's.
+pub fn free() -> String {
+    const PORTS: Range<u16> = 10_240..32_768;
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, PORTS.start + step)) {
+            return listener.local_addr().unwrap().to_string();
+        }
+    }
 }
 
 impl Machine {

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{
         ClientConfig, RootCertStore,
         pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -18,6 +20,8 @@ use tokio_rustls::{
 };
 
 use crate::harness::{Lab, create, done, get, spec};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One request over HTTP/1.1 to the second node, as curl would send it.
 pub(crate) async fn rest(
@@ -36,6 +40,43 @@ pub(crate) async fn rest_at(
     path: &str,
     body: Option<Value>,
 ) -> (StatusCode, Value) {
+    let mut tls = ask(lab, node, method, path, body).await;
+    let mut answer = Vec::new();
+    // A server may close without a farewell.
+    let _ = tokio::time::timeout(PATIENCE, tls.read_to_end(&mut answer)).await;
+    understand(&answer)
+}
+
+/// What the second node sends to who watches, for three seconds and until so many messages are there:
+/// a watch never ends.
+pub(crate) async fn watch(lab: &Lab, path: &str, messages: usize) -> (StatusCode, Value) {
+    const LEAST: Duration = Duration::from_secs(3);
+    let mut tls = ask(lab, 1, Method::GET, path, None).await;
+    let (begun, mut answer) = (Instant::now(), Vec::new());
+    loop {
+        let patience = if has(&answer, messages) { LEAST } else { PATIENCE };
+        let read = tokio::time::timeout_at(begun + patience, tls.read_buf(&mut answer)).await;
+        if !matches!(read, Ok(Ok(1..))) {
+            return understand(&answer);
+        }
+    }
+}
+
+/// Whether the head is there, and so many messages of a list that never ends.
+fn has(answer: &[u8], messages: usize) -> bool {
+    let answer = std::str::from_utf8(answer).unwrap_or_default();
+    let Some((_, body)) = parted(answer) else { return false };
+    let list = serde_json::from_str::<Vec<Value>>(&format!("{body}]")).unwrap_or_default();
+    list.len() >= messages
+}
+
+async fn ask(
+    lab: &Lab,
+    node: usize,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> TlsStream<TcpStream> {
     let access = &lab.cluster.access;
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(access.authority.as_bytes()).unwrap()).unwrap();
@@ -56,19 +97,24 @@ pub(crate) async fn rest_at(
         body.len()
     );
     tls.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    // A server may close without a farewell, and a watch never ends.
-    let patience = Duration::from_secs(if path.contains(":watch") { 3 } else { 60 });
-    let _ = tokio::time::timeout(patience, tls.read_to_end(&mut answer)).await;
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    tls
+}
+
+fn understand(answer: &[u8]) -> (StatusCode, Value) {
+    let (head, body) = parted(std::str::from_utf8(answer).unwrap()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+}
+
+/// The head and the body, once all of the head is there.
+fn parted(answer: &str) -> Option<(&str, String)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
     let body = if head.to_lowercase().contains("transfer-encoding: chunked") {
         unchunk(body)
     } else {
         body.to_owned()
     };
-    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    Some((head, body))
 }
 
 fn unchunk(mut body: &str) -> String {

@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -21,7 +20,8 @@ use tokio::{
 use v1::{locks_client::LocksClient, vms_client::VmsClient};
 
 use crate::{
-    faces::rest,
+    doctor::free,
+    faces::{rest, watch},
     harness::{Lab, create, done, spec},
     reference::check,
 };
@@ -162,8 +162,8 @@ async fn work(lab: &Lab) {
     lock.await.unwrap();
     let (status, _) = rest(lab, Method::GET, "/v1/projects/default/vms/none", None).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
-    let watch = rest(lab, Method::GET, "/v1/events:watch?sinceRevision=0", None).await;
-    assert_eq!(watch.0, StatusCode::OK);
+    let (status, _) = watch(lab, "/v1/events:watch?sinceRevision=0", 0).await;
+    assert_eq!(status, StatusCode::OK);
     // What ended is written down a moment later.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
 }
@@ -287,9 +287,7 @@ impl Prometheus {
             .replace("127.0.0.1:7400", &access.endpoints[0])
             .replace("_interval: 15s", "_interval: 1s");
         write("prometheus.yml", &config);
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap().to_string();
-        drop(free);
+        let address = free();
         let process = Command::new("prometheus")
             .current_dir(directory)
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=warn"])

@@ -35,6 +35,18 @@ async fn series(client: &Client, vm: &str) -> v1::Series {
     call.await.unwrap()
 }
 
+/// The same, of all nodes: one that is slow to answer is named, and asked again.
+async fn whole_series(client: &Client, vm: &str) -> v1::Series {
+    let begun = Instant::now();
+    loop {
+        let series = series(client, vm).await;
+        if series.silent.is_empty() {
+            return series;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{:?} do not answer", series.silent);
+    }
+}
+
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
@@ -68,7 +80,9 @@ async fn every_node_tells_what_vms_and_hosts_use() {
         let one = client(&access);
         until("the same through each node", async || {
             let found = use_of_vms(&one).await;
-            assert_eq!(found.silent, [""; 0]);
+            if !found.silent.is_empty() {
+                return false;
+            }
             let Some(web) = found.uses.first() else { return false };
             let named = (web.name.as_str(), web.project.as_str(), &web.host);
             assert_eq!((found.uses.len(), named), (1, ("web", "default", &first)));
@@ -76,16 +90,21 @@ async fn every_node_tells_what_vms_and_hosts_use() {
             true
         })
         .await;
-        let hosts = use_of_hosts(&one).await;
-        assert!(hosts.uses.iter().any(|host| host.name == first), "{hosts:?}");
-        let series = series(&one, "web").await;
-        assert_eq!((series.step_seconds, series.silent.len()), (10, 0));
+        until("its host through each node", async || {
+            let hosts = use_of_hosts(&one).await;
+            let is_told = hosts.uses.iter().any(|host| host.name == first);
+            assert!(is_told || !hosts.silent.is_empty(), "{hosts:?}");
+            is_told
+        })
+        .await;
+        let series = whole_series(&one, "web").await;
+        assert_eq!(series.step_seconds, 10);
         assert!(!series.samples.is_empty());
         check(&series.samples);
     }
 
     // It moves, and its past with it.
-    let past = series(&all, "web").await.samples.last().unwrap().at;
+    let past = whole_series(&all, "web").await.samples.last().unwrap().at;
     let to = (1..=3).map(|number| format!("host-{number:04}")).find(|host| *host != first);
     let moved = act(&all, Kind::Migrate, "web", &to.clone().unwrap()).await.unwrap();
     assert_eq!(done(&all, &moved).await.status, "done");
@@ -94,7 +113,7 @@ async fn every_node_tells_what_vms_and_hosts_use() {
         uses.iter().any(|row| Some(&row.host) == to.as_ref() && row.sample.is_some())
     })
     .await;
-    let both = series(&all, "web").await;
+    let both = whole_series(&all, "web").await;
     assert!(both.samples.iter().any(|sample| sample.at == past), "its past is told too");
     let times: Vec<u64> = both.samples.iter().map(|sample| sample.at).collect();
     assert!(times.is_sorted_by(|one, other| one < other), "each time once: {times:?}");
