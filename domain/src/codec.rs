@@ -3,7 +3,12 @@
 //! A missing field takes its default; an unknown field or variant is an error. So an older program
 //! that meets what it does not know stops before it applies it, and never skips a part silently.
 
-use serde::{Serialize, de::DeserializeOwned};
+use std::io::ErrorKind;
+
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 /// Bytes that are no value of the wanted type.
 #[derive(Debug, thiserror::Error)]
@@ -41,13 +46,19 @@ pub fn append<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
 /// [`DecodeError`] for anything unknown, malformed or left over.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let what = std::any::type_name::<T>();
-    let mut decoder = rmp_serde::Deserializer::new(std::io::Cursor::new(bytes));
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
     decoder.set_max_depth(64);
     let value = T::deserialize(&mut decoder).map_err(|source| DecodeError { what, source })?;
-    let left = bytes.len() as u64 - decoder.get_ref().position();
-    if left == 0 {
-        return Ok(value);
+    // All of it was read when not even the first byte of another value follows.
+    match IgnoredAny::deserialize(&mut decoder) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(error))
+            if error.kind() == ErrorKind::UnexpectedEof =>
+        {
+            Ok(value)
+        }
+        Ok(_) | Err(_) => {
+            let source = rmp_serde::decode::Error::Uncategorized("bytes are left over".to_owned());
+            Err(DecodeError { what, source })
+        }
     }
-    let source = rmp_serde::decode::Error::Uncategorized(format!("{left} bytes are left over"));
-    Err(DecodeError { what, source })
 }

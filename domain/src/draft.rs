@@ -1,9 +1,6 @@
 //! A draft: the state on which one command is decided, and what the command has changed of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Revision, State,
@@ -30,7 +27,8 @@ pub struct Draft {
     principal: Principal,
     wall_ms: u64,
     trace: Option<Trace>,
-    touched: BTreeSet<RowKey>,
+    /// Each changed row once, as it is by now.
+    touched: BTreeMap<RowKey, Change>,
     changed: bool,
     outcome: Outcome,
 }
@@ -39,7 +37,7 @@ impl Draft {
     /// Begins on `state`, which already stands at the entry's index and time.
     pub(crate) fn new(state: State, principal: Principal, wall_ms: u64) -> Draft {
         let outcome = Outcome { revision: state.revision(), ..Outcome::default() };
-        let touched = BTreeSet::new();
+        let touched = BTreeMap::new();
         Draft { state, principal, wall_ms, trace: None, touched, changed: false, outcome }
     }
 
@@ -102,14 +100,18 @@ impl Draft {
         let key = row.key();
         let old = R::table_mut(self.change()).insert(key.clone(), row.clone());
         R::reindex(self.change(), old.as_deref(), Some(&row));
-        self.touched.insert(R::change(Row::Put(row)).key());
+        self.touch(R::change(Row::Put(row)));
     }
 
     /// Removes a row, if it is there.
     pub fn delete<R: Resource>(&mut self, key: R::Key) {
         let Some(old) = R::table_mut(self.change()).remove(&key) else { return };
         R::reindex(self.change(), Some(&old), None);
-        self.touched.insert(R::change(Row::Delete(key)).key());
+        self.touch(R::change(Row::Delete(key)));
+    }
+
+    fn touch(&mut self, change: Change) {
+        self.touched.insert(change.key(), change);
     }
 
     /// Refuses when a table is full.
@@ -200,7 +202,6 @@ impl Draft {
 
     /// The changed state, each changed row once, and the answer.
     pub(crate) fn finish(self) -> (State, Vec<Change>, Outcome) {
-        let changes = self.touched.iter().map(|key| key.change_in(&self.state)).collect();
-        (self.state, changes, self.outcome)
+        (self.state, self.touched.into_values().collect(), self.outcome)
     }
 }

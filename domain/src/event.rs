@@ -6,7 +6,7 @@ use imbl::Vector;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Revision, State,
+    Revision,
     alert::{Alert, AlertKey, Rule, Silence},
     credential::Credential,
     envelope::{Outcome, Request},
@@ -211,33 +211,6 @@ pub enum RowKey {
     Token(TokenId),
     /// A credential.
     Credential(CredentialId),
-}
-
-impl RowKey {
-    /// The row as it is in `state`: written, or gone.
-    pub(crate) fn change_in(&self, state: &State) -> Change {
-        fn row<R: Resource>(state: &State, key: &R::Key) -> Change {
-            let row = R::table(state).get(key).cloned();
-            R::change(row.map_or_else(|| Row::Delete(key.clone()), Row::Put))
-        }
-        match self {
-            RowKey::Project(key) => row::<Project>(state, key),
-            RowKey::Vm(key) => row::<Vm>(state, key),
-            RowKey::Instance(key) => row::<Instance>(state, key),
-            RowKey::Host(key) => row::<Host>(state, key),
-            RowKey::Image(key) => row::<Image>(state, key),
-            RowKey::Operation(key) => row::<Operation>(state, key),
-            RowKey::Lock(key) => row::<Lock>(state, key),
-            RowKey::Setting(key) => row::<Setting>(state, key),
-            RowKey::MigrationPolicy(key) => row::<MigrationPolicy>(state, key),
-            RowKey::AlertRule(key) => row::<Rule>(state, key),
-            RowKey::Alert(key) => row::<Alert>(state, key),
-            RowKey::Silence(key) => row::<Silence>(state, key),
-            RowKey::Node(key) => row::<Node>(state, key),
-            RowKey::Token(key) => row::<JoinToken>(state, key),
-            RowKey::Credential(key) => row::<Credential>(state, key),
-        }
-    }
 }
 
 /// The newest events, the same on every node.

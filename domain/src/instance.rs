@@ -230,7 +230,8 @@ impl Resource for Instance {
         tally(&mut state.used, old.map(takes), new.map(takes));
         let moves = |body: &&Instance| body.guarded;
         tally(&mut state.movable, old.filter(moves).map(takes), new.filter(moves).map(takes));
-        let Some(vm) = new.or(old).map(|body| body.vm) else { return };
+        // Whether a VM has a body at all has not changed otherwise.
+        let Some(vm) = new.or(old).filter(|_| moved).map(|body| body.vm) else { return };
         let wants = state.vms.get(&vm).is_some_and(|vm| !vm.deleting);
         let unplaced = wants && !state.instances_by_vm.contains_key(&vm);
         let was = state.unplaced.contains(&vm);

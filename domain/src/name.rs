@@ -1,11 +1,10 @@
 //! Names that people give to things.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// `^[a-z0-9-]{1,63}$`: safe in a path, a URL, a host name and a libvirt domain name alike, so no
 /// user's text ever has to be escaped anywhere.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(std::sync::Arc<str>);
 
 /// Why a text is no [`Name`].
@@ -60,16 +59,30 @@ impl std::str::FromStr for Name {
     }
 }
 
-impl TryFrom<String> for Name {
-    type Error = InvalidName;
-    fn try_from(text: String) -> Result<Name, InvalidName> {
-        Name::new(&text)
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
-impl From<Name> for String {
-    fn from(name: Name) -> String {
-        name.0.as_ref().to_owned()
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Name, D::Error> {
+        // Read where it lies: there are several names in every entry of the log.
+        struct Text;
+
+        impl de::Visitor<'_> for Text {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Name, E> {
+                Name::new(text).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 

@@ -150,13 +150,16 @@ impl Resource for Vm {
     }
 
     fn reindex(state: &mut State, old: Option<&Vm>, new: Option<&Vm>) {
-        let name = |vm: &Vm| (vm.project.clone(), vm.name.clone());
+        fn name(vm: &Vm) -> (&Name, &Name) {
+            (&vm.project, &vm.name)
+        }
         if old.map(name) != new.map(name) {
+            let key = |vm: &Vm| (vm.project.clone(), vm.name.clone());
             if let Some(old) = old {
-                state.vm_names.remove(&name(old));
+                state.vm_names.remove(&key(old));
             }
             if let Some(new) = new {
-                state.vm_names.insert(name(new), new.id);
+                state.vm_names.insert(key(new), new.id);
             }
         }
         let image = |vm: &Vm| (vm.image, vm.id);
@@ -164,6 +167,10 @@ impl Resource for Vm {
         let near = |vm: &&Vm| vm.spec.placement.has_neighbours();
         let near = |vm: Option<&Vm>| vm.filter(near).map(|vm| (vm.project.clone(), vm.id));
         shift(&mut state.neighbours, near(old), near(new));
+        // Whether it has a body is for bodies to note.
+        if old.map(|vm| vm.deleting) == new.map(|vm| vm.deleting) {
+            return;
+        }
         let unplaced = new.filter(|vm| state.instance_of(vm.id).is_none() && !vm.deleting);
         let unplaced = unplaced.map(|vm| vm.id);
         let was = old.or(new).map(|vm| vm.id).filter(|id| state.unplaced.contains(id));

@@ -129,6 +129,9 @@ pub(super) fn room(state: &State, class: Class) -> Result<(), Rejected> {
 
 /// Hands workers out, as the last step of every entry: to whatever made one free, or ready.
 pub(crate) fn advance(draft: &mut Draft) {
+    if draft.state().operations_waiting.is_empty() {
+        return;
+    }
     for class in Class::ALL {
         grow(draft, class);
         // A migration takes its worker with its target: the planner knows who fits where.
