@@ -4,7 +4,10 @@ use anyhow::Result;
 use clap::Subcommand;
 use client::v1::{self, events_client::EventsClient};
 
-use crate::{Session, call, output::Format};
+use crate::{
+    Session, call,
+    output::{Format, plain},
+};
 
 /// What may be done with events.
 #[derive(Clone, Debug, Subcommand)]
@@ -64,7 +67,7 @@ fn show(session: &Session, event: &v1::Event) -> Result<()> {
             event.at,
             event.revision & 0xffff_ffff_ffff,
             change.kind,
-            what.trim_end()
+            plain(what.trim_end())
         );
     }
     Ok(())

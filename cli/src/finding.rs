@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     Common,
-    output::{Column, at, column},
+    output::{Column, at, column, lines},
 };
 
 /// How it stands.
@@ -71,8 +71,8 @@ impl Finding {
 const COLUMNS: &[Column] = &[
     column("CHECK", |row| at(row, "check")),
     column("VERDICT", |row| at(row, "verdict")),
-    column("FOUND", |row| at(row, "found")),
-    column("REMEDY", |row| at(row, "remedy")),
+    column("FOUND", |row| lines(row, "found")),
+    column("REMEDY", |row| lines(row, "remedy")),
 ];
 
 /// Shows findings.

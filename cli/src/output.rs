@@ -63,10 +63,20 @@ pub(crate) fn at(row: &Value, path: &str) -> String {
         value = &value[step];
     }
     match value {
-        Value::String(text) if !text.is_empty() => text.clone(),
+        Value::String(text) if !text.is_empty() => plain(text),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::String(_) | Value::Null | Value::Array(_) | Value::Object(_) => "-".to_owned(),
     }
+}
+
+/// A line of text that others have written, without what a terminal would take for orders.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(['\n', '\t'], " ").replace(char::is_control, "\u{fffd}")
+}
+
+/// The same of several lines.
+pub(crate) fn lines(row: &Value, path: &str) -> String {
+    row[path].as_str().unwrap_or_default().lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
 /// A number that JSON leaves out when it is 0.
@@ -86,7 +96,7 @@ pub(crate) fn bytes(row: &Value, path: &str) -> String {
 pub(crate) fn labels(row: &Value) -> String {
     let all = row["labels"].as_object().into_iter().flatten();
     let all = all.map(|(label, value)| format!("{label}={}", value.as_str().unwrap_or_default()));
-    match all.collect::<Vec<_>>().join(",").as_str() {
+    match plain(&all.collect::<Vec<_>>().join(",")).as_str() {
         "" => "-".to_owned(),
         labels => labels.to_owned(),
     }
@@ -95,7 +105,7 @@ pub(crate) fn labels(row: &Value) -> String {
 /// The texts of a list; `-` for none.
 pub(crate) fn list(row: &Value, path: &str) -> String {
     let texts = row[path].as_array().into_iter().flatten().filter_map(Value::as_str);
-    match texts.collect::<Vec<_>>().join(",").as_str() {
+    match plain(&texts.collect::<Vec<_>>().join(",")).as_str() {
         "" => "-".to_owned(),
         texts => texts.to_owned(),
     }
@@ -192,5 +202,22 @@ fn name(row: &Value) -> String {
     match at(row, "name").as_str() {
         "-" => at(row, "id"),
         name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_given_no_orders() {
+        let row = serde_json::json!({
+            "owner": "a\u{1b}]52;c;eA==\u{7}b",
+            "labels": {"team": "x\ny"},
+            "hosts": ["h\u{9b}1", "h2"],
+        });
+        assert_eq!(at(&row, "owner"), "a\u{fffd}]52;c;eA==\u{fffd}b");
+        assert_eq!(labels(&row), "team=x y");
+        assert_eq!(list(&row, "hosts"), "h\u{fffd}1,h2");
     }
 }

@@ -6,7 +6,11 @@ use anyhow::Result;
 use client::{Error, v1};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{Session, exit::Exit, output::Format};
+use crate::{
+    Session,
+    exit::Exit,
+    output::{Format, plain},
+};
 
 /// Bytes that are on their way.
 pub(crate) struct Transfer(ProgressBar);
@@ -62,6 +66,7 @@ impl Session {
         let ended = self.client.wait(operation, self.timeout, |seen| {
             bar.set_message(format!("{what}: {}", stage(seen)));
             last = seen.clone();
+            last.message = plain(&last.message);
         });
         let ended = ended.await;
         bar.finish_and_clear();
@@ -74,7 +79,7 @@ impl Session {
             "done" => {
                 let note = match ended.message.as_str() {
                     "" => String::new(),
-                    message => format!(" ({message})"),
+                    message => format!(" ({})", plain(message)),
                 };
                 if self.output.format != Format::Name {
                     eprintln!("{what}: done in {:.1} s{note}", took.as_secs_f64());
@@ -82,7 +87,7 @@ impl Session {
                 Ok(())
             }
             status => {
-                let message = format!("{what}: {status}: {}", ended.message);
+                let message = format!("{what}: {status}: {}", plain(&ended.message));
                 Err(Exit::Stuck(message).into())
             }
         }
@@ -111,7 +116,7 @@ fn stage(seen: &v1::Operation) -> String {
             ));
         }
     }
-    if seen.message.is_empty() { text } else { format!("{text}: {}", seen.message) }
+    if seen.message.is_empty() { text } else { format!("{text}: {}", plain(&seen.message)) }
 }
 
 /// What to tell of an operation that goes on. One that is queued and says why has no host.

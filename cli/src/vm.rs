@@ -10,7 +10,7 @@ use crate::{
     Session, all_pages, call, console,
     exit::Exit,
     metrics,
-    output::{Column, at, bytes, column, number, wide},
+    output::{Column, at, bytes, column, number, plain, wide},
     spec::SpecFlags,
 };
 
@@ -277,7 +277,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<()> {
                 v1::ExplainVmRequest { project: project.project, vm: name, host, freshness: None };
             let answer = call!(session, VmsClient<_>, explain_vm, request).await?;
             if !answer.message.is_empty() {
-                eprintln!("{}", answer.message);
+                eprintln!("{}", plain(&answer.message));
             }
             session.output.rows(&answer.hosts, VERDICT_COLUMNS)
         }
@@ -382,7 +382,10 @@ async fn describe(session: &Session, project: &str, name: &str) -> Result<()> {
     for operation in found.operations {
         println!(
             "  {}  {:<8} {:<12} {}",
-            operation.created_at, operation.kind, operation.status, operation.message
+            operation.created_at,
+            operation.kind,
+            operation.status,
+            plain(&operation.message)
         );
     }
     Ok(())

@@ -118,7 +118,7 @@ fn sweep(draft: &mut Draft) {
 /// # Errors
 /// [`Reason::TokenUnknown`], [`Reason::TokenExpired`] or [`Reason::TokenScope`]. Whether it was used
 /// is for the caller, who knows by whom.
-pub(crate) fn present(
+pub fn present(
     state: &State,
     secret_sha256: Digest,
     name: &Name,

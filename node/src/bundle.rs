@@ -16,6 +16,7 @@ use v1::{
     settings_client::SettingsClient, vms_client::VmsClient,
 };
 
+use crate::config::problems;
 use redact::redacted;
 
 /// Events that are taken along, the newest.
@@ -74,16 +75,25 @@ pub async fn gather(file: &Path, common: &Common) -> Vec<Part> {
 }
 
 fn read(file: &Path) -> String {
-    std::fs::read_to_string(file).unwrap_or_else(|error| format!("# {}: {error}\n", file.display()))
+    std::fs::read_to_string(file).unwrap_or_else(|error| unread(file, &error))
 }
 
-/// The configuration as it is understood: comments are not, and values go by the names of their fields. One that
-/// is not is taken along by its lines.
+fn unread(file: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("# {}: {why}\n", file.display())
+}
+
+/// The configuration as it is understood: comments are not, and values go by the names of their fields. Of one that
+/// is not only the reason is told: nobody knows where in it a secret stands.
 fn config(file: &Path) -> String {
-    let text = read(file);
-    let parsed: Result<serde_json::Value, _> = toml::from_str(&text);
-    let kept = parsed.ok().map(redact::without_secrets);
-    kept.and_then(|kept| toml::to_string_pretty(&kept).ok()).unwrap_or(text)
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => return unread(file, &error),
+    };
+    match toml::from_str::<serde_json::Value>(&text) {
+        Ok(value) => toml::to_string_pretty(&redact::without_secrets(value))
+            .unwrap_or_else(|error| unread(file, &error)),
+        Err(error) => unread(file, &problems::of_toml(&error, &text).trim_start()),
+    }
 }
 
 /// What the machine is.

@@ -143,8 +143,7 @@ impl DevCluster {
             cluster.daemons.push(Some(daemon));
         }
         let written = Kept { access: cluster.access.clone(), members: cluster.members.clone() };
-        std::fs::write(kept, serde_json::to_string_pretty(&written)?)
-            .with_context(|| format!("cannot write {}", kept.display()))?;
+        files::write(kept, &serde_json::to_string_pretty(&written)?)?;
         Ok(cluster)
     }
 

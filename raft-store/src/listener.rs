@@ -3,9 +3,11 @@
 //! Connections end with the loop. (A server that lets them go on answers for a node that is gone.)
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
+    net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,7 +33,7 @@ use tower::Service;
 /// What a caller may take before anybody knows who it is.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at one time.
+    /// Connections at one time. One caller may have half of them.
     pub connections: usize,
     /// Time for the TLS handshake.
     pub handshake: Duration,
@@ -74,6 +76,7 @@ pub async fn serve<S, B>(
 {
     let tls = TlsAcceptor::from(Arc::new(tls));
     let slots = Arc::new(Semaphore::new(limits.connections));
+    let callers = Arc::new(Callers::default());
     let builder = builder(&limits);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -83,11 +86,15 @@ pub async fn serve<S, B>(
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let Some((tcp, slot)) = accepted else { continue };
+        let Some((tcp, address, slot)) = accepted else { continue };
+        let Some(place) = Callers::admit(&callers, address, limits.connections.div_ceil(2)) else {
+            tracing::debug!(%address, "a caller has too many connections");
+            continue;
+        };
         let (tls, service, builder) = (tls.clone(), service.clone(), builder.clone());
         let watcher = graceful.watcher();
         connections.spawn(async move {
-            let _slot = slot;
+            let _held = (slot, place);
             let _ = tcp.set_nodelay(true);
             let stream = match tokio::time::timeout(limits.handshake, handshake(&tls, tcp)).await {
                 Ok(Ok(stream)) => stream,
@@ -117,15 +124,62 @@ pub async fn serve<S, B>(
 
 type Slot = tokio::sync::OwnedSemaphorePermit;
 
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, Slot)> {
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> Option<(TcpStream, IpAddr, Slot)> {
     let slot = slots.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((tcp, _)) => Some((tcp, slot)),
+        Ok((tcp, address)) => Some((tcp, address.ip(), slot)),
         Err(error) => {
             // Out of file descriptors, say: it must not spin.
             tracing::warn!(%error, "cannot accept a connection");
             tokio::time::sleep(Duration::from_millis(50)).await;
             None
+        }
+    }
+}
+
+/// Whose an address is, as far as limits go: who has one of IPv6 has 2^64 of them.
+#[must_use]
+pub fn whose(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// How many connections each caller has: nobody may keep all others out.
+#[derive(Default)]
+struct Callers(Mutex<BTreeMap<IpAddr, usize>>);
+
+impl Callers {
+    /// A place for one more connection, unless this caller has `most`.
+    fn admit(this: &Arc<Callers>, address: IpAddr, most: usize) -> Option<Place> {
+        let whose = whose(address);
+        let mut all = this.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(whose).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { whose, callers: this.clone() })
+    }
+}
+
+struct Place {
+    whose: IpAddr,
+    callers: Arc<Callers>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.callers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.whose) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.whose);
+            }
         }
     }
 }
@@ -191,4 +245,27 @@ where
             request
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_the_places_of_all() {
+        const MOST: usize = 2;
+        let callers = Arc::new(Callers::default());
+        let enter = |address: &str| Callers::admit(&callers, address.parse().unwrap(), MOST);
+        let mut places = vec![enter("10.0.0.1").unwrap(), enter("::ffff:10.0.0.1").unwrap()];
+        assert!(enter("10.0.0.1").is_none());
+        assert!(enter("10.0.0.2").is_some());
+        places.pop();
+        assert!(enter("10.0.0.1").is_some());
+        // One network of IPv6 is one caller.
+        places.extend([enter("fd00::1").unwrap(), enter("fd00::ff:1").unwrap()]);
+        assert!(enter("fd00::2:0:0:3").is_none());
+        assert!(enter("fd00:0:0:1::1").is_some());
+        places.clear();
+        assert!(callers.0.lock().unwrap().is_empty());
+    }
 }

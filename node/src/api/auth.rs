@@ -16,7 +16,7 @@ use axum::{
 use domain::principal::{Principal, Role};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter, clock::Clock};
 use http::{HeaderMap, header::AUTHORIZATION};
-use raft_store::{Consistency, Store, View};
+use raft_store::{Consistency, Store, View, listener};
 use tonic::{Code, Status, transport::server::TcpConnectInfo};
 
 use super::{errors, rest, secret};
@@ -63,7 +63,7 @@ impl RateLimits {
 
     /// Waits until the address may ask again.
     pub(crate) async fn wait(&self, address: IpAddr) {
-        self.all.until_key_ready(&address).await;
+        self.all.until_key_ready(&listener::whose(address)).await;
     }
 
     fn check(limiter: &DefaultKeyedRateLimiter<IpAddr>, address: IpAddr) -> Result<(), Status> {
@@ -72,7 +72,7 @@ impl RateLimits {
         if limiter.len() > ADDRESSES_MAX {
             limiter.retain_recent();
         }
-        limiter.check_key(&address).map_err(|not_yet| {
+        limiter.check_key(&listener::whose(address)).map_err(|not_yet| {
             errors::too_many(not_yet.wait_time_from(limiter.clock().now()).max(MIN_WAIT))
         })
     }
@@ -93,6 +93,9 @@ const OPEN: &[&str] = &[
     "/grpc.health.v1.Health/Watch",
 ];
 
+/// Those of them that carry a token of their own: it may be wrong as well as a credential.
+const JOIN: &[&str] = &["/v1/cluster:join", "/novacron.v1.Clusters/Join"];
+
 pub(crate) async fn admit(
     State(shared): State<Arc<(Store, Arc<RateLimits>)>>,
     request: Request,
@@ -111,6 +114,11 @@ pub(crate) async fn admit(
     }
     let path = request.uri().path();
     let open = OPEN.contains(&path) || (path == "/metrics" && address.is_loopback());
+    if JOIN.contains(&path)
+        && let Err(status) = RateLimits::check(&limits.failed, address)
+    {
+        return refuse(status);
+    }
     let mut identified = identify(&store.view(), request.headers());
     // This node may not have heard of the credential yet: it has just started, or is behind.
     if matches!(identified, Err(Unidentified::Unknown)) && !open {

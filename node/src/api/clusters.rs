@@ -9,9 +9,11 @@ use domain::{
     id::{Digest, NodeId, StoreId},
     node::{Join, Node, NodeCommand},
     principal::{Principal, Role},
+    rejected::Reason,
+    token,
 };
 use proto::{convert, v1, v1::clusters_server::Clusters};
-use raft_store::{Status as Group, identity::Subject};
+use raft_store::{Consistency, Status as Group, View, identity::Subject};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -19,6 +21,10 @@ use super::{
     change::{answer, not_found},
     errors, find,
 };
+use crate::clock;
+
+/// Bytes of an address that a node may give itself: the longest name of a machine, and a port.
+const ADDRESS_BYTES_MAX: usize = 255 + ":65535".len();
 
 fn node<'a>(state: &'a State, text: &str) -> Option<&'a Node> {
     find(
@@ -65,6 +71,24 @@ fn member(group: &Group, node: &Node) -> v1::Node {
         disk_used_percent: u32::from(node.disk_used_percent),
         version: node.version.clone(),
         protocol_max: node.protocol_max,
+    }
+}
+
+impl Api {
+    /// Refuses whoever shows a token that nobody knows. Anybody may try, so it must not become an entry of the log,
+    /// as what is decided on does.
+    async fn know_token(&self, join: &Join) -> Result<(), Status> {
+        let refusal = |view: &View| {
+            let shown =
+                token::present(&view.state, join.secret_sha256, &join.name, clock::wall_ms());
+            shown.err().filter(|refusal| refusal.reason == Reason::TokenUnknown)
+        };
+        if refusal(&self.store.view()).is_none() {
+            return Ok(());
+        }
+        // It may be newer than all that this node has heard of.
+        let view = self.store.read(Consistency::Linearizable).await.map_err(errors::read)?;
+        refusal(&view).map_or(Ok(()), |refusal| Err(errors::rejected(refusal)))
     }
 }
 
@@ -159,6 +183,15 @@ impl Clusters for Api {
         let name = convert::name("name", &message.name).map_err(errors::rejected)?;
         let store: StoreId =
             convert::id("store_id", &message.store_id).map_err(errors::rejected)?;
+        for (field, address) in
+            [("peer_address", &message.peer_address), ("api_address", &message.api_address)]
+        {
+            if address.len() > ADDRESS_BYTES_MAX {
+                let why =
+                    format!("has {} bytes; at most {ADDRESS_BYTES_MAX} are allowed", address.len());
+                return Err(invalid(field, &why));
+            }
+        }
         let key_sha256 = raft_store::identity::request_key_digest(&message.signing_request)
             .map_err(|error| invalid("signing_request", &error))?;
         let addresses = vec![message.peer_address.clone(), message.api_address.clone()];
@@ -171,6 +204,7 @@ impl Clusters for Api {
             key_sha256,
             protocol_max: message.protocol_max,
         };
+        self.know_token(&join).await?;
         let command = Command::Node(NodeCommand::Join(Box::new(join)));
         let joined = self.store.propose(Principal::Joiner, None, command).await;
         let joined = joined.map_err(errors::proposed)?;

@@ -2,14 +2,14 @@
 
 use std::{pin::Pin, time::Duration};
 
-use domain::{Revision, principal::Role};
+use domain::{Revision, State, event::Event, principal::Role};
 use futures_util::Stream;
 use proto::{convert, v1, v1::events_server::Events};
 use raft_store::{Consistency, ReadError};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Api, auth, errors};
+use super::{Api, auth, errors, vms::shown_to};
 use crate::metrics;
 
 /// Between two bookmarks while nothing happens.
@@ -23,7 +23,7 @@ impl Events for Api {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
-        auth::caller(Role::Viewer)?;
+        let role = auth::caller(Role::Viewer)?.role;
         let message = request.into_inner();
         let view = self.view(None).await?;
         let state = &view.state;
@@ -40,7 +40,7 @@ impl Events for Api {
         }
         let events: Vec<_> = state.events.after(since).map_err(errors::compacted)?.collect();
         let skipped = events.len().saturating_sub(usize::try_from(limit).unwrap_or(1));
-        let events = events[skipped..].iter().map(|event| convert::event::event(state, event));
+        let events = events[skipped..].iter().map(|event| event_for(role, state, event));
         let revision = view.revision().as_u64();
         Ok(Response::new(v1::ListEventsResponse { events: events.collect(), revision }))
     }
@@ -84,6 +84,15 @@ impl Events for Api {
         });
         Ok(Response::new(Box::pin(stream)))
     }
+}
+
+/// An event as somebody of this role may see it.
+fn event_for(role: Role, state: &State, event: &Event) -> v1::Event {
+    let mut event = convert::event::event(state, event);
+    for change in &mut event.changes {
+        change.vm = change.vm.take().map(|vm| shown_to(role, vm));
+    }
+    event
 }
 
 /// A cursor into the ring. It holds no events of its own but those of one look.
@@ -136,7 +145,7 @@ impl Watcher {
         for event in events.take(EVENTS_MAX) {
             taken += 1;
             self.cursor = event.revision;
-            let event = self.filter(convert::event::event(state, event));
+            let event = self.filter(event_for(self.caller.role, state, event));
             let dropped = event.revision.is_multiple_of(40) && raft_store::is_broken("drop-events");
             if !event.changes.is_empty() && !dropped {
                 self.ready.push(v1::WatchResponse { event: Some(event), bookmark: 0 });

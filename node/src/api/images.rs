@@ -55,6 +55,16 @@ impl Api {
     }
 }
 
+/// Where an image came from, for everybody to read: neither the user and the password of its address, nor a query,
+/// which may be a signature.
+fn without_secrets(origin: &str) -> String {
+    let Some((scheme, rest)) = origin.split_once("://") else { return origin.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
 #[tonic::async_trait]
 impl Images for Api {
     async fn create_image(
@@ -79,7 +89,7 @@ impl Images for Api {
                 image: id,
                 name: name.clone(),
                 files: files.clone(),
-                origin: message.origin.clone(),
+                origin: without_secrets(&message.origin),
                 holder: holder.map(|node| node.id),
             }))
         });
@@ -126,5 +136,25 @@ impl Images for Api {
             Ok(Command::Image(ImageCommand::Delete { image: row.id }))
         });
         Ok(answer(deleted.await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_tells_no_secret() {
+        let table = [
+            ("debian.qcow2", "debian.qcow2"),
+            ("./a?b@c", "./a?b@c"),
+            ("https://host/a.qcow2", "https://host/a.qcow2"),
+            ("https://user:pass@host/a.qcow2", "https://host/a.qcow2"),
+            ("https://user:p@s@host/a@1.qcow2", "https://host/a@1.qcow2"),
+            ("https://host/a.qcow2?signature=x#y", "https://host/a.qcow2"),
+        ];
+        for (given, expected) in table {
+            assert_eq!(without_secrets(given), expected);
+        }
     }
 }

@@ -69,22 +69,33 @@ pub(super) fn page_after<'a, T: Serialize, R: Iterator<Item = Lazy<'a, T>>>(
             }
         }
         Some(order) => {
+            let is_beyond = |key: &String| match &after {
+                Some(after) if order.descending => key < after,
+                Some(after) => key > after,
+                None => true,
+            };
+            let sort = |found: &mut Vec<(String, T)>| {
+                found.sort_by(|a, b| a.0.cmp(&b.0));
+                if order.descending {
+                    found.reverse();
+                }
+            };
             for lazy in rows(None) {
                 let row = (lazy.row)();
-                if filter.passes(&row) {
-                    found.push((format!("{}\0{}", order.key(&row), lazy.key), row));
+                if !filter.passes(&row) {
+                    continue;
+                }
+                let key = format!("{}\0{}", order.key(&row), lazy.key);
+                if is_beyond(&key) {
+                    found.push((key, row));
+                }
+                // What cannot come on this page is not kept: there may be very many rows.
+                if found.len() > 4 * (size + 1) {
+                    sort(&mut found);
+                    found.truncate(size + 1);
                 }
             }
-            found.sort_by(|a, b| a.0.cmp(&b.0));
-            if order.descending {
-                found.reverse();
-            }
-            if let Some(after) = after {
-                let beyond = |key: &String| {
-                    if order.descending { *key < after } else { *key > after }
-                };
-                found.retain(|(key, _)| beyond(key));
-            }
+            sort(&mut found);
         }
     }
     let more = found.len() > size;

@@ -74,20 +74,20 @@ impl Vms for Api {
     }
 
     async fn get_vm(&self, request: Request<v1::GetVmRequest>) -> Result<Response<v1::Vm>, Status> {
-        auth::caller(Role::Viewer)?;
+        let role = auth::caller(Role::Viewer)?.role;
         let message = request.into_inner();
         let project = project(&message.project)?;
         let view = self.view(message.freshness.as_ref()).await?;
         let row = vm(&view.state, &project, &message.vm)
             .ok_or_else(|| errors::rejected(not_found("VM", &message.vm)))?;
-        Ok(Response::new(convert::vm::vm(&view.state, row)))
+        Ok(Response::new(shown_to(role, convert::vm::vm(&view.state, row))))
     }
 
     async fn list_vms(
         &self,
         request: Request<v1::ListVmsRequest>,
     ) -> Result<Response<v1::ListVmsResponse>, Status> {
-        auth::caller(Role::Viewer)?;
+        let role = auth::caller(Role::Viewer)?.role;
         let message = request.into_inner();
         let view = self.view(message.freshness.as_ref()).await?;
         let state = &view.state;
@@ -104,7 +104,7 @@ impl Vms for Api {
                     Ordering::Equal => Some((project, vm.clone())),
                     Ordering::Greater => Some((project, None)),
                 });
-            rest.flat_map(|(project, first)| lazily(state, project, first))
+            rest.flat_map(|(project, first)| lazily(state, role, project, first))
         };
         let (vms, next_page_token) = page_after(message.page, MESSAGE, &message.project, rows)?;
         let revision = view.revision().as_u64();
@@ -171,7 +171,7 @@ impl Vms for Api {
         &self,
         request: Request<v1::GetConsoleLogRequest>,
     ) -> Result<Response<v1::ConsoleLog>, Status> {
-        auth::caller(Role::Viewer)?;
+        auth::caller(Role::Operator)?;
         self.console_log(request).await
     }
 
@@ -307,12 +307,26 @@ impl Api {
     }
 }
 
+/// A VM as somebody of this role may see it: what its guest is told at its start may hold secrets, which viewers do
+/// not read.
+pub(super) fn shown_to(role: Role, mut vm: v1::Vm) -> v1::Vm {
+    if role < Role::Operator
+        && let Some(spec) = &mut vm.spec
+    {
+        spec.user_data.clear();
+        spec.cmdline.clear();
+    }
+    vm
+}
+
 fn lazily<'a>(
     state: &'a State,
+    role: Role,
     project: &'a Name,
     first: Option<Name>,
 ) -> impl Iterator<Item = Lazy<'a, v1::Vm>> {
     state.vms_from(project, first).map(move |vm| {
-        Lazy::new(format!("{project}\0{}", vm.name), move || convert::vm::vm(state, vm))
+        let row = move || shown_to(role, convert::vm::vm(state, vm));
+        Lazy::new(format!("{project}\0{}", vm.name), row)
     })
 }

@@ -108,7 +108,13 @@ fn hypervisor(check: &str, host: &HostSection) -> Finding {
 fn passage(check: &str, data: &Path) -> Option<Finding> {
     let mode = data.metadata().ok()?.permissions().mode();
     let found = format!("{} has the mode {:o}", data.display(), mode & 0o777);
-    Some(if mode & 0o011 == 0 {
+    Some(if mode & 0o007 != 0 {
+        let remedy = format!(
+            "chgrp libvirt-qemu {0} && chmod 710 {0}: guests' disks are for nobody else",
+            data.display()
+        );
+        Finding::warning(check, found, remedy)
+    } else if mode & 0o011 == 0 {
         let remedy = format!(
             "chgrp libvirt-qemu {0} && chmod 710 {0}: QEMU passes through it to the disks",
             data.display()

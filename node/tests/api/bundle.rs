@@ -61,6 +61,14 @@ async fn a_bundle_has_everything_but_secrets() {
     let metrics = parts.iter().filter(|part| part.name.starts_with("metrics/"));
     assert_eq!(metrics.filter(|part| part.text.contains("novacron_raft_term")).count(), 2);
 
+    // One that is not understood tells only why.
+    let broken = format!("[[fencing]]\narguments = [\n\"--password\", \"{}\",\n", SECRETS[1]);
+    std::fs::write(file("cluster.toml"), broken).unwrap();
+    let parts = gather(&file("cluster.toml"), &cli.common).await;
+    assert!(parts.iter().all(|part| !part.text.contains(SECRETS[1])));
+    let told = parts.iter().find(|part| part.name == "cluster.toml").unwrap();
+    assert!(told.text.contains("line "), "{}", told.text);
+
     write(&parts, &file("bundle")).unwrap();
     assert!(write(&parts, &file("bundle")).is_err(), "what was there was overwritten");
     let packed = std::fs::File::open(file("bundle")).unwrap();

@@ -27,6 +27,7 @@ mod placement;
 mod probes;
 mod queues;
 mod reference;
+mod roles;
 mod scripted;
 mod setup;
 mod stage;
