@@ -3,11 +3,13 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use domain::limit::IMAGE_COPIES;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
 
 /// The tiny guest, as files. It says `GUEST-UP` on its console once it is up, and reads from its kernel's
 /// arguments what else it is to do.
@@ -37,14 +39,26 @@ impl Guest {
         Ok(Guest { kernel, initrd: out.join("initrd.cpio"), disk: out.join("disk.raw") })
     }
 
-    /// Makes an image of its kernel and its initial file system.
+    /// Makes an image of its kernel and its initial file system, and waits until it has the copies that the cluster keeps:
+    /// a node that is lost before takes the only one along.
     ///
     /// # Errors
-    /// With what `novacron` said, when it cannot.
+    /// With what `novacron` said, when it cannot; when there are no copies after a minute.
     pub fn import(&self, cluster: &Cluster, image: &str) -> Result<()> {
         let (kernel, initrd) = (self.kernel.to_string_lossy(), self.initrd.to_string_lossy());
         let files = ["--kernel", &*kernel, "--initrd", &*initrd];
-        cluster.novacron(0, &[&["image", "create", image], files.as_slice()].concat()).map(drop)
+        cluster.novacron(0, &[&["image", "create", image], files.as_slice()].concat())?;
+        let (copies, begun) = (cluster.access.endpoints.len().min(IMAGE_COPIES), Instant::now());
+        loop {
+            let shown = cluster.novacron(0, &["image", "get", image, "-o", "json"])?;
+            let shown: serde_json::Value = serde_json::from_str(&shown)?;
+            let holders = shown["holders"].as_array().map_or(0, Vec::len);
+            if holders >= copies {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{image} has {holders} of {copies} copies");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 }
 
