@@ -206,31 +206,15 @@ async fn three_to_five_to_three_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leadership_is_handed_over() {
     let cluster = Cluster::of(3, Timing::relaxed()).await;
-    let begun = Instant::now();
-    loop {
-        let leader = cluster.leader().await;
-        let to = *cluster.running.keys().find(|node| **node != leader.node()).unwrap();
-        let (term, handed) = (leader.status().term, leader.transfer_leader(to).await);
-        let next = cluster.leader().await;
-        if handed.is_ok() && next.node() == to {
-            break;
-        }
-        // Where the machine stands still nobody is heard of for a while, or another is elected.
-        let next = (next.node(), next.status().term);
-        assert!(handed.is_err() || next.1 > term + 1, "{next:?} leads after {term}, not {to}");
-        assert!(begun.elapsed() < PATIENCE, "{next:?} leads, and not {to}: {handed:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let leader = cluster.leader().await;
+    let to = *cluster.running.keys().find(|node| **node != leader.node()).unwrap();
+    leader.transfer_leader(to).await.unwrap();
+    assert_eq!(cluster.leader().await.node(), to);
     // Lease time goes on from where it stood.
-    let (asked, term) = (Instant::now(), cluster.leader().await.status().term);
     cluster.tick().await;
     let before = cluster.leader().await.view().state.now_ms;
     tokio::time::sleep(Duration::from_millis(50)).await;
     cluster.tick().await;
-    let leader = cluster.leader().await;
-    let after = leader.view().state.now_ms;
-    let most = before + u64::try_from(asked.elapsed().as_millis()).unwrap() + 1;
-    // While nobody leads it stands still.
-    let least = if leader.status().term == term { before + 50 } else { before };
-    assert!((least..=most).contains(&after), "{before} then {after}, at most {most}");
+    let after = cluster.leader().await.view().state.now_ms;
+    assert!((before + 50..before + 5_000).contains(&after), "{before} then {after}");
 }
