@@ -80,6 +80,11 @@ impl Consoles {
         })
     }
 
+    /// Whether it is there, on whichever host.
+    pub fn says(&mut self, words: &str) -> bool {
+        self.texts().any(|(_, text)| text.contains(words))
+    }
+
     /// The last lines of each console.
     pub fn last_words(&mut self) -> String {
         let mut words = String::new();

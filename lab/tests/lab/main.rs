@@ -13,6 +13,7 @@ mod planted;
 mod policies;
 mod pools;
 mod processes;
+mod question;
 mod real;
 mod rescue;
 mod strike;

@@ -131,14 +131,16 @@ impl Traveller {
     /// The same for one that has just moved; false when QEMU damaged it on its way.
     pub async fn arrived_whole(&mut self, cluster: &Cluster) -> bool {
         let goes_on = self.goes_on(cluster, 5).await;
-        if let Some(said) = self.consoles.crash() {
-            println!("QEMU damaged it: {said}");
-            // And nobody else: two that execute one guest would damage it too.
-            assert_eq!(cluster.witness(&self.id).unwrap().overlaps(), []);
-            return false;
+        if goes_on && self.consoles.crash().is_none() {
+            return true;
         }
-        assert!(goes_on, "it does not go on where it came");
-        true
+        match self.damage(cluster) {
+            Ok(said) => println!("QEMU damaged it: {said}"),
+            Err(why) => panic!("it does not go on where it came: {why}"),
+        }
+        // And nobody else: two that execute one guest would damage it too.
+        assert_eq!(cluster.witness(&self.id).unwrap().overlaps(), []);
+        false
     }
 
     /// What shows that it was not one guest all the time: by its consoles, by the word of the QEMUs that

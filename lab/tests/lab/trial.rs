@@ -35,7 +35,7 @@ impl Trials {
     /// One fault at one moment of one migration. The answer says how it ended.
     async fn run(&mut self, guest: &mut Traveller, case: Case) -> Result<String, Failed> {
         if !guest.goes_on(&self.cluster, 3).await {
-            return Err((Loss::Lost, "it does not tick before".to_owned()));
+            return Err(self.why_still(guest, "it does not tick before".to_owned()));
         }
         let (moves_before, boots_before) = (moves(guest)?, guest.consoles.boots());
         let source = guest.host(&self.client).await;
@@ -73,7 +73,8 @@ impl Trials {
         self.tally.note_end(&ended.status);
         self.await_one_body(guest, &operation).await?;
         if !guest.goes_on(&self.cluster, 3).await {
-            return Err((Loss::Lost, self.picture(guest, &operation).await));
+            let picture = self.picture(guest, &operation).await;
+            return Err(self.why_still(guest, picture));
         }
         let complaints = guest.complaints(&self.cluster);
         if !complaints.is_empty() {
@@ -85,6 +86,14 @@ impl Trials {
         }
         let (moves, boots) = (moves(guest)? - moves_before, guest.consoles.boots() - boots_before);
         Ok(format!("{}, moves {moves}, boots {boots}: {}", ended.status, ended.message))
+    }
+
+    /// What has happened to a guest that does not go on.
+    fn why_still(&self, guest: &mut Traveller, picture: String) -> Failed {
+        match guest.damage(&self.cluster) {
+            Ok(said) => (Loss::Damaged, said),
+            Err(why) => (Loss::Lost, format!("{why}\n{picture}")),
+        }
     }
 
     /// Waits for the end of a migration, and mends what was struck after a while: a node that was killed,
