@@ -46,8 +46,8 @@ pub(crate) struct Book {
     store: Store,
     /// What was read up to here.
     read: Arc<View>,
-    /// The operations that have not ended, as they were told.
-    told: BTreeMap<OperationId, Told>,
+    /// The operations that have not ended, as they were told; none while another node tells.
+    told: Option<BTreeMap<OperationId, Told>>,
 }
 
 /// What was told of an operation.
@@ -70,9 +70,7 @@ impl Actor for Chronicle {
         store: Store,
     ) -> Result<Book, ActorProcessingErr> {
         me.cast(Wake::now())?;
-        let read = store.view();
-        let told = open_ones(&read.state);
-        Ok(Book { store, read, told })
+        Ok(Book { read: store.view(), store, told: None })
     }
 
     /// One look for each message; the next message comes from here.
@@ -119,7 +117,12 @@ impl Book {
         }
         // Also when it leads no more: what it proposed is nobody else's to tell.
         let me = self.store.node();
-        let tells = view.at.is_some_and(|at| at.node == me);
+        if view.at.is_none_or(|at| at.node != me) {
+            self.told = None;
+            self.read = view;
+            return;
+        }
+        let mut told = self.told.take().unwrap_or_else(|| open_ones(&self.read.state));
         match view.state.events.after(from) {
             Ok(events) if from.epoch() == upto.epoch() => {
                 // Where bodies are that were not yet there when it was read last.
@@ -129,11 +132,11 @@ impl Book {
                         bodies.entry(body.vm).or_insert(body.host);
                     }
                     if let Change::Operation(Row::Delete(operation)) = change {
-                        self.told.remove(operation);
+                        told.remove(operation);
                     }
                     if let Change::Operation(Row::Put(operation)) = change {
-                        let told = self.told.get(&operation.id).cloned();
-                        let told = told.unwrap_or_else(|| Told {
+                        let before = told.get(&operation.id).cloned();
+                        let before = before.unwrap_or_else(|| Told {
                             status: Status::Queued,
                             steps: 0,
                             source: operation.vm().and_then(|vm| {
@@ -141,38 +144,39 @@ impl Book {
                                 known.or_else(|| driver(&view.state, *bodies.get(&vm)?))
                             }),
                         });
-                        self.note(&view.state, operation, told, tells);
+                        let now = note(&view.state, operation, before);
+                        match operation.status {
+                            Status::Done | Status::RolledBack => drop(told.remove(&operation.id)),
+                            // What is stuck may be taken up again.
+                            Status::Queued
+                            | Status::Running
+                            | Status::Unwinding
+                            | Status::Stuck => drop(told.insert(operation.id, now)),
+                        }
                     }
                 }
             }
             // Too much has happened, or another history goes on.
-            Ok(_) | Err(_) => self.told = open_ones(&view.state),
+            Ok(_) | Err(_) => told = open_ones(&view.state),
         }
+        self.told = Some(told);
         self.read = view;
     }
+}
 
-    fn note(&mut self, state: &State, operation: &Operation, told: Told, tells: bool) {
-        let now = Told {
-            status: operation.status,
-            steps: operation.steps.len(),
-            source: told.source.clone(),
-        };
-        if tells && now != told {
-            count(state, operation, &told);
-            tell(state, operation, &told);
-            // What was stuck and is given up was told when it got stuck.
-            if operation.status.is_final() && told.status != Status::Stuck {
-                trace(state, operation, &told);
-            }
-        }
-        match operation.status {
-            Status::Done | Status::RolledBack => drop(self.told.remove(&operation.id)),
-            // What is stuck may be taken up again.
-            Status::Queued | Status::Running | Status::Unwinding | Status::Stuck => {
-                self.told.insert(operation.id, now);
-            }
+/// Tells what is new of an operation; the answer is what has been told of it now.
+fn note(state: &State, operation: &Operation, told: Told) -> Told {
+    let (status, steps) = (operation.status, operation.steps.len());
+    let now = Told { status, steps, source: told.source.clone() };
+    if now != told {
+        count(state, operation, &told);
+        tell(state, operation, &told);
+        // What was stuck and is given up was told when it got stuck.
+        if operation.status.is_final() && told.status != Status::Stuck {
+            trace(state, operation, &told);
         }
     }
+    now
 }
 
 fn between(from_ms: u64, to_ms: u64) -> f64 {

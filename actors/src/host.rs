@@ -254,13 +254,13 @@ impl HostState {
         let here = self.tools.host.id;
         match news {
             Some(changes) => {
+                let of = |vm| state.body_on(vm, here).map(|body| body.id);
                 let found = changes.into_iter().filter_map(|change| match change {
-                    Change::Vm(Row::Put(vm)) => state.body_on(vm.id, here),
-                    Change::Instance(Row::Put(body)) => state.body_on(body.vm, here),
+                    Change::Vm(Row::Put(vm)) => of(vm.id),
+                    // Of a VM that moves, one body waits for what becomes of the other.
+                    Change::Instance(Row::Put(body)) => of(body.vm),
                     // Its turn has come, or it is at its next step.
-                    Change::Operation(Row::Put(operation)) => {
-                        operation.vm().and_then(|vm| state.body_on(vm, here))
-                    }
+                    Change::Operation(Row::Put(operation)) => operation.vm().and_then(of),
                     Change::Vm(Row::Delete(_))
                     | Change::Instance(Row::Delete(_))
                     | Change::Project(_)
@@ -277,7 +277,7 @@ impl HostState {
                     | Change::Credential(_)
                     | Change::Lock(_) => None,
                 });
-                self.ready.extend(found.map(|body| body.id));
+                self.ready.extend(found);
             }
             None => self.ready.extend(state.instances_on(here).map(|body| body.id)),
         }
