@@ -37,7 +37,7 @@ chaos: ## Five nodes under faults of every kind, and what must hold; needs root.
 	target/debug/chaos-tests run --seconds 240 $(PREVIOUS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: planted
-planted: ## The same with bugs on purpose, one after the other, each until it is noticed. About 15 minutes.
+planted: ## The same with bugs on purpose, one after the other, each until it is noticed. 15 minutes and more.
 	scripts/packages
 	scripts/cargo-all build
 	target/debug/chaos-tests planted
