@@ -75,13 +75,19 @@ async fn a_real_guest_lives_and_dies() {
     // It boots through the API, and says so itself, with its own id.
     let begun = Instant::now();
     let spec_of = |cmdline: &str| v1::VmSpec { cmdline: cmdline.to_owned(), ..spec("tiny") };
-    let outcome = create(&client, "web", spec_of("g.tick=1 g.noshell=1")).await.unwrap();
+    // What looks like markup is none.
+    const NOTE: &str = "g.note=</cmdline>&amp;'";
+    let cmdline = format!("g.tick=1 g.noshell=1 {NOTE}");
+    let outcome = create(&client, "web", spec_of(&cmdline)).await.unwrap();
     let ended = client.wait(&outcome.operation, PATIENCE, |_| ()).await.unwrap();
     assert_eq!(ended.status, "done", "{}", ended.message);
     let running = begun.elapsed();
     let vm = get(&client, "web").await.unwrap();
     await_console(&client, "web", &format!("GUEST-UP id={}", vm.id), 1).await;
     println!("create -> running {running:.1?}, -> guest up {:.1?}", begun.elapsed());
+    let said = console(&client, "web").await;
+    let told = said.lines().find(|line| line.contains("Kernel command line"));
+    assert!(told.is_some_and(|line| line.trim_end().ends_with(NOTE)), "{said}");
     let home: usize = vm.host.trim_start_matches('h').parse::<usize>().unwrap() - 1;
     let pid = cluster.guests(home);
     assert_eq!(pid.len(), 1);

@@ -228,3 +228,29 @@ fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who asks often is refused, told when to come again, and in nobody else's way.
+    #[test]
+    fn an_address_is_refused_by_itself() {
+        let limits = RateLimits::new(NonZeroU32::MIN);
+        let ask = |limiter, address: &str| RateLimits::check(limiter, address.parse().unwrap());
+        for limiter in [&limits.all, &limits.failed] {
+            for (address, another) in
+                [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8:0:1::1")]
+            {
+                assert!(ask(limiter, address).is_ok());
+                let refused = ask(limiter, address).unwrap_err();
+                assert_eq!(refused.code(), Code::ResourceExhausted);
+                assert!(refused.message().contains("try again in"), "{}", refused.message());
+                assert!(ask(limiter, another).is_ok(), "{another}");
+            }
+            // A network of one caller's own is one caller.
+            assert!(ask(limiter, "2001:db8::2").is_err());
+            assert!(ask(limiter, "::ffff:192.0.2.1").is_err());
+        }
+    }
+}

@@ -9,8 +9,8 @@ use client::v1;
 use novacron::dev::Access;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use v1::{
-    credentials_client::CredentialsClient, events_client::EventsClient,
-    operations_client::OperationsClient, vms_client::VmsClient,
+    clusters_client::ClustersClient, credentials_client::CredentialsClient,
+    events_client::EventsClient, operations_client::OperationsClient, vms_client::VmsClient,
 };
 
 use crate::harness::{Lab, client, create, done, get, spec};
@@ -322,5 +322,39 @@ async fn watches_end_with_their_credential_and_miss_nothing() {
     let ended = tokio::time::timeout(Duration::from_secs(60), watching).await;
     let error = ended.expect("the watch outlives its credential").unwrap();
     assert_eq!(error.reason(), "UNAUTHENTICATED");
+    lab.cluster.stop().await;
+}
+
+/// Whoever guesses join tokens, which anybody may, leaves nothing in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn guessed_tokens_are_not_proposed() {
+    /// More than a cluster without VMs writes by itself in a quarter of a minute.
+    const GUESSES: u64 = 100;
+    let lab = Lab::start(1, 1, 0).await;
+    let entries = || {
+        let daemon = lab.cluster.daemons[0].as_ref().unwrap();
+        daemon.store.view().at.unwrap().index
+    };
+    let (signing_request, _) = raft_store::identity::signing_request().unwrap();
+    let client = client(&Access { bearer: String::new(), ..lab.cluster.access.clone() });
+    let before = entries();
+    for guess in 0..GUESSES {
+        let request = v1::JoinRequest {
+            secret: format!("guess-{guess}"),
+            name: "stranger".to_owned(),
+            peer_address: "127.0.0.1:1".to_owned(),
+            api_address: "127.0.0.1:2".to_owned(),
+            store_id: uuid::Uuid::new_v4().to_string(),
+            signing_request: signing_request.clone(),
+            protocol_max: 1,
+            ..Default::default()
+        };
+        let joined = client.call(request, async |channel, request| {
+            ClustersClient::new(channel).join(request).await
+        });
+        assert_eq!(reason(joined.await).0, "TOKEN_UNKNOWN");
+    }
+    let written = entries() - before;
+    assert!(written < GUESSES, "{GUESSES} guesses made {written} entries of the log");
     lab.cluster.stop().await;
 }
