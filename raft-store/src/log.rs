@@ -10,7 +10,7 @@ use openraft::{
 };
 
 use crate::{
-    types::{Entry, LogEntry, Payload, TypeConfig},
+    types::{Entry, LogEntry, TypeConfig},
     wal::{Journal, Record},
 };
 
@@ -29,7 +29,7 @@ impl Log {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for entry in index.range(from, upto) {
-            bytes += weight_bytes(entry);
+            bytes += entry.bytes();
             if bytes > bytes_max && !entries.is_empty() {
                 break;
             }
@@ -40,14 +40,6 @@ impl Log {
 
     fn last_index(&self) -> Option<u64> {
         self.0.index().last().map(|last| last.index)
-    }
-}
-
-fn weight_bytes(entry: &LogEntry) -> usize {
-    match &entry.payload {
-        Payload::Blank => 64,
-        Payload::Proposal(bytes) => bytes.len() + 64,
-        Payload::Members(_) => 1024,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod confirm;
 mod core;
+mod ebb;
 mod membership;
 mod options;
 mod read;
@@ -121,9 +122,13 @@ impl Store {
         let mut store = Store::assemble(options, directory, Arc::new(wal), base, ground).await?;
         let copier = Copier::start(copy.0.clone(), store.core.views.clone(), copy.1, copy::WAIT);
         let (core, stopped) = (store.core.clone(), store.running.stop.subscribe());
+        let ebbing = ebb::watch(core.clone(), stopped.clone());
         let running = Arc::get_mut(&mut store.running).expect("nobody else has it yet");
         running.copier = Some(copier.map_err(DamageError::io(&copy.0))?);
-        running.serve(transport::serve(listener, tls, core, stopped));
+        let serving = transport::serve(listener, tls, core, stopped);
+        running.serve(async {
+            tokio::join!(serving, ebbing);
+        });
         Ok(store)
     }
 

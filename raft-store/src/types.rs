@@ -157,6 +157,15 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
+    /// About as many bytes as it takes, in memory and in a message.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Blank => 64,
+            Payload::Proposal(bytes) => bytes.len() + 64,
+            Payload::Members(_) => 1024,
+        }
+    }
+
     pub(crate) fn of(entry: Entry) -> LogEntry {
         let payload = match entry.payload {
             EntryPayload::Blank => Payload::Blank,

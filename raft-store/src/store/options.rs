@@ -50,6 +50,8 @@ pub struct Timing {
     pub snapshot_entries: u64,
     /// Entries kept before a snapshot, for peers that are a little behind.
     pub kept_entries: u64,
+    /// Bytes of entries at which a snapshot is made before there are so many of them; a quarter of that stays.
+    pub log_bytes: usize,
     /// How long a proposal or a read may take in all.
     pub deadline: Duration,
 }
@@ -63,6 +65,7 @@ impl Default for Timing {
             election_ms_max: 400,
             snapshot_entries: 50_000,
             kept_entries: 5_000,
+            log_bytes: 256 << 20,
             deadline: Duration::from_secs(15),
         }
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::{at, entry};
 use crate::{
     DamageError,
-    types::Ballot,
-    wal::{Journal, Record, Wal, WalOptions},
+    types::{Ballot, LogEntry},
+    wal::{Index, Journal, Record, Wal, WalOptions},
 };
 
 fn options() -> WalOptions {
@@ -48,6 +48,36 @@ async fn everything_is_there_after_a_restart() {
     assert_eq!(wal.index().ballot, Some(ballot));
     assert_eq!(wal.index().committed, Some(at(150)));
     assert_eq!(wal.index().last(), Some(at(189)));
+}
+
+/// What goes, whichever way, is not counted any more.
+#[test]
+fn bytes_are_those_of_the_entries() {
+    let mut index = Index::default();
+    let all = |index: &Index| index.range(0, u64::MAX).map(LogEntry::bytes).collect::<Vec<_>>();
+    let records = (0..10).map(|index| Record::Entry(entry(index)));
+    let records = records.chain([
+        Record::Truncate(Some(at(7))),
+        Record::Entry(entry(7)),
+        Record::Entry(entry(8)),
+        Record::Purge(at(2)),
+    ]);
+    for record in records {
+        index.note(&record);
+        assert_eq!(index.bytes(), all(&index).iter().sum::<usize>(), "{record:?}");
+    }
+    let bytes = all(&index);
+    let of_newest = |count: usize| bytes.iter().rev().take(count).sum::<usize>();
+    let rows = [
+        (0, Some(8)),
+        (of_newest(1), Some(7)),
+        (of_newest(2) - 1, Some(7)),
+        (of_newest(5), Some(3)),
+    ];
+    for (kept, beyond) in rows {
+        assert_eq!(index.beyond(kept), beyond, "{kept}");
+    }
+    assert_eq!(index.beyond(of_newest(6)), None);
 }
 
 /// Purged segments are used again, so the disk's use is bounded and old frames lie about in them.

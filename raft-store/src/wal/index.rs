@@ -12,6 +12,8 @@ pub(crate) struct Index {
     pub(crate) purged: Option<Position>,
     pub(crate) committed: Option<Position>,
     entries: BTreeMap<u64, LogEntry>,
+    /// Of all of them.
+    bytes: usize,
 }
 
 impl Index {
@@ -28,11 +30,14 @@ impl Index {
             // A checkpoint may tell of a purge whose own record comes after these entries.
             Record::Entry(entry) if self.purged.is_some_and(|p| entry.at.index <= p.index) => {}
             Record::Entry(entry) => {
-                self.entries.insert(entry.at.index, entry.clone());
+                self.bytes += entry.bytes();
+                let before = self.entries.insert(entry.at.index, entry.clone());
+                self.forget(before);
             }
             Record::Ballot(ballot) => self.ballot = Some(*ballot),
             Record::Truncate(last) => {
-                let _ = self.entries.split_off(&last.map_or(0, |last| last.index + 1));
+                let gone = self.entries.split_off(&last.map_or(0, |last| last.index + 1));
+                self.forget(gone.into_values());
             }
             Record::Purge(upto) => self.purge(*upto),
             Record::Committed(at) => self.committed = Some(*at),
@@ -40,8 +45,30 @@ impl Index {
     }
 
     fn purge(&mut self, upto: Position) {
-        self.entries = self.entries.split_off(&(upto.index + 1));
+        let left = self.entries.split_off(&(upto.index + 1));
+        let gone = std::mem::replace(&mut self.entries, left);
+        self.forget(gone.into_values());
         self.purged = self.purged.max(Some(upto));
+    }
+
+    fn forget(&mut self, gone: impl IntoIterator<Item = LogEntry>) {
+        self.bytes -= gone.into_iter().map(|entry| entry.bytes()).sum::<usize>();
+    }
+
+    /// About as many bytes as its entries take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The newest entry that must go for those after it to take so many bytes at most; none if all may stay.
+    pub(crate) fn beyond(&self, bytes_max: usize) -> Option<u64> {
+        let mut bytes = 0;
+        let newest_first = self.entries.values().rev();
+        let mut beyond = newest_first.skip_while(|entry| {
+            bytes += entry.bytes();
+            bytes <= bytes_max
+        });
+        beyond.next().map(|entry| entry.at.index)
     }
 
     /// The newest entry, or what was purged when none is left.

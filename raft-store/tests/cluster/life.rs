@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use domain::rejected::Reason;
+use domain::{envelope::Command, lock::LockCommand, principal::Principal, rejected::Reason};
 use novacron_raft_store::{Consistency, ProposeError, ReadError, Timing};
 
-use crate::harness::{Cluster, PATIENCE, create, name};
+use crate::harness::{Cluster, PATIENCE, create, id, name};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_node_proposes_and_reads() {
@@ -136,6 +136,29 @@ async fn a_late_node_gets_a_snapshot() {
     // What was installed survives a restart.
     cluster.stop(joined).await;
     cluster.open(joined).await;
+    cluster.await_agreement().await;
+}
+
+/// What is refused lies in the log too, and may be large: there is a snapshot long before there are as many entries as
+/// make one.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_entries_do_not_fill_the_memory() {
+    let timing = Timing { log_bytes: 2 << 20, ..Timing::relaxed() };
+    let cluster = Cluster::of(3, timing).await;
+    let leader = cluster.leader().await;
+    for n in 0..40 {
+        let acquire = LockCommand::Acquire {
+            lock: (name("default"), name("large")),
+            ticket: id(n),
+            owner: "x".repeat(100_000),
+            ttl_ms: 1_000,
+            wait_ms: 0,
+        };
+        let command = Command::Lock(acquire);
+        let refused = leader.propose(Principal::Credential(id(1)), None, command).await;
+        assert!(matches!(refused, Err(ProposeError::Rejected(_))), "{refused:?}");
+    }
+    await_purged(&cluster, 20).await;
     cluster.await_agreement().await;
 }
 
