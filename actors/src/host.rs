@@ -254,13 +254,12 @@ impl HostState {
         let here = self.tools.host.id;
         match news {
             Some(changes) => {
-                let of = |vm| state.body_on(vm, here).map(|body| body.id);
-                let found = changes.into_iter().filter_map(|change| match change {
-                    Change::Vm(Row::Put(vm)) => of(vm.id),
+                let vms = changes.into_iter().filter_map(|change| match change {
+                    Change::Vm(Row::Put(vm)) => Some(vm.id),
                     // Of a VM that moves, one body waits for what becomes of the other.
-                    Change::Instance(Row::Put(body)) => of(body.vm),
+                    Change::Instance(Row::Put(body)) => Some(body.vm),
                     // Its turn has come, or it is at its next step.
-                    Change::Operation(Row::Put(operation)) => operation.vm().and_then(of),
+                    Change::Operation(Row::Put(operation)) => operation.vm(),
                     Change::Vm(Row::Delete(_))
                     | Change::Instance(Row::Delete(_))
                     | Change::Project(_)
@@ -277,7 +276,10 @@ impl HostState {
                     | Change::Credential(_)
                     | Change::Lock(_) => None,
                 });
-                self.ready.extend(found);
+                // Most changes come several for one VM.
+                let vms: BTreeSet<VmId> = vms.collect();
+                let bodies = vms.into_iter().filter_map(|vm| state.body_on(vm, here));
+                self.ready.extend(bodies.map(|body| body.id));
             }
             None => self.ready.extend(state.instances_on(here).map(|body| body.id)),
         }
