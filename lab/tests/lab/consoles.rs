@@ -80,9 +80,9 @@ impl Consoles {
         })
     }
 
-    /// Whether it is there, on whichever host.
-    pub fn says(&mut self, words: &str) -> bool {
-        self.texts().any(|(_, text)| text.contains(words))
+    /// How often it is there, on all hosts together.
+    pub fn count(&mut self, words: &str) -> usize {
+        self.texts().map(|(_, text)| text.matches(words).count()).sum()
     }
 
     /// The last lines of each console.

@@ -54,13 +54,17 @@ impl Traveller {
 
     /// Interrupts its processor in a way that a kernel does not ignore, and waits for what it says to that.
     fn kernel_answers(&mut self, cluster: &Cluster, home: usize) -> Result<String, String> {
+        const ANSWER: &str = "NMI received";
+        // It may have been asked before.
+        self.consoles.look(cluster, &self.id);
+        let before = self.consoles.count(ANSWER);
         cluster
             .virsh(home, &["inject-nmi", &self.id])
             .map_err(|why| format!("it cannot be interrupted: {why:#}"))?;
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
             self.consoles.look(cluster, &self.id);
-            if self.consoles.says("NMI received") {
+            if self.consoles.count(ANSWER) > before {
                 return Ok("its kernel answers, its processes wait for what was lost".to_owned());
             }
             std::thread::sleep(Duration::from_millis(100));
